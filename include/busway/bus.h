@@ -1,0 +1,69 @@
+/* busway/bus.h: a bus is one process's connection to a Busway: a folder, a daemon.
+ *
+ * URLs
+ *   dir:/path            embedded: nothing to start. The library starts a private, detached
+ *                        `buswayd --idle-exit 30s` for that folder; the next process finds it; whoever needs it starts
+ *                        another when it was killed. `dir:./x` is relative to the working directory.
+ *                        Options: ?idle-exit=30s
+ *   ipc:///run/x/bus.sock  a daemon that already runs
+ *   (NULL)               $BUSWAY_URL; else ipc:///run/busway/bus.sock if /run/busway exists; else
+ *                        dir:${XDG_DATA_HOME:-~/.local/share}/busway, which is said through the log callback
+ * Every URL takes ?transport=auto|direct|ipc.
+ *
+ * Threads: a bus may be used from any thread. It has no thread of its own until the first asynchronous send.
+ * Fork: every handle refuses in the child (BW_ERR_FORKED); a bus opened in the child works. */
+#ifndef BUSWAY_BUS_H
+#define BUSWAY_BUS_H
+
+#include <busway/error.h>
+#include <busway/record.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct bw_bus bw_bus;
+
+typedef enum bw_transport {
+    BW_TRANSPORT_AUTO = 0,   /* direct where permitted, else ipc */
+    BW_TRANSPORT_DIRECT = 1, /* direct or an error that says why not */
+    BW_TRANSPORT_IPC = 2,    /* everything through the daemon's socket */
+} bw_transport;
+
+typedef enum bw_log_level { BW_LOG_ERROR = 3, BW_LOG_WARN = 4, BW_LOG_INFO = 6, BW_LOG_DEBUG = 7 } bw_log_level;
+
+/* Called from whichever thread hit the event; must not call back into the library. The library itself never prints. */
+typedef void (*bw_log_fn)(void *opaque, bw_log_level level, const char *message);
+
+typedef struct bw_bus_options {
+    size_t size; /* sizeof(bw_bus_options); set by BW_BUS_OPTIONS_INIT */
+    bw_transport transport;
+    int32_t connect_timeout_ms; /* default 5000; also the wait for an embedded daemon to come up */
+    int32_t request_timeout_ms; /* default 30000; bound of each administrative request */
+    const char *client_id;      /* shown by `busway status`; default: the program's name */
+    bw_log_fn log;
+    void *log_opaque;
+    const char *daemon_path; /* buswayd for dir: URLs; default: $BUSWAYD, beside the program or library, then $PATH */
+} bw_bus_options;
+
+#define BW_BUS_OPTIONS_INIT {sizeof(bw_bus_options), BW_TRANSPORT_AUTO, 5000, 30000, NULL, NULL, NULL, NULL}
+
+/* bw_bus_open: connect. url NULL: see above; options NULL: the defaults. *out is owned by the caller: bw_bus_close.
+ * Errors: INVALID_ARGUMENT (URL), NO_COORDINATOR (nobody answers), NOT_PERMITTED, UNSUPPORTED_VERSION (both numbers in the
+ * message), NEWER_FORMAT, ALREADY_RUNNING, DISK_FULL, IO. Since 0.1. */
+BW_API bw_err bw_bus_open(const char *url, const bw_bus_options *options, bw_bus **out);
+
+/* bw_bus_close: close; every producer and consumer of it must be closed before. NULL is allowed. */
+BW_API void bw_bus_close(bw_bus *bus);
+
+/* bw_bus_stats: what this bus does, as one JSON object: url, transport ("direct" or "ipc") and why not direct per topic,
+ * counters of records, bytes, waits and system calls. The caller frees it with bw_free. NULL when memory is short. */
+BW_API char *bw_bus_stats(bw_bus *bus);
+
+/* bw_free: frees what a call of this library returned as "free with bw_free". */
+BW_API void bw_free(void *memory);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

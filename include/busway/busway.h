@@ -1,0 +1,12 @@
+/* busway/busway.h: everything. See each header for its role. */
+#ifndef BUSWAY_BUSWAY_H
+#define BUSWAY_BUSWAY_H
+#include <busway/admin.h>
+#include <busway/bus.h>
+#include <busway/consumer.h>
+#include <busway/error.h>
+#include <busway/inspect.h>
+#include <busway/producer.h>
+#include <busway/record.h>
+#include <busway/version.h>
+#endif

@@ -1,0 +1,16 @@
+/* base/killpoint.h: named places where tests kill or stop the process.
+ *
+ * Compiled in only with -DBW_TESTING. Environment: BUSWAY_KILL="name:n[:action]": at the n-th pass (1 = first) of the point,
+ * action is "kill" (SIGKILL, default), "stop" (SIGSTOP) or "exit". BUSWAY_KILL_LOG=path: appends each name at its first pass,
+ * so that a test can prove that a point was reached. Names are "<area>.<step>": "append.copied". */
+#ifndef BW_BASE_KILLPOINT_H
+#define BW_BASE_KILLPOINT_H
+
+#ifdef BW_TESTING
+void bw_kill_point(const char *name);
+#define BW_KILL_POINT(name) bw_kill_point(name)
+#else
+#define BW_KILL_POINT(name) ((void)0)
+#endif
+
+#endif

@@ -1,0 +1,82 @@
+/* base/os.h: the one place that calls the operating system for files, memory and sleeping.
+ *
+ * Each function behaves as the call it is named after (-1 and errno), retries EINTR where that is right, and passes through
+ * one seam, bw_os_fault(), which in BW_TESTING builds can fail the k-th call, once or for ever:
+ * BUSWAY_FAULT="call:k:errno[:forever]" (call "*" is any; names as in BW_OS_CALLS). All descriptors are O_CLOEXEC. */
+#ifndef BW_BASE_OS_H
+#define BW_BASE_OS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+
+#define BW_OS_CALLS(X)                                                                                                         \
+    X(open) X(close) X(pread) X(pwrite) X(fallocate) X(ftruncate) X(fdatasync) X(fsync) X(mmap) X(munmap) X(madvise) X(fstat)  \
+    X(mkdir) X(link) X(rename) X(unlink) X(opendir) X(flock) X(futex) X(socket) X(connect) X(send) X(recv)
+
+typedef enum bw_os_call {
+#define BW_OS_ENUM(name) BW_OS_##name,
+    BW_OS_CALLS(BW_OS_ENUM)
+#undef BW_OS_ENUM
+    BW_OS_CALL_COUNT
+} bw_os_call;
+
+/* Counts of real system calls made by this thread through this file, for `bw_bus_stats` and tests ("no system call when nobody
+ * sleeps"). Thread-local. */
+uint64_t bw_os_calls_made(bw_os_call call);
+
+int bw_os_open(int dir_fd, const char *path, int flags, mode_t mode); /* openat + O_CLOEXEC + O_NOFOLLOW */
+/* bw_os_open_beneath: openat2 with RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS; falls back to openat + O_NOFOLLOW of a single
+ * component where openat2 is missing. For everything inside the data directory. */
+int bw_os_open_beneath(int dir_fd, const char *path, int flags, mode_t mode);
+int bw_os_close(int fd);
+/* Whole transfers: fewer bytes only at the end of the file (pread) or with an error (pwrite: -1, bytes may be written). */
+ssize_t bw_os_pread(int fd, void *buf, size_t len, off_t at);
+ssize_t bw_os_pwrite(int fd, const void *buf, size_t len, off_t at);
+int bw_os_fallocate(int fd, int mode, off_t at, off_t len);
+int bw_os_ftruncate(int fd, off_t len);
+int bw_os_fdatasync(int fd);
+int bw_os_fsync(int fd);
+int bw_os_sync_dir(int dir_fd); /* fsync of a directory */
+void *bw_os_mmap(void *addr, size_t len, int prot, int flags, int fd, off_t at);
+int bw_os_munmap(void *addr, size_t len);
+int bw_os_madvise(void *addr, size_t len, int advice);
+int bw_os_fstat(int fd, struct stat *st);
+int bw_os_mkdir(int dir_fd, const char *path, mode_t mode);
+int bw_os_link(int old_dir, const char *old_path, int new_dir, const char *new_path);
+int bw_os_rename(int old_dir, const char *old_path, int new_dir, const char *new_path);
+int bw_os_unlink(int dir_fd, const char *path, int flags);
+int bw_os_flock(int fd, int operation);
+
+/* bw_os_populate: MADV_POPULATE_WRITE/READ over [addr, addr+len), page-aligned outward; 0, or an errno (ENOSPC, EFAULT for
+ * past the end of file, EIO). Where the kernel lacks it (EINVAL) returns EOPNOTSUPP. */
+int bw_os_populate(void *addr, size_t len, bool for_write);
+
+/* Futexes, shared between processes. wait: 0 woken or value differed, ETIMEDOUT, EINTR (as positive return). timeout in ns, -1: none. */
+int bw_os_futex_wait(const _Atomic uint32_t *word, uint32_t expected, int64_t timeout_ns);
+int bw_os_futex_wake(_Atomic uint32_t *word, int count);
+
+/* Identity of a process: pid alone is reused. start_time is field 22 of /proc/pid/stat; 0 when there is none. */
+uint64_t bw_os_process_start_time(pid_t pid);
+/* Inode of this process's PID namespace (/proc/self/ns/pid), 0 when unknown. */
+uint64_t bw_os_pid_namespace(void);
+/* The machine's boot id, 16 bytes. */
+int bw_os_boot_id(uint8_t out[16]);
+/* 16 random bytes (getrandom), as a version 4 UUID. */
+int bw_os_uuid(uint8_t out[16]);
+int bw_os_random(void *out, size_t len);
+
+/* fork guard: a page that reads as 0 in a forked child (MADV_WIPEONFORK). NULL when memory is short. */
+typedef struct bw_fork_guard { uint32_t *word; } bw_fork_guard;
+int bw_fork_guard_init(bw_fork_guard *g);
+void bw_fork_guard_fini(bw_fork_guard *g);
+static inline bool bw_forked(const bw_fork_guard *g) { return __builtin_expect(*(volatile uint32_t *)g->word == 0, 0); }
+
+/* Is the file system of fd one that keeps a shared map coherent and local (not NFS, CIFS, 9p, virtiofs, FUSE)? name, if given,
+ * gets a static text ("ext4", "tmpfs", "fuse"…). */
+bool bw_os_fs_is_local(int fd, const char **name);
+bool bw_os_fs_is_tmpfs(int fd);
+
+#endif

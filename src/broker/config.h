@@ -1,0 +1,74 @@
+/* broker/config.h: the daemon's and the topics' configuration: one table each that parses, checks, prints and documents.
+ *
+ * The X-macro tables live in config.c; the man page and `buswayd --help-config` are generated from them. */
+#ifndef BW_BROKER_CONFIG_H
+#define BW_BROKER_CONFIG_H
+
+#include "base/err.h"
+#include "base/bytes.h"
+#include "log/partition.h"
+
+#include <busway/bus.h>
+
+/* Called for each event the daemon logs. fields: "key=value" text after the event, already escaped; may be "". */
+typedef void (*bw_event_fn)(void *opaque, bw_log_level level, const char *event, const char *fields);
+
+typedef struct bw_daemon_config {
+    char *data_dir;
+    char *runtime_dir;      /* default: <data_dir>/run */
+    char **listen;          /* "ipc://…" URLs; default ipc://<runtime>/bus.sock */
+    size_t listen_count;
+    char *listen_rep;       /* default: rep.sock beside the first listener; "none": off */
+    int64_t idle_exit_ms;   /* 0: never */
+    bool log_json;
+    bw_log_level log_level;
+    char *socket_group;     /* group that may produce and consume; default: the daemon's own */
+    int32_t num_partitions;              /* num.partitions, 1 */
+    bool auto_create_topics;             /* auto.create.topics.enable, true */
+    uint32_t socket_request_max_bytes;   /* socket.request.max.bytes */
+    int64_t retention_check_interval_ms; /* log.retention.check.interval.ms, 300000 */
+    int64_t flush_interval_ms;           /* log.flush.interval.ms: background sync, 1000 */
+    int64_t producer_id_expiration_ms;   /* producer.id.expiration.ms, 86400000 */
+    uint64_t meta_map_bytes;             /* LMDB map size, 64 MiB to start, grows by itself */
+    int64_t disk_reserve_bytes;          /* space kept for commits and deletes; below it appends get no new capacity */
+    /* defaults for topics: log.retention.ms & co. are given as the topic names in [topic-defaults] */
+    struct bw_topic_config *topic_defaults;
+    bw_event_fn event; /* set by the program */
+    void *event_opaque;
+} bw_daemon_config;
+
+typedef struct bw_topic_config {
+    int64_t retention_ms;         /* 604800000 */
+    int64_t retention_bytes;      /* -1 */
+    int64_t segment_bytes;        /* 1073741824 */
+    int64_t segment_ms;           /* 604800000 */
+    int64_t max_message_bytes;    /* 1048588 */
+    int64_t index_interval_bytes; /* 4096 */
+    int64_t file_delete_delay_ms; /* 60000 */
+    char timestamp_type[16];      /* CreateTime | LogAppendTime */
+    char compression_type[16];    /* producer | uncompressed | gzip | snappy | lz4 | zstd */
+    char cleanup_policy[16];      /* delete (compact is not there yet: INVALID_CONFIG) */
+} bw_topic_config;
+
+void bw_daemon_config_init(bw_daemon_config *c);
+void bw_daemon_config_fini(bw_daemon_config *c);
+/* bw_daemon_config_load: an ini file; INVALID_CONFIG names file, line, key, what is allowed. */
+bw_err bw_daemon_config_load(bw_daemon_config *c, const char *path);
+/* bw_daemon_config_set: one option by its name (command line: --set name=value). */
+bw_err bw_daemon_config_set(bw_daemon_config *c, const char *name, const char *value);
+/* bw_daemon_config_check: what depends on several options. */
+bw_err bw_daemon_config_check(bw_daemon_config *c);
+/* bw_daemon_config_reference: the reference as mdoc/roff-free plain text, or as the body of a man page. */
+bw_err bw_daemon_config_reference(bw_buf *out, bool man);
+
+void bw_topic_config_init(bw_topic_config *c);
+/* bw_topic_config_set: Kafka's topic names ("retention.ms"). value NULL: back to `defaults`. */
+bw_err bw_topic_config_set(bw_topic_config *c, const bw_topic_config *defaults, const char *name, size_t name_len,
+                           const char *value, size_t value_len);
+bw_err bw_topic_config_check(const bw_topic_config *c);
+void bw_topic_config_partition(const bw_topic_config *c, bw_partition_config *out);
+/* bw_topic_config_each: name, value as text, is it the default? */
+void bw_topic_config_each(const bw_topic_config *c, const bw_topic_config *defaults,
+                          void (*fn)(void *opaque, const char *name, const char *value, bool is_default), void *opaque);
+
+#endif

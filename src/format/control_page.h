@@ -1,0 +1,171 @@
+/* format/control_page.h: the layout of the control data that processes share on tmpfs. Pure: no I/O.
+ *
+ * Files, in <runtime>/<generation>/ (or /dev/shm/busway-<uid>/<generation>/ when the runtime folder is not on tmpfs):
+ *   <topic-uuid-hex>.tail  0640  header page, then one 512-byte tail slot a partition. Writers (the owner's uid) map it RW,
+ *                                readers read-only. Everything that must be right lies here.
+ *   <topic-uuid-hex>.wait  0660  header page, then one 512-byte wait slot a partition. HINTS ONLY: whoever may read may write it.
+ *   mail                   0660  header page, then mailboxes of BW_MAILBOX_STRIDE bytes. HINTS ONLY.
+ * The files are sparse with a fixed virtual size; slots are allocated (fallocate) by the coordinator before their number is
+ * published in header.slots, so that touching a published slot cannot fault.
+ *
+ * Tail slot, native (little) endian:
+ *   line 0   0 mutex[48]  48 holder_pid  52 holder_step  56 repair_pending  60 bus_number
+ *   line 1  64 tail  72 next_offset  80 max_timestamp  88 first_unstable                     hot, written by every append
+ *   line 2 128 intent_end 136 intent_base 144 intent_count 152 intent_old_ts 160 intent_new_ts   under the lock
+ *   line 3 192 state 196 leader_epoch 200 fence 208 log_start 216 capacity 224 spare_seq 228 spare_bytes
+ *          232 spare_inode 240 segment_max 244 message_max 248 spare_limit 252 flags            rare
+ *   line 4 256 durable 264 durable_offset 272 sync_request 280 replicated
+ *   line 5-7 320 ring[6] of { seq u32, final_position u32, base_offset u64, inode u64, limit u32, pad }
+ * A *position* is one 64-bit word: segment sequence << 32 | byte position. The sequence starts at 1 and is never reused within a
+ * generation; byte positions stay below 2 GiB (Kafka's index is int32). */
+#ifndef BW_FORMAT_CONTROL_PAGE_H
+#define BW_FORMAT_CONTROL_PAGE_H
+
+#include "base/uuid.h"
+
+#include <assert.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define BW_CONTROL_MAGIC UINT64_C(0x314c5254434a5742) /* "BWJCTRL1" */
+#define BW_CONTROL_LAYOUT 1u                          /* raised when any offset below changes */
+#define BW_CONTROL_HEADER_BYTES 65536u                /* the largest page size there is, so that slots are page-aligned */
+#define BW_SLOT_BYTES 512u
+#define BW_PARTITIONS_MAX 16384u  /* slots of one topic */
+#define BW_BUS_PARTITIONS_MAX 131072u /* bits of a mailbox */
+#define BW_MAILBOXES 1024u
+#define BW_MAILBOX_COORDINATOR 0u /* the keeper: needs sync, spare, capacity */
+#define BW_MAILBOX_BROKER 1u      /* the daemon's own fetches */
+#define BW_RING 6u
+#define BW_POSITION_MAX 0x7fffffffu
+
+typedef uint64_t bw_position;
+static inline bw_position bw_position_of(uint32_t seq, uint32_t pos) { return ((uint64_t)seq << 32) | pos; }
+static inline uint32_t bw_position_seq(bw_position p) { return (uint32_t)(p >> 32); }
+static inline uint32_t bw_position_pos(bw_position p) { return (uint32_t)p; }
+
+typedef struct bw_control_header {
+    uint64_t magic;
+    uint32_t layout;
+    uint32_t mutex_size; /* sizeof(pthread_mutex_t) */
+    uint32_t mutex_align;
+    uint32_t word_size; /* sizeof(void *) */
+    uint32_t page_size;
+    uint32_t kind; /* bw_control_kind */
+    uint8_t generation[16];
+    bw_uuid topic_id;
+    uint8_t boot_id[16];
+    uint64_t pid_namespace;
+    uint64_t owner_uid;
+    _Atomic uint32_t slots; /* published slots (partitions), or mailboxes */
+    _Atomic uint32_t retired; /* 1: control data was replaced or the topic deleted; attach again */
+    char libc[32];            /* gnu_get_libc_version() of the maker */
+} bw_control_header;
+
+typedef enum bw_control_kind { BW_CONTROL_TAIL = 1, BW_CONTROL_WAIT = 2, BW_CONTROL_MAIL = 3 } bw_control_kind;
+
+typedef enum bw_slot_state {
+    BW_SLOT_OPEN = 0,
+    BW_SLOT_POISONED = 1, /* read-only: a sync failed */
+    BW_SLOT_DELETED = 2,
+    BW_SLOT_RETIRED = 3,
+} bw_slot_state;
+
+enum { BW_SLOT_LOG_APPEND_TIME = 1u }; /* flags: message.timestamp.type */
+
+typedef struct bw_ring_entry {
+    _Atomic uint32_t seq;
+    _Atomic uint32_t final_position; /* 0 while active */
+    _Atomic uint64_t base_offset;
+    _Atomic uint64_t inode;
+    _Atomic uint32_t limit; /* segment.bytes when it was made */
+    uint32_t pad;
+} bw_ring_entry;
+
+typedef struct bw_tail_slot {
+    /* line 0 */
+    union { pthread_mutex_t mutex; uint8_t mutex_room[48]; };
+    _Atomic uint32_t holder_pid; /* diagnostics only */
+    _Atomic uint32_t holder_step;
+    _Atomic uint32_t repair_pending; /* written under the lock */
+    _Atomic uint32_t bus_number;     /* bit in every mailbox; set by the coordinator */
+    /* line 1 */
+    _Atomic uint64_t tail; /* P1, P2: the linearisation point of append and roll */
+    _Atomic int64_t next_offset;
+    _Atomic int64_t max_timestamp;
+    _Atomic int64_t first_unstable; /* INT64_MAX: none */
+    uint8_t pad1[32];
+    /* line 2: under the lock */
+    _Atomic uint64_t intent_end; /* position; 0: no append under way */
+    _Atomic int64_t intent_base;
+    _Atomic uint32_t intent_count;
+    uint32_t pad2a;
+    _Atomic int64_t intent_old_ts;
+    _Atomic int64_t intent_new_ts;
+    uint8_t pad2[24];
+    /* line 3 */
+    _Atomic uint32_t state; /* bw_slot_state */
+    _Atomic uint32_t leader_epoch;
+    _Atomic uint64_t fence; /* raised when writers must attach again (configuration, recovery) */
+    _Atomic int64_t log_start;
+    _Atomic uint64_t capacity; /* position: allocated bytes of the active segment */
+    _Atomic uint32_t spare_seq; /* the spare is for this sequence; 0: none */
+    _Atomic uint32_t spare_bytes;
+    _Atomic uint64_t spare_inode;
+    _Atomic uint32_t segment_max; /* segment.bytes */
+    _Atomic uint32_t message_max; /* max.message.bytes */
+    _Atomic uint32_t spare_limit;
+    _Atomic uint32_t flags;
+    /* line 4 */
+    _Atomic uint64_t durable;
+    _Atomic int64_t durable_offset;
+    _Atomic uint64_t sync_request;
+    _Atomic uint64_t replicated;
+    uint8_t pad4[32];
+    /* lines 5 to 7 */
+    bw_ring_entry ring[BW_RING];
+} bw_tail_slot;
+
+static_assert(sizeof(pthread_mutex_t) <= 48, "mutex does not fit its room");
+static_assert(offsetof(bw_tail_slot, holder_pid) == 48, "layout");
+static_assert(offsetof(bw_tail_slot, bus_number) == 60, "layout");
+static_assert(offsetof(bw_tail_slot, tail) == 64, "layout");
+static_assert(offsetof(bw_tail_slot, first_unstable) == 88, "layout");
+static_assert(offsetof(bw_tail_slot, intent_end) == 128, "layout");
+static_assert(offsetof(bw_tail_slot, intent_new_ts) == 160, "layout");
+static_assert(offsetof(bw_tail_slot, state) == 192, "layout");
+static_assert(offsetof(bw_tail_slot, capacity) == 216, "layout");
+static_assert(offsetof(bw_tail_slot, spare_inode) == 232, "layout");
+static_assert(offsetof(bw_tail_slot, flags) == 252, "layout");
+static_assert(offsetof(bw_tail_slot, durable) == 256, "layout");
+static_assert(offsetof(bw_tail_slot, ring) == 320, "layout");
+static_assert(sizeof(bw_ring_entry) == 32, "layout");
+static_assert(sizeof(bw_tail_slot) == BW_SLOT_BYTES, "layout");
+
+static inline bw_ring_entry *bw_ring_at(bw_tail_slot *s, uint32_t seq) { return &s->ring[seq % BW_RING]; }
+
+/* What a sleeper waits for. */
+typedef enum bw_wait_class { BW_WAIT_TAIL = 0, BW_WAIT_STATE = 1 /* durable, first_unstable, state, capacity */ } bw_wait_class;
+
+typedef struct bw_wait_slot {
+    struct {
+        _Atomic uint64_t summary;                     /* bit i: interest[i] may be non-zero */
+        _Atomic uint64_t interest[BW_MAILBOXES / 64]; /* bit: mailbox wants a wake */
+    } cls[2];
+    uint8_t pad[BW_SLOT_BYTES - 2 * (8 + BW_MAILBOXES / 8)];
+} bw_wait_slot;
+static_assert(sizeof(bw_wait_slot) == BW_SLOT_BYTES, "layout");
+
+typedef struct bw_mailbox {
+    _Atomic uint32_t word; /* bit 0: asleep; counted in twos by wakers */
+    uint8_t pad[60];
+    _Atomic uint64_t l1[BW_BUS_PARTITIONS_MAX / 64 / 64]; /* bit j: l0[j] may be non-zero */
+    uint8_t pad1[64 * 3];
+    _Atomic uint64_t l0[BW_BUS_PARTITIONS_MAX / 64]; /* bit: that bus partition may be ready */
+} bw_mailbox;
+#define BW_MAILBOX_STRIDE 20480u
+static_assert(sizeof(bw_mailbox) <= BW_MAILBOX_STRIDE, "layout");
+
+#endif

@@ -1,0 +1,59 @@
+/* log/append.h: append batches to one partition, from any permitted process, under the partition's robust lock.
+ *
+ * An appender belongs to one thread at a time. Nothing under the lock does I/O or can fault: pages are populated before it is
+ * taken, in chunks; capacity and the next segment come from the coordinator. The daemon's appender uses one pwrite instead of
+ * stores (use_pwrite), so that no client's truncation kills it. */
+#ifndef BW_LOG_APPEND_H
+#define BW_LOG_APPEND_H
+
+#include "base/os.h"
+#include "log/control.h"
+#include "log/wait.h"
+
+typedef struct bw_appender bw_appender;
+
+typedef struct bw_appender_options {
+    bw_control *control; /* attached for writing; outlives the appender */
+    uint32_t partition;
+    int dir_fd;          /* the partition's folder; the appender keeps a duplicate */
+    bool use_pwrite;
+    const bw_fork_guard *guard;
+} bw_appender_options;
+
+typedef struct bw_append_result {
+    int64_t base_offset;
+    bw_position end; /* durable when slot.durable >= end */
+} bw_append_result;
+
+bw_err bw_appender_open(const bw_appender_options *options, bw_appender **out);
+void bw_appender_close(bw_appender *a);
+
+/* bw_append: one encoded, timestamped, checksummed batch of `count` offsets; base offset and leader epoch are patched in the log,
+ * not in `batch`. Visible when it returns BW_OK, with its offset; on any error nothing was appended.
+ * RECORD_TOO_LARGE, DISK_FULL, POISONED, FENCED (attach again), DELETED, RETIRED, LOCK_HELD (names the holder), LOCK_LOST,
+ * NO_COORDINATOR (capacity and spare used up and nobody grants more within the deadline), FORKED. */
+bw_err bw_append(bw_appender *a, const uint8_t *batch, size_t len, int32_t count, int64_t max_timestamp, bw_deadline deadline,
+                 bw_append_result *out);
+
+/* bw_append_reserve: as above but returns the place in the log, locked, with the intent recorded; len is the most that will be
+ * used. Same thread: commit or abort. Not with use_pwrite (UNSUPPORTED). */
+bw_err bw_append_reserve(bw_appender *a, size_t len, int32_t count, bw_deadline deadline, uint8_t **place);
+/* bw_append_commit: a whole batch of `used` <= len bytes lies at place (base offset is patched here); what the caller may have
+ * written behind it is zeroed. */
+void bw_append_commit(bw_appender *a, size_t used, int64_t max_timestamp, bw_append_result *out);
+void bw_append_abort(bw_appender *a);
+
+/* bw_append_wait_durable: post the sync target and wait. POISONED when the sync failed; TIMED_OUT. */
+bw_err bw_append_wait_durable(bw_appender *a, bw_position end, bw_deadline deadline);
+
+/* bw_slot_lock / unlock: the partition's lock with repair, for the coordinator's few stores under it. window: where repair
+ * zeroes; the appender maps what it needs. LOCK_HELD, LOCK_LOST. */
+bw_err bw_appender_lock(bw_appender *a, bw_deadline deadline);
+void bw_appender_unlock(bw_appender *a);
+/* bw_appender_roll_locked: roll to the published spare now (segment.ms, coordinator). false: no spare, or the tail is at 0. */
+bool bw_appender_roll_locked(bw_appender *a);
+
+typedef struct bw_append_counters { uint64_t batches, bytes, waits, wakes, populate_calls, rolls, lock_slow; } bw_append_counters;
+const bw_append_counters *bw_appender_counters(const bw_appender *a);
+
+#endif

@@ -1,0 +1,46 @@
+/* log/datadir.h: the data directory as a whole: format version, generation, owner locks.
+ *   busway.format     "busway data format 1\n"; newer is refused with both numbers
+ *   generation        32 hex digits: the life of the control data that goes with this directory
+ *   daemon.lock       flock exclusive by the coordinator; holds its pid in text
+ *   writers.lock      flock shared by each direct writer's process while attached; exclusive while control data is made anew
+ *   meta/             LMDB (meta/ knows more)
+ *   <topic>-<n>/      partitions (format/names.h) */
+#ifndef BW_LOG_DATADIR_H
+#define BW_LOG_DATADIR_H
+
+#include "base/err.h"
+#include "base/uuid.h"
+
+#define BW_DATA_FORMAT 1
+
+typedef struct bw_datadir {
+    int fd;              /* the directory */
+    int daemon_lock_fd;  /* -1 when this process is not the coordinator */
+    int writers_lock_fd; /* -1 when not held */
+    char *path;
+    uint8_t generation[16];
+} bw_datadir;
+
+/* bw_datadir_open_coordinator: create what is missing (when create), check owner and format, take daemon.lock.
+ * ALREADY_RUNNING names the holder's pid; NEWER_FORMAT names both numbers; NOT_PERMITTED; NOT_FOUND; UNSUPPORTED. */
+bw_err bw_datadir_open_coordinator(const char *path, bool create, bw_datadir **out);
+/* bw_datadir_open_client: read-only look: fd and generation. */
+bw_err bw_datadir_open_client(const char *path, bw_datadir **out);
+void bw_datadir_close(bw_datadir *d);
+
+/* bw_datadir_lock_writers_shared: for a direct writer; at most timeout_ms while a coordinator holds it exclusively. */
+bw_err bw_datadir_lock_writers_shared(bw_datadir *d, int timeout_ms);
+/* bw_datadir_lock_writers_exclusive: no direct writer is attached. BUSY with the holders' pids (from /proc/locks) otherwise. */
+bw_err bw_datadir_lock_writers_exclusive(bw_datadir *d);
+void bw_datadir_unlock_writers(bw_datadir *d);
+/* bw_datadir_set_generation: write the file anew (temp, sync, rename, sync dir). */
+bw_err bw_datadir_set_generation(bw_datadir *d, const uint8_t generation[16]);
+
+/* bw_arena_dir_open: the folder for the arenas of a generation: <runtime>/<gen> when runtime is on tmpfs, else
+ * /dev/shm/busway-<uid>/<gen> (0700 parent, owner checked). path (PATH_MAX) says which. create false: must exist.
+ * Old generations beside it are removed by bw_arena_dir_remove_others. */
+bw_err bw_arena_dir_open(const char *runtime_dir, const uint8_t generation[16], bool create, char *path, size_t path_size, int *fd);
+void bw_arena_dir_remove_others(const char *arena_path);
+void bw_arena_dir_remove(const char *arena_path);
+
+#endif

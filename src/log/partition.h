@@ -1,0 +1,105 @@
+/* log/partition.h: the coordinator's side of one partition: everything that touches files other than an append.
+ *
+ * Open and recover; grant capacity and spares; after a roll link, index, seal and trim; sync; retention; look-ups by time.
+ * All functions may be called from any thread of the coordinator (an inner mutex guards the segment list; no I/O happens under
+ * the shared partition lock). Direct writers keep appending meanwhile: the slot in the arena is the truth about the tail. */
+#ifndef BW_LOG_PARTITION_H
+#define BW_LOG_PARTITION_H
+
+#include "log/append.h"
+#include "log/control.h"
+#include "log/read.h"
+
+typedef struct bw_partition bw_partition;
+
+typedef struct bw_partition_config {
+    uint32_t segment_bytes;        /* segment.bytes, up to 2^31 - 1 */
+    int64_t segment_ms;            /* segment.ms; -1 never */
+    int64_t retention_bytes;       /* retention.bytes; -1 unlimited */
+    int64_t retention_ms;          /* retention.ms; -1 unlimited */
+    uint32_t max_message_bytes;    /* max.message.bytes */
+    uint32_t index_interval_bytes; /* index.interval.bytes */
+    bool log_append_time;          /* message.timestamp.type */
+    int64_t file_delete_delay_ms;  /* file.delete.delay.ms */
+} bw_partition_config;
+
+/* Kept in LMDB by the caller; written only after the sync that it describes. */
+typedef struct bw_recovery_point {
+    int32_t leader_epoch;
+    int64_t next_offset;   /* everything below is on the disk */
+    int64_t segment_base;
+    uint32_t position;     /* in that segment */
+    uint32_t last_crc;     /* of the last batch below, 0 when none */
+    bool poisoned;
+} bw_recovery_point;
+
+typedef struct bw_recovery_report {
+    bool recovered;         /* the log was scanned (control data was made anew) */
+    bool cut;               /* bytes past the recovery point were cut */
+    bool foreign;           /* ends below its recovery point: restored from a copy; new incarnation */
+    int64_t end_offset;
+    int64_t cut_from_bytes; /* bytes dropped */
+    int32_t leader_epoch;
+    uint32_t quarantined;   /* corrupt segments below the recovery point */
+} bw_recovery_report;
+
+/* bw_partition_create_files: make the folder with its metadata file, an empty first segment and leader-epoch-checkpoint; directory
+ * entries synced. BUSY if it exists. */
+bw_err bw_partition_create_files(int data_fd, const char *topic, int32_t partition, const bw_uuid *id);
+
+typedef struct bw_partition_open_options {
+    int data_fd;
+    const char *topic;
+    int32_t partition;
+    bw_control *control;      /* mapped for writing; slot `partition` is filled by open when fresh */
+    uint32_t bus_number;
+    bool fresh_slot;          /* true: control data is new: recover from files. false: same boot and generation: take over */
+    bw_recovery_point point;  /* next_offset 0 and position 0 when unknown */
+    bw_partition_config config;
+    const bw_fork_guard *guard;
+} bw_partition_open_options;
+
+/* bw_partition_open: recovery or takeover as in design: below the point a bad checksum is corruption (quarantine: the segment
+ * is renamed aside, an error to readers of that range), above it the log is cut at the first bad batch, zeroed to the end of its
+ * allocation, and the leader epoch goes up. Segments made by Kafka are accepted as they are. */
+bw_err bw_partition_open(const bw_partition_open_options *options, bw_partition **out, bw_recovery_report *report);
+/* bw_partition_close: trim: nobody writes any more (writers.lock held exclusively): sync, cut the active segment's file to the
+ * tail, sync; the recovery point is then the end. */
+bw_err bw_partition_close(bw_partition *p, bool trim, bw_recovery_point *point);
+/* bw_partition_delete_files: after the slot was marked deleted: rename the folder aside ("<name>.<uuid>-delete") and remove it. */
+bw_err bw_partition_delete_files(int data_fd, const char *topic, int32_t partition);
+
+/* bw_partition_tend: look at the slot and do what is wanted: capacity, spare, after-roll work, segment.ms roll, index of new
+ * batches, sync when asked or when 64 MiB are unsynced. Cheap when nothing is wanted. *synced: durable moved. */
+bw_err bw_partition_tend(bw_partition *p, bool *synced);
+/* bw_partition_sync: make everything visible now durable. POISONED for ever after a failure. */
+bw_err bw_partition_sync(bw_partition *p);
+bool bw_partition_has_unsynced(const bw_partition *p);
+/* bw_partition_retain: delete whole segments by retention.bytes / retention.ms (now is wall ms, clamped by append time so that a
+ * clock jump purges nothing). *deleted counts segments. */
+bw_err bw_partition_retain(bw_partition *p, int64_t now_ms, uint32_t *deleted);
+bw_err bw_partition_delete_records(bw_partition *p, int64_t before, int64_t *log_start);
+bw_err bw_partition_set_config(bw_partition *p, const bw_partition_config *config);
+
+/* bw_partition_offset_for_time: first record with timestamp >= ts (exact, by scanning from the time index); *offset = end and
+ * *found = -1 when none. */
+bw_err bw_partition_offset_for_time(bw_partition *p, int64_t ts, int64_t *offset, int64_t *found);
+
+typedef struct bw_partition_info {
+    int64_t log_start, end_offset, durable_offset;
+    uint64_t size_bytes; /* used, not allocated */
+    uint32_t segments;
+    int32_t leader_epoch;
+    bw_slot_state state;
+} bw_partition_info;
+void bw_partition_info_get(bw_partition *p, bw_partition_info *out);
+/* The current recovery point: true when it moved since the last call. */
+bool bw_partition_recovery_point(bw_partition *p, bw_recovery_point *out);
+int bw_partition_dir_fd(const bw_partition *p);
+bw_tail_slot *bw_partition_slot(const bw_partition *p);
+
+/* bw_partition_scan_batches: every batch header from `from_ms` file times on, oldest first, for rebuilding producer state. */
+typedef bool (*bw_batch_scan_fn)(void *opaque, const bw_batch_header *h);
+bw_err bw_partition_scan_batches(bw_partition *p, int64_t newer_than_wall_ms, bw_batch_scan_fn fn, void *opaque);
+
+#endif

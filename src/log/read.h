@@ -1,0 +1,57 @@
+/* log/read.h: read one partition, from any process, without a lock and without writing anything.
+ *
+ * A reader belongs to one thread at a time. Mapped mode gives pointers into the log, valid until the next call on the reader
+ * (the window they lie in stays mapped until then); pread mode (the daemon; file systems that can't populate) gives pointers into
+ * the reader's own buffer. A reader never passes the watermark it was opened for. */
+#ifndef BW_LOG_READ_H
+#define BW_LOG_READ_H
+
+#include "base/os.h"
+#include "format/record_batch.h"
+#include "log/control.h"
+
+typedef struct bw_reader bw_reader;
+
+typedef enum bw_reader_limit { BW_LIMIT_VISIBLE = 0, BW_LIMIT_DURABLE = 1, BW_LIMIT_STABLE = 2 } bw_reader_limit;
+
+typedef struct bw_reader_options {
+    bw_control *control; /* outlives the reader */
+    uint32_t partition;
+    int dir_fd; /* the partition's folder; the reader keeps a duplicate */
+    bw_reader_limit limit;
+    bool check_crcs;
+    bool use_pread;
+    const bw_fork_guard *guard; /* may be NULL in the daemon */
+} bw_reader_options;
+
+typedef struct bw_batch_ref {
+    const uint8_t *data; /* the whole batch */
+    uint32_t size;
+    bw_batch_header header;
+} bw_batch_ref;
+
+/* A run of whole batches lying one behind the other. */
+typedef struct bw_run {
+    const uint8_t *data;
+    size_t len;
+    int64_t base_offset;
+    int64_t next_offset;
+    uint32_t batches;
+} bw_run;
+
+bw_err bw_reader_open(const bw_reader_options *options, bw_reader **out);
+void bw_reader_close(bw_reader *r);
+
+/* bw_reader_seek: the next batch given is the one that holds `offset` (or the first behind it). Lazy: errors come from next. */
+void bw_reader_seek(bw_reader *r, int64_t offset);
+int64_t bw_reader_position(const bw_reader *r);
+
+/* bw_reader_next: the next batch below the limit. EMPTY: nothing yet; OFFSET_OUT_OF_RANGE: below log_start or past the end, with
+ * the range in the message; CORRUPT: names file and position, nothing of it is served; DELETED; RETIRED; IO; FORKED. */
+bw_err bw_reader_next(bw_reader *r, bw_batch_ref *out);
+/* bw_reader_run: whole batches, at least one and at most max_bytes (one batch when the first is larger), of one segment. */
+bw_err bw_reader_run(bw_reader *r, size_t max_bytes, bw_run *out);
+/* bw_reader_ready: is there something below the limit at the position? One load. For the look-again after arming, and audits. */
+bool bw_reader_ready(const bw_reader *r);
+
+#endif

@@ -1,0 +1,35 @@
+/* log/wait.h: sleeping for many partitions at once, and waking. Protocol and proof: tests/model, and the comment in wait.c.
+ *
+ * A consumer owns one mailbox. To sleep: arm every partition that it has drained, fence, look once more, then sleep on the
+ * mailbox word. A publisher that finds nobody armed pays a fence and a load, and makes no system call. */
+#ifndef BW_LOG_WAIT_H
+#define BW_LOG_WAIT_H
+
+#include "base/clock.h"
+#include "log/control.h"
+
+/* bw_wake: tell everyone who is armed on (slot, class). After every publication. */
+void bw_wake(bw_control *c, uint32_t slot, bw_wait_class cls);
+/* bw_notify: put bus partition `number` into one mailbox and wake its owner (the coordinator's: "look at this partition"). */
+void bw_notify(bw_mail *m, uint32_t mailbox, uint32_t number);
+/* bw_wake_all_boxes: the coordinator does a dead writer's wakes: bit into every one of the boxes [0, count), always futex_wake. */
+void bw_wake_all_boxes(bw_mail *m, uint32_t count, uint32_t number);
+
+/* bw_arm: ask for one wake on (slot, class). Call bw_arm_fence once after a round of arms, then look at the slots again. */
+void bw_arm(bw_control *c, uint32_t slot, bw_wait_class cls, uint32_t mailbox);
+void bw_arm_fence(void);
+void bw_disarm(bw_control *c, uint32_t slot, bw_wait_class cls, uint32_t mailbox);
+
+/* bw_mailbox_drain: take up to cap bus partition numbers that were notified. Returns how many. Owner thread only. */
+size_t bw_mailbox_drain(bw_mailbox *b, uint32_t *numbers, size_t cap);
+/* bw_mailbox_sleep: sleep until notified, poked, or the deadline; returns at once when something is ready. The caller bounds the
+ * deadline (1 s; 100 ms without a coordinator) and audits afterwards. true: notified; false: the deadline. */
+bool bw_mailbox_sleep(bw_mailbox *b, bw_deadline deadline);
+/* bw_mailbox_poke: wake the owner without any partition (another thread has work for it). Async-signal-safe. */
+void bw_mailbox_poke(bw_mailbox *b);
+
+/* bw_slot_wait: a simple bounded wait of a writer: until cond(slot, arg) or the deadline. Needs no mailbox: it sleeps in short
+ * growing naps (10 us to 2 ms), after some spins. For capacity, spare, durable. true: cond holds. */
+bool bw_slot_wait(const bw_tail_slot *s, bool (*cond)(const bw_tail_slot *, uint64_t), uint64_t arg, bw_deadline deadline);
+
+#endif
