@@ -1,0 +1,48 @@
+/* base/lock.c: robust process-shared mutexes. */
+#include "base/lock.h"
+
+#include <errno.h>
+#include <time.h>
+
+int bw_lock_init(pthread_mutex_t *m)
+{
+    pthread_mutexattr_t a;
+    int e = pthread_mutexattr_init(&a);
+    if (e) return e;
+    e = pthread_mutexattr_setpshared(&a, PTHREAD_PROCESS_SHARED);
+    if (!e) e = pthread_mutexattr_setrobust(&a, PTHREAD_MUTEX_ROBUST);
+    if (!e) e = pthread_mutexattr_settype(&a, PTHREAD_MUTEX_ERRORCHECK);
+    if (!e) e = pthread_mutex_init(m, &a);
+    pthread_mutexattr_destroy(&a);
+    return e;
+}
+
+static bw_lock_result result_of(int e)
+{
+    switch (e) {
+    case 0:
+        return BW_LOCK_OK;
+    case EOWNERDEAD:
+        return BW_LOCK_OWNER_DIED;
+    case EDEADLK:
+        return BW_LOCK_RECURSION;
+    case ETIMEDOUT:
+    case EBUSY:
+        return BW_LOCK_TIMED_OUT;
+    default:
+        return BW_LOCK_LOST;
+    }
+}
+
+bw_lock_result bw_lock(pthread_mutex_t *m, bw_deadline deadline)
+{
+    int e = pthread_mutex_trylock(m);
+    if (e != EBUSY) return result_of(e);
+    if (deadline == BW_DEADLINE_NEVER) return result_of(pthread_mutex_lock(m));
+    struct timespec at = {.tv_sec = deadline / 1000000000, .tv_nsec = deadline % 1000000000};
+    return result_of(pthread_mutex_clocklock(m, CLOCK_MONOTONIC, &at));
+}
+
+void bw_lock_make_consistent(pthread_mutex_t *m) { pthread_mutex_consistent(m); }
+
+void bw_unlock(pthread_mutex_t *m) { pthread_mutex_unlock(m); }

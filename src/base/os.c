@@ -1,0 +1,226 @@
+/* base/os.c: the one place that calls the operating system for files, memory and sleeping.
+ *
+ * Each function counts itself (thread-local) and passes the fault seam before the real call. EINTR is retried wherever the
+ * call did nothing; close is never retried (the descriptor is gone on Linux). */
+#include "base/os.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/futex.h>
+#include <linux/openat2.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ 22
+#define MADV_POPULATE_WRITE 23
+#endif
+
+static _Thread_local uint64_t calls_made[BW_OS_CALL_COUNT];
+
+uint64_t bw_os_calls_made(bw_os_call call) { return calls_made[call]; }
+
+#ifdef BW_TESTING
+/* The fault seam: BUSWAY_FAULT="call:k:errno[:forever]". */
+static struct {
+    int call; /* -1: any; -2: none */
+    int error;
+    int forever;
+} fault = {.call = -2};
+static atomic_long fault_left;
+static pthread_once_t fault_once = PTHREAD_ONCE_INIT;
+
+static void fault_read(void)
+{
+    static const char *const names[] = {
+#define BW_OS_NAME(name) #name,
+        BW_OS_CALLS(BW_OS_NAME)
+#undef BW_OS_NAME
+    };
+    const char *spec = getenv("BUSWAY_FAULT");
+    char name[32] = "", mode[16] = "";
+    long k = 0;
+    if (!spec || sscanf(spec, "%31[^:]:%ld:%d:%15s", name, &k, &fault.error, mode) < 3) return;
+    if (strcmp(name, "*") == 0) fault.call = -1;
+    for (int i = 0; i < BW_OS_CALL_COUNT; i++)
+        if (strcmp(name, names[i]) == 0) fault.call = i;
+    fault.forever = strcmp(mode, "forever") == 0;
+    atomic_store(&fault_left, k);
+}
+
+static bool fault_hits(bw_os_call call)
+{
+    pthread_once(&fault_once, fault_read);
+    if (fault.call != -1 && fault.call != (int)call) return false;
+    long left = atomic_fetch_sub(&fault_left, 1);
+    if (left == 1 || (left < 1 && fault.forever)) {
+        errno = fault.error;
+        return true;
+    }
+    return false;
+}
+#else
+static inline bool fault_hits(bw_os_call call)
+{
+    (void)call;
+    return false;
+}
+#endif
+
+/* true: the call must fail with errno as set. */
+static inline bool enter(bw_os_call call)
+{
+    calls_made[call]++;
+    return fault_hits(call);
+}
+
+int bw_os_open(int dir_fd, const char *path, int flags, mode_t mode)
+{
+    if (enter(BW_OS_open)) return -1;
+    int fd;
+    do fd = openat(dir_fd, path, flags | O_CLOEXEC | O_NOFOLLOW, mode);
+    while (fd < 0 && errno == EINTR);
+    return fd;
+}
+
+int bw_os_open_beneath(int dir_fd, const char *path, int flags, mode_t mode)
+{
+    if (enter(BW_OS_open)) return -1;
+    struct open_how how = {.flags = (uint64_t)(flags | O_CLOEXEC | O_NOFOLLOW),
+                           .mode = (flags & (O_CREAT | O_TMPFILE)) ? mode : 0,
+                           .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS};
+    long fd;
+    do fd = syscall(SYS_openat2, dir_fd, path, &how, sizeof how);
+    while (fd < 0 && (errno == EINTR || errno == EAGAIN));
+    if (fd >= 0 || (errno != ENOSYS && errno != EPERM)) return (int)fd;
+    if (strchr(path, '/')) {
+        errno = ENOSYS; /* several components can't be opened safely without openat2 */
+        return -1;
+    }
+    do fd = openat(dir_fd, path, flags | O_CLOEXEC | O_NOFOLLOW, mode);
+    while (fd < 0 && errno == EINTR);
+    return (int)fd;
+}
+
+int bw_os_close(int fd)
+{
+    if (fd < 0) return 0;
+    calls_made[BW_OS_close]++;
+    return close(fd);
+}
+
+ssize_t bw_os_pread(int fd, void *buf, size_t len, off_t at)
+{
+    if (enter(BW_OS_pread)) return -1;
+    size_t done = 0;
+    while (done < len) {
+        ssize_t n = pread(fd, (char *)buf + done, len - done, at + (off_t)done);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) return -1;
+        if (n == 0) break;
+        done += (size_t)n;
+    }
+    return (ssize_t)done;
+}
+
+ssize_t bw_os_pwrite(int fd, const void *buf, size_t len, off_t at)
+{
+    if (enter(BW_OS_pwrite)) return -1;
+    size_t done = 0;
+    while (done < len) {
+        ssize_t n = pwrite(fd, (const char *)buf + done, len - done, at + (off_t)done);
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0) {
+            if (n == 0) errno = ENOSPC;
+            return -1;
+        }
+        done += (size_t)n;
+    }
+    return (ssize_t)done;
+}
+
+#define RETRY(call_name, expression)                                                                                           \
+    do {                                                                                                                       \
+        if (enter(BW_OS_##call_name)) return -1;                                                                               \
+        int result;                                                                                                            \
+        do result = (expression);                                                                                              \
+        while (result < 0 && errno == EINTR);                                                                                  \
+        return result;                                                                                                         \
+    } while (0)
+
+int bw_os_fallocate(int fd, int mode, off_t at, off_t len) { RETRY(fallocate, fallocate(fd, mode, at, len)); }
+int bw_os_ftruncate(int fd, off_t len) { RETRY(ftruncate, ftruncate(fd, len)); }
+int bw_os_fdatasync(int fd) { RETRY(fdatasync, fdatasync(fd)); }
+int bw_os_fsync(int fd) { RETRY(fsync, fsync(fd)); }
+int bw_os_sync_dir(int dir_fd) { RETRY(fsync, fsync(dir_fd)); }
+int bw_os_fstat(int fd, struct stat *st) { RETRY(fstat, fstat(fd, st)); }
+int bw_os_mkdir(int dir_fd, const char *path, mode_t mode) { RETRY(mkdir, mkdirat(dir_fd, path, mode)); }
+int bw_os_unlink(int dir_fd, const char *path, int flags) { RETRY(unlink, unlinkat(dir_fd, path, flags)); }
+int bw_os_flock(int fd, int operation) { RETRY(flock, flock(fd, operation)); }
+
+int bw_os_link(int old_dir, const char *old_path, int new_dir, const char *new_path)
+{
+    RETRY(link, linkat(old_dir, old_path, new_dir, new_path, 0));
+}
+
+int bw_os_rename(int old_dir, const char *old_path, int new_dir, const char *new_path)
+{
+    RETRY(rename, renameat(old_dir, old_path, new_dir, new_path));
+}
+
+void *bw_os_mmap(void *addr, size_t len, int prot, int flags, int fd, off_t at)
+{
+    if (enter(BW_OS_mmap)) return MAP_FAILED;
+    return mmap(addr, len, prot, flags, fd, at);
+}
+
+int bw_os_munmap(void *addr, size_t len)
+{
+    calls_made[BW_OS_munmap]++;
+    return munmap(addr, len);
+}
+
+int bw_os_madvise(void *addr, size_t len, int advice)
+{
+    if (enter(BW_OS_madvise)) return -1;
+    return madvise(addr, len, advice);
+}
+
+int bw_os_populate(void *addr, size_t len, bool for_write)
+{
+    if (len == 0) return 0;
+    if (enter(BW_OS_madvise)) return errno;
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    uintptr_t from = (uintptr_t)addr & ~(page - 1);
+    uintptr_t to = ((uintptr_t)addr + len + page - 1) & ~(page - 1);
+    int result;
+    do result = madvise((void *)from, to - from, for_write ? MADV_POPULATE_WRITE : MADV_POPULATE_READ);
+    while (result < 0 && (errno == EINTR || errno == EAGAIN));
+    if (result == 0) return 0;
+    return errno == EINVAL ? EOPNOTSUPP : errno;
+}
+
+int bw_os_futex_wait(const _Atomic uint32_t *word, uint32_t expected, int64_t timeout_ns)
+{
+    if (enter(BW_OS_futex)) return errno;
+    struct timespec t, *tp = NULL;
+    if (timeout_ns >= 0 && timeout_ns != INT64_MAX) {
+        t = (struct timespec){.tv_sec = timeout_ns / 1000000000, .tv_nsec = timeout_ns % 1000000000};
+        tp = &t;
+    }
+    if (syscall(SYS_futex, word, FUTEX_WAIT, expected, tp, NULL, 0) == 0) return 0;
+    return errno == EAGAIN ? 0 : errno;
+}
+
+int bw_os_futex_wake(_Atomic uint32_t *word, int count)
+{
+    if (enter(BW_OS_futex)) return -1;
+    return (int)syscall(SYS_futex, word, FUTEX_WAKE, count, NULL, NULL, 0);
+}

@@ -1,0 +1,146 @@
+/* base/os_identity.c: who this process and this machine are, random ids, file system kinds, the fork guard. */
+#include "base/os.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#ifndef MADV_WIPEONFORK
+#define MADV_WIPEONFORK 18
+#endif
+
+/* Reads a small file of /proc into buf, NUL-terminated; -1 on error. */
+static ssize_t read_small(const char *path, char *buf, size_t size)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return -1;
+    ssize_t n;
+    do n = read(fd, buf, size - 1);
+    while (n < 0 && errno == EINTR);
+    close(fd);
+    if (n >= 0) buf[n] = 0;
+    return n;
+}
+
+uint64_t bw_os_process_start_time(pid_t pid)
+{
+    char path[64], text[1024];
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+    if (read_small(path, text, sizeof text) <= 0) return 0;
+    char *p = strrchr(text, ')'); /* the program's name may hold anything */
+    if (!p) return 0;
+    p++;
+    for (int field = 3; field < 22; field++) {
+        p = strchr(p + 1, ' ');
+        if (!p) return 0;
+    }
+    return strtoull(p, NULL, 10);
+}
+
+uint64_t bw_os_pid_namespace(void)
+{
+    struct stat st;
+    return stat("/proc/self/ns/pid", &st) == 0 ? (uint64_t)st.st_ino : 0;
+}
+
+int bw_os_boot_id(uint8_t out[16])
+{
+    char text[64];
+    if (read_small("/proc/sys/kernel/random/boot_id", text, sizeof text) < 36) return -1;
+    size_t n = 0;
+    unsigned value = 0, digits = 0;
+    for (const char *p = text; *p && n < 16; p++) {
+        unsigned d;
+        if (*p >= '0' && *p <= '9') d = (unsigned)(*p - '0');
+        else if (*p >= 'a' && *p <= 'f') d = (unsigned)(*p - 'a' + 10);
+        else continue;
+        value = value << 4 | d;
+        if (++digits == 2) {
+            out[n++] = (uint8_t)value;
+            value = digits = 0;
+        }
+    }
+    if (n == 16) return 0;
+    errno = EINVAL;
+    return -1;
+}
+
+int bw_os_random(void *out, size_t len)
+{
+    size_t done = 0;
+    while (done < len) {
+        ssize_t n = getrandom((char *)out + done, len - done, 0);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) return -1;
+        done += (size_t)n;
+    }
+    return 0;
+}
+
+int bw_os_uuid(uint8_t out[16])
+{
+    if (bw_os_random(out, 16) < 0) return -1;
+    out[6] = (uint8_t)((out[6] & 0x0f) | 0x40);
+    out[8] = (uint8_t)((out[8] & 0x3f) | 0x80);
+    return 0;
+}
+
+int bw_fork_guard_init(bw_fork_guard *g)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    void *p = mmap(NULL, page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED) return -1;
+    if (madvise(p, page, MADV_WIPEONFORK) < 0) {
+        int e = errno;
+        munmap(p, page);
+        errno = e;
+        return -1;
+    }
+    g->word = p;
+    *g->word = 1;
+    return 0;
+}
+
+void bw_fork_guard_fini(bw_fork_guard *g)
+{
+    if (g->word) munmap(g->word, (size_t)sysconf(_SC_PAGESIZE));
+    g->word = NULL;
+}
+
+/* f_type values of statfs(2). */
+static const struct {
+    uint32_t type;
+    bool local;
+    const char *name;
+} file_systems[] = {
+    {0xEF53, true, "ext4"},      {0x58465342, true, "xfs"},    {0x9123683E, true, "btrfs"},  {0x2FC12FC1, true, "zfs"},
+    {0x01021994, true, "tmpfs"}, {0xF2F52010, true, "f2fs"},   {0x794C7630, true, "overlay"}, {0x858458F6, true, "ramfs"},
+    {0x6969, false, "nfs"},      {0xFF534D42, false, "cifs"},  {0xFE534D42, false, "smb2"},  {0x517B, false, "smb"},
+    {0x01021997, false, "9p"},   {0x65735546, false, "fuse or virtiofs"}, {0x00C36400, false, "ceph"},
+    {0x47504653, false, "gpfs"}, {0x0BD00BD0, false, "lustre"}, {0x5346414F, false, "afs"},
+};
+
+bool bw_os_fs_is_local(int fd, const char **name)
+{
+    struct statfs s;
+    if (name) *name = "unknown";
+    if (fstatfs(fd, &s) < 0) return false;
+    for (size_t i = 0; i < sizeof file_systems / sizeof file_systems[0]; i++) {
+        if (file_systems[i].type != (uint32_t)s.f_type) continue;
+        if (name) *name = file_systems[i].name;
+        return file_systems[i].local;
+    }
+    return false; /* what is not known to keep shared maps coherent goes through the socket */
+}
+
+bool bw_os_fs_is_tmpfs(int fd)
+{
+    struct statfs s;
+    return fstatfs(fd, &s) == 0 && ((uint32_t)s.f_type == 0x01021994 || (uint32_t)s.f_type == 0x858458F6);
+}
