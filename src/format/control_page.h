@@ -14,7 +14,7 @@
  *   line 2 128 intent_end 136 intent_base 144 intent_count 152 intent_old_ts 160 intent_new_ts   under the lock
  *   line 3 192 state 196 leader_epoch 200 fence 208 log_start 216 capacity 224 spare_seq 228 spare_bytes
  *          232 spare_inode 240 segment_max 244 message_max 248 spare_limit 252 flags            rare
- *   line 4 256 durable 264 durable_offset 272 sync_request 280 replicated
+ *   line 4 256 durable 264 durable_offset 272 sync_request 280 replicated 288 state_word
  *   line 5-7 320 ring[6] of { seq u32, final_position u32, base_offset u64, inode u64, limit u32, pad }
  * A *position* is one 64-bit word: segment sequence << 32 | byte position. The sequence starts at 1 and is never reused within a
  * generation; byte positions stay below 2 GiB (Kafka's index is int32). */
@@ -73,7 +73,10 @@ typedef enum bw_slot_state {
     BW_SLOT_RETIRED = 3,
 } bw_slot_state;
 
-enum { BW_SLOT_LOG_APPEND_TIME = 1u }; /* flags: message.timestamp.type */
+enum {
+    BW_SLOT_LOG_APPEND_TIME = 1u, /* flags: message.timestamp.type */
+    BW_SLOT_NO_SPACE = 2u,        /* flags: the coordinator could not allocate; set and cleared by it, followed by a STATE wake */
+};
 
 typedef struct bw_ring_entry {
     _Atomic uint32_t seq;
@@ -123,7 +126,8 @@ typedef struct bw_tail_slot {
     _Atomic int64_t durable_offset;
     _Atomic uint64_t sync_request;
     _Atomic uint64_t replicated;
-    uint8_t pad4[32];
+    _Atomic uint32_t state_word; /* raised and futex-woken by every bw_wake of class STATE: writers sleep on it */
+    uint8_t pad4[28];
     /* lines 5 to 7 */
     bw_ring_entry ring[BW_RING];
 } bw_tail_slot;
@@ -159,8 +163,9 @@ typedef struct bw_wait_slot {
 static_assert(sizeof(bw_wait_slot) == BW_SLOT_BYTES, "layout");
 
 typedef struct bw_mailbox {
-    _Atomic uint32_t word; /* bit 0: asleep; counted in twos by wakers */
-    uint8_t pad[60];
+    _Atomic uint32_t word;  /* bit 0: asleep; counted in twos by wakers */
+    _Atomic uint32_t poked; /* 1: another thread of the owner has work for it */
+    uint8_t pad[56];
     _Atomic uint64_t l1[BW_BUS_PARTITIONS_MAX / 64 / 64]; /* bit j: l0[j] may be non-zero */
     uint8_t pad1[64 * 3];
     _Atomic uint64_t l0[BW_BUS_PARTITIONS_MAX / 64]; /* bit: that bus partition may be ready */

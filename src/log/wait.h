@@ -28,8 +28,8 @@ bool bw_mailbox_sleep(bw_mailbox *b, bw_deadline deadline);
 /* bw_mailbox_poke: wake the owner without any partition (another thread has work for it). Async-signal-safe. */
 void bw_mailbox_poke(bw_mailbox *b);
 
-/* bw_slot_wait: a simple bounded wait of a writer: until cond(slot, arg) or the deadline. Needs no mailbox: it sleeps in short
- * growing naps (10 us to 2 ms), after some spins. For capacity, spare, durable. true: cond holds. */
+/* bw_slot_wait: a bounded wait of a writer for the coordinator (capacity, spare, durable, state): sleeps on the slot's state_word,
+ * at most 100 ms at a time, then looks again. Needs no mailbox. true: cond holds. */
 bool bw_slot_wait(const bw_tail_slot *s, bool (*cond)(const bw_tail_slot *, uint64_t), uint64_t arg, bw_deadline deadline);
 
 #endif

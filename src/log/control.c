@@ -1,0 +1,322 @@
+/* log/control.c: make and map the shared control data.
+ *
+ * Invariants: a slot is backed by memory (fallocate) before its number is published in header.slots, so that no touch of a
+ * published slot faults; the header is complete before magic is stored; a file that does not pass every check is never mapped
+ * for use. Arena files keep one virtual size for ever, so that a map made once covers every slot that may come. */
+#include "log/control.h"
+
+#include "base/os.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <gnu/libc-version.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#ifndef MADV_DONTFORK
+#define MADV_DONTFORK 10
+#endif
+
+#define ARENA_BYTES (BW_CONTROL_HEADER_BYTES + (size_t)BW_PARTITIONS_MAX * BW_SLOT_BYTES)
+#define MAIL_BYTES (BW_CONTROL_HEADER_BYTES + (size_t)BW_MAILBOXES * BW_MAILBOX_STRIDE)
+
+static void arena_name(char out[48], const bw_uuid *topic, const char *suffix)
+{
+    char hex[33];
+    bw_uuid_hex(topic, hex);
+    snprintf(out, 48, "%s%s", hex, suffix);
+}
+
+static void *map_file(int fd, size_t bytes, bool writable)
+{
+    void *p = bw_os_mmap(NULL, bytes, writable ? PROT_READ | PROT_WRITE : PROT_READ, MAP_SHARED, fd, 0);
+    if (p == MAP_FAILED) return NULL;
+    bw_os_madvise(p, bytes, MADV_DONTFORK);
+    return p;
+}
+
+static void fill_header(bw_control_header *h, bw_control_kind kind, const uint8_t generation[16], const bw_uuid *topic)
+{
+    h->layout = BW_CONTROL_LAYOUT;
+    h->mutex_size = sizeof(pthread_mutex_t);
+    h->mutex_align = _Alignof(pthread_mutex_t);
+    h->word_size = sizeof(void *);
+    h->page_size = (uint32_t)sysconf(_SC_PAGESIZE);
+    h->kind = kind;
+    memcpy(h->generation, generation, 16);
+    if (topic) h->topic_id = *topic;
+    bw_os_boot_id(h->boot_id);
+    h->pid_namespace = bw_os_pid_namespace();
+    h->owner_uid = geteuid();
+    snprintf(h->libc, sizeof h->libc, "%s", gnu_get_libc_version());
+    atomic_thread_fence(memory_order_release);
+    h->magic = BW_CONTROL_MAGIC;
+}
+
+/* Makes a file of `bytes` virtual size with the first `backed` bytes allocated, and maps it writable. */
+static bw_err create_file(int dir_fd, const char *name, mode_t mode, size_t bytes, size_t backed, int *fd_out, void **map)
+{
+    if (bw_os_unlink(dir_fd, name, 0) < 0 && errno != ENOENT) return bw_fail_errno(errno, "cannot replace control file %s", name);
+    int fd = bw_os_open(dir_fd, name, O_RDWR | O_CREAT | O_EXCL, 0600);
+    if (fd < 0) return bw_fail_errno(errno, "cannot make control file %s", name);
+    bw_err e = BW_OK;
+    if (bw_os_ftruncate(fd, (off_t)bytes) < 0 || bw_os_fallocate(fd, 0, 0, (off_t)backed) < 0 || fchmod(fd, mode) < 0)
+        e = bw_fail_errno(errno, "cannot allocate control file %s (%zu bytes of shared memory)", name, backed);
+    else if (!(*map = map_file(fd, bytes, true)))
+        e = bw_fail_errno(errno, "cannot map control file %s", name);
+    if (e) {
+        bw_os_unlink(dir_fd, name, 0);
+        bw_os_close(fd);
+        return e;
+    }
+    *fd_out = fd;
+    return BW_OK;
+}
+
+bw_err bw_mail_create(int dir_fd, const uint8_t generation[16], bw_mail **out)
+{
+    bw_mail *m = calloc(1, sizeof *m);
+    if (!m) return bw_fail(BW_ERR_NO_MEMORY, "no memory for the mail map");
+    int fd;
+    void *map;
+    size_t backed = BW_CONTROL_HEADER_BYTES + (BW_MAILBOX_BROKER + 1) * BW_MAILBOX_STRIDE;
+    bw_err e = create_file(dir_fd, "mail", 0660, MAIL_BYTES, backed, &fd, &map);
+    if (e) {
+        free(m);
+        return e;
+    }
+    bw_os_close(fd);
+    m->header = map;
+    m->base = (uint8_t *)map + BW_CONTROL_HEADER_BYTES;
+    m->map_bytes = MAIL_BYTES;
+    fill_header(m->header, BW_CONTROL_MAIL, generation, NULL);
+    atomic_store_explicit(&m->header->slots, BW_MAILBOX_BROKER + 1, memory_order_release);
+    *out = m;
+    return BW_OK;
+}
+
+bw_err bw_mail_allocate(int dir_fd, bw_mail *m, uint32_t number)
+{
+    if (number >= BW_MAILBOXES) return bw_fail(BW_ERR_BUSY, "all %u mailboxes are in use; use transport=ipc", BW_MAILBOXES);
+    uint32_t have = atomic_load_explicit(&m->header->slots, memory_order_relaxed);
+    if (number < have) return BW_OK;
+    int fd = bw_os_open(dir_fd, "mail", O_RDWR, 0);
+    if (fd < 0) return bw_fail_errno(errno, "cannot open the mail file");
+    off_t from = (off_t)BW_CONTROL_HEADER_BYTES + (off_t)have * BW_MAILBOX_STRIDE;
+    int r = bw_os_fallocate(fd, 0, from, (off_t)(number + 1 - have) * BW_MAILBOX_STRIDE);
+    int saved = errno;
+    bw_os_close(fd);
+    if (r < 0) return bw_fail_errno(saved, "no shared memory for mailbox %u", number);
+    atomic_store_explicit(&m->header->slots, number + 1, memory_order_release);
+    return BW_OK;
+}
+
+bw_err bw_control_create(int dir_fd, const uint8_t generation[16], const bw_uuid *topic, bw_mail *mail, uint32_t slots,
+                         bw_control **out)
+{
+    if (slots > BW_PARTITIONS_MAX)
+        return bw_fail(BW_ERR_INVALID_ARGUMENT, "%u partitions: at most %u in one topic", slots, BW_PARTITIONS_MAX);
+    bw_control *c = calloc(1, sizeof *c);
+    if (!c) return bw_fail(BW_ERR_NO_MEMORY, "no memory for a control map");
+    c->mail = mail;
+    c->mode = BW_CONTROL_WRITE;
+    c->tail_bytes = c->wait_bytes = ARENA_BYTES;
+    size_t backed = BW_CONTROL_HEADER_BYTES + (size_t)slots * BW_SLOT_BYTES;
+    char tail_name[48], wait_name[48];
+    arena_name(tail_name, topic, ".tail");
+    arena_name(wait_name, topic, ".wait");
+    int fd;
+    bw_err e = create_file(dir_fd, wait_name, 0660, ARENA_BYTES, backed, &fd, &c->wait_map);
+    if (!e) {
+        bw_os_close(fd);
+        e = create_file(dir_fd, tail_name, 0640, ARENA_BYTES, backed, &fd, &c->tail_map);
+        if (!e) bw_os_close(fd);
+    }
+    if (e) {
+        bw_control_close(c);
+        return e;
+    }
+    fill_header(c->wait_map, BW_CONTROL_WAIT, generation, topic);
+    fill_header(c->tail_map, BW_CONTROL_TAIL, generation, topic);
+    c->header = c->tail_map;
+    c->slots = (bw_tail_slot *)(void *)((uint8_t *)c->tail_map + BW_CONTROL_HEADER_BYTES);
+    c->waits = (bw_wait_slot *)(void *)((uint8_t *)c->wait_map + BW_CONTROL_HEADER_BYTES);
+    *out = c;
+    return BW_OK;
+}
+
+bw_err bw_control_grow(int dir_fd, bw_control *c, uint32_t slots)
+{
+    if (slots > BW_PARTITIONS_MAX)
+        return bw_fail(BW_ERR_INVALID_ARGUMENT, "%u partitions: at most %u in one topic", slots, BW_PARTITIONS_MAX);
+    static const char *const suffix[] = {".wait", ".tail"};
+    for (int i = 0; i < 2; i++) {
+        char name[48];
+        arena_name(name, &c->header->topic_id, suffix[i]);
+        int fd = bw_os_open(dir_fd, name, O_RDWR, 0);
+        if (fd < 0) return bw_fail_errno(errno, "cannot open control file %s", name);
+        int r = bw_os_fallocate(fd, 0, 0, (off_t)(BW_CONTROL_HEADER_BYTES + (size_t)slots * BW_SLOT_BYTES));
+        int saved = errno;
+        bw_os_close(fd);
+        if (r < 0) return bw_fail_errno(saved, "no shared memory for %u partitions in %s", slots, name);
+    }
+    return BW_OK;
+}
+
+void bw_control_publish(bw_control *c, uint32_t slots)
+{
+    atomic_store_explicit(&((bw_control_header *)c->wait_map)->slots, slots, memory_order_release);
+    atomic_store_explicit(&c->header->slots, slots, memory_order_release);
+}
+
+void bw_control_remove(int dir_fd, const bw_uuid *topic)
+{
+    char name[48];
+    arena_name(name, topic, ".tail");
+    int fd = bw_os_open(dir_fd, name, O_RDWR, 0);
+    if (fd >= 0) {
+        struct stat st;
+        bw_control_header *h = NULL;
+        if (bw_os_fstat(fd, &st) == 0 && st.st_size >= (off_t)BW_CONTROL_HEADER_BYTES) h = map_file(fd, BW_CONTROL_HEADER_BYTES, true);
+        if (h) {
+            atomic_store_explicit(&h->retired, 1, memory_order_release);
+            bw_os_munmap(h, BW_CONTROL_HEADER_BYTES);
+        }
+        bw_os_close(fd);
+    }
+    bw_os_unlink(dir_fd, name, 0);
+    arena_name(name, topic, ".wait");
+    bw_os_unlink(dir_fd, name, 0);
+}
+
+/* Does this process share what the header says? */
+static bw_err check_header(const bw_control_header *h, const char *name, bw_control_kind kind, const uint8_t generation[16],
+                           const bw_uuid *topic, const struct stat *st)
+{
+    uint8_t boot[16];
+    if (h->magic != BW_CONTROL_MAGIC) return bw_fail(BW_ERR_RETIRED, "control file %s is not complete", name);
+    if (h->layout != BW_CONTROL_LAYOUT)
+        return bw_fail(BW_ERR_UNSUPPORTED, "control file %s has layout %u, this library %u", name, h->layout, BW_CONTROL_LAYOUT);
+    if (h->mutex_size != sizeof(pthread_mutex_t) || h->mutex_align != _Alignof(pthread_mutex_t) || h->word_size != sizeof(void *))
+        return bw_fail(BW_ERR_UNSUPPORTED, "control file %s was made with another word size or mutex (%u-bit words)", name,
+                       h->word_size * 8);
+    if (h->page_size != (uint32_t)sysconf(_SC_PAGESIZE))
+        return bw_fail(BW_ERR_UNSUPPORTED, "control file %s was made with pages of %u bytes", name, h->page_size);
+    if (strncmp(h->libc, gnu_get_libc_version(), sizeof h->libc) != 0)
+        return bw_fail(BW_ERR_UNSUPPORTED, "the daemon uses libc %.31s, this program %s", h->libc, gnu_get_libc_version());
+    if (h->kind != kind || memcmp(h->generation, generation, 16) != 0 || (topic && !bw_uuid_equal(&h->topic_id, topic)))
+        return bw_fail(BW_ERR_RETIRED, "control file %s is of another generation", name);
+    if (bw_os_boot_id(boot) < 0 || memcmp(boot, h->boot_id, 16) != 0)
+        return bw_fail(BW_ERR_RETIRED, "control file %s is from before the last reboot", name);
+    if (h->owner_uid != st->st_uid) return bw_fail(BW_ERR_NOT_PERMITTED, "control file %s has a foreign owner", name);
+    return BW_OK;
+}
+
+static bw_err attach_file(int dir_fd, const char *name, bw_control_kind kind, const uint8_t generation[16], const bw_uuid *topic,
+                          bool writable, size_t bytes, void **map)
+{
+    int fd = bw_os_open(dir_fd, name, writable ? O_RDWR : O_RDONLY, 0);
+    if (fd < 0) return bw_fail_errno(errno, "cannot open control file %s for %s", name, writable ? "writing" : "reading");
+    struct stat st;
+    bw_err e = BW_OK;
+    void *p = NULL;
+    if (bw_os_fstat(fd, &st) < 0) e = bw_fail_errno(errno, "cannot stat control file %s", name);
+    else if (!S_ISREG(st.st_mode) || st.st_size != (off_t)bytes)
+        e = bw_fail(BW_ERR_UNSUPPORTED, "control file %s has %lld bytes, not %zu", name, (long long)st.st_size, bytes);
+    else if (kind == BW_CONTROL_TAIL && (st.st_mode & 022))
+        e = bw_fail(BW_ERR_NOT_PERMITTED, "control file %s is writable by others than its owner", name);
+    else if (!(p = map_file(fd, bytes, writable)))
+        e = bw_fail_errno(errno, "cannot map control file %s", name);
+    else e = check_header(p, name, kind, generation, topic, &st);
+    bw_os_close(fd);
+    if (e && p) bw_os_munmap(p, bytes);
+    if (!e) *map = p;
+    return e;
+}
+
+bw_err bw_mail_attach(int dir_fd, const uint8_t generation[16], bw_mail **out)
+{
+    bw_mail *m = calloc(1, sizeof *m);
+    if (!m) return bw_fail(BW_ERR_NO_MEMORY, "no memory for the mail map");
+    void *map;
+    bw_err e = attach_file(dir_fd, "mail", BW_CONTROL_MAIL, generation, NULL, true, MAIL_BYTES, &map);
+    if (e) {
+        free(m);
+        return e;
+    }
+    m->header = map;
+    m->base = (uint8_t *)map + BW_CONTROL_HEADER_BYTES;
+    m->map_bytes = MAIL_BYTES;
+    *out = m;
+    return BW_OK;
+}
+
+bw_err bw_control_attach(int dir_fd, const uint8_t generation[16], const bw_uuid *topic, bw_control_mode mode, bw_mail *mail,
+                         bw_control **out)
+{
+    bw_control *c = calloc(1, sizeof *c);
+    if (!c) return bw_fail(BW_ERR_NO_MEMORY, "no memory for a control map");
+    c->mail = mail;
+    c->mode = mode;
+    c->tail_bytes = c->wait_bytes = ARENA_BYTES;
+    char name[48];
+    arena_name(name, topic, ".tail");
+    bw_err e = attach_file(dir_fd, name, BW_CONTROL_TAIL, generation, topic, mode == BW_CONTROL_WRITE, ARENA_BYTES, &c->tail_map);
+    if (!e) {
+        arena_name(name, topic, ".wait");
+        e = attach_file(dir_fd, name, BW_CONTROL_WAIT, generation, topic, true, ARENA_BYTES, &c->wait_map);
+    }
+    if (!e) {
+        c->header = c->tail_map;
+        c->slots = (bw_tail_slot *)(void *)((uint8_t *)c->tail_map + BW_CONTROL_HEADER_BYTES);
+        c->waits = (bw_wait_slot *)(void *)((uint8_t *)c->wait_map + BW_CONTROL_HEADER_BYTES);
+        if (mode == BW_CONTROL_WRITE && c->header->owner_uid != geteuid())
+            e = bw_fail(BW_ERR_NOT_PERMITTED, "direct write needs the data owner's uid %llu, this is uid %u",
+                        (unsigned long long)c->header->owner_uid, (unsigned)geteuid());
+        else if (mode == BW_CONTROL_WRITE && c->header->pid_namespace != bw_os_pid_namespace())
+            e = bw_fail(BW_ERR_NOT_PERMITTED, "direct write needs the daemon's PID namespace");
+        else if (c->header->retired)
+            e = bw_fail(BW_ERR_RETIRED, "control data was replaced");
+    }
+    if (e) {
+        bw_control_close(c);
+        return e;
+    }
+    *out = c;
+    return BW_OK;
+}
+
+void bw_mail_close(bw_mail *m)
+{
+    if (!m) return;
+    bw_os_munmap(m->header, m->map_bytes);
+    free(m);
+}
+
+void bw_control_close(bw_control *c)
+{
+    if (!c) return;
+    if (c->tail_map) bw_os_munmap(c->tail_map, c->tail_bytes);
+    if (c->wait_map) bw_os_munmap(c->wait_map, c->wait_bytes);
+    free(c);
+}
+
+/* An append stores intent, tail, next_offset, then intent 0, each with release. So when intent is 0 and the tail is the same before
+ * and after, next_offset belongs to that tail. */
+int64_t bw_slot_end_offset(const bw_tail_slot *s)
+{
+    int64_t next = 0;
+    for (int i = 0; i < 64; i++) {
+        uint64_t before = atomic_load_explicit(&s->tail, memory_order_acquire);
+        uint64_t intent = atomic_load_explicit(&s->intent_end, memory_order_acquire);
+        next = atomic_load_explicit(&s->next_offset, memory_order_acquire);
+        uint64_t after = atomic_load_explicit(&s->tail, memory_order_acquire);
+        if (before != after) continue;
+        if (intent == 0) return next;
+        if (intent > before) return atomic_load_explicit(&s->intent_base, memory_order_acquire); /* not published yet */
+    }
+    return next;
+}
