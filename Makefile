@@ -1,16 +1,31 @@
 # Busway. `make help` lists the targets. Everything that is built lies under build/.
 #
 # Sources, tests and fuzzers are discovered, not registered:
-#   src/<layer>/**/*.c          one object each, per variant (build/<variant>/obj)
-#   tests/unit/<layer>/test_*.c one program each (cmocka), linked with the whole core
-#   tests/fuzz/fuzz_*.c         one libFuzzer program each (clang)
+#   src/<layer>/**/*.c               one object each, per variant (build/<variant>/obj)
+#   tests/unit/<layer>/test_*.c      one program each (cmocka), linked with the whole core
+#   tests/integration/test_*.c       one program each (cmocka), linked with the shared library only
+#   tests/integration/*.sh           executable scripts; they find the programs through $BUSWAY and $BUSWAYD
+#   tests/support/*.c                helpers that the test programs share
+#   tests/crash/*.c, tests/tsan/*.c  the crash suite; writers and readers as threads on one mapping
+#   tests/fuzz/fuzz_*.c              one libFuzzer program each (clang)
 # Variants: release (default), debug (kill points and fault seam compiled in: -DBW_TESTING), asan, tsan, fuzz.
+
+# Debian packages, the one list. Nothing else is needed; `make deps` installs what is missing.
+BUILD_PACKAGES := gcc libc6-dev libnng-dev liblmdb-dev libmsgpack-dev libisal-dev liblz4-dev libzstd-dev libsnappy-dev \
+                  zlib1g-dev libjansson-dev libinih-dev uthash-dev
+TEST_PACKAGES := libcmocka-dev clang libclang-rt-14-dev spin
 
 VERSION := $(shell sed -n 's/.*BW_VERSION_STRING "\(.*\)"/\1/p' include/busway/version.h)
 SOVERSION := $(firstword $(subst ., ,$(VERSION)))
 VARIANT ?= release
 PREFIX ?= /usr/local
 DESTDIR ?=
+BINDIR ?= $(PREFIX)/bin
+LIBDIR ?= $(PREFIX)/lib
+INCLUDEDIR ?= $(PREFIX)/include
+DATADIR ?= $(PREFIX)/share
+UNITDIR ?= $(PREFIX)/lib/systemd/system
+SYSUSERSDIR ?= $(PREFIX)/lib/sysusers.d
 B := build/$(VARIANT)
 
 CC ?= gcc
@@ -18,8 +33,6 @@ ifeq ($(origin CC),default)
 CC := gcc
 endif
 CLANG ?= clang
-PKGS := liblz4 libzstd zlib
-DAEMON_PKGS := lmdb
 WARN := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla
 CPPFLAGS += -D_GNU_SOURCE -Isrc -Iinclude
 CFLAGS_release := -O2 -g
@@ -33,6 +46,8 @@ LDFLAGS_fuzz := -fsanitize=fuzzer,address,undefined
 ifneq ($(filter tsan fuzz,$(VARIANT)),)
 CC := $(CLANG)
 endif
+# The sanitizer runtimes of clang are not linked into shared objects, so only there may symbols stay open.
+NO_UNDEFINED := $(if $(filter tsan fuzz,$(VARIANT)),,-Wl,--no-undefined)
 ALL_CFLAGS = -std=c11 $(WARN) -fvisibility=hidden -fPIC -pthread $(CFLAGS_$(VARIANT)) $(CFLAGS)
 
 LIB_LIBS := -llz4 -lzstd -lsnappy -lz -lisal -ljansson
@@ -51,6 +66,14 @@ UNIT_BIN := $(patsubst tests/unit/%.c,$(B)/unit/%,$(UNIT_SRC))
 FUZZ_SRC := $(shell find tests/fuzz -name 'fuzz_*.c' 2>/dev/null | sort)
 FUZZ_BIN := $(patsubst tests/fuzz/%.c,build/fuzz/bin/%,$(FUZZ_SRC))
 
+SUPPORT_OBJ := $(patsubst tests/%.c,$(B)/tests/%.o,$(wildcard tests/support/*.c))
+INTEGRATION_SRC := $(sort $(wildcard tests/integration/test_*.c))
+INTEGRATION_BIN := $(patsubst tests/integration/%.c,$(B)/integration/%,$(INTEGRATION_SRC))
+CRASH_SRC := $(sort $(wildcard tests/crash/*.c))
+CRASH_BIN := $(if $(CRASH_SRC),$(B)/crash/crash)
+TSAN_SRC := $(sort $(wildcard tests/tsan/test_*.c))
+TSAN_BIN := $(patsubst tests/tsan/%.c,$(B)/tsan/%,$(TSAN_SRC))
+
 .PHONY: all
 all: $(B)/libbusway.a $(B)/libbusway.so $(B)/buswayd $(B)/busway
 
@@ -65,7 +88,7 @@ $(B)/libbusway.a: $(LIB_OBJ)
 
 $(B)/libbusway.so: $(LIB_OBJ)
 	@mkdir -p $(@D)
-	$(CC) -shared -Wl,-soname,libbusway.so.$(SOVERSION) -Wl,--no-undefined -pthread $(LDFLAGS_$(VARIANT)) $(LDFLAGS) $^ $(LIB_LIBS) -o $@.$(VERSION)
+	$(CC) -shared -Wl,-soname,libbusway.so.$(SOVERSION) $(NO_UNDEFINED) -pthread $(LDFLAGS_$(VARIANT)) $(LDFLAGS) $^ $(LIB_LIBS) -o $@.$(VERSION)
 	ln -sf libbusway.so.$(VERSION) $(B)/libbusway.so.$(SOVERSION)
 	ln -sf libbusway.so.$(SOVERSION) $@
 
@@ -84,7 +107,104 @@ $(B)/unit/%: tests/unit/%.c $(B)/libcore.a
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) -Itests $(ALL_CFLAGS) -MMD -MP $(LDFLAGS_$(VARIANT)) $< $(B)/libcore.a $(DAEMON_LIBS) -lcmocka -lm -o $@
 
-.PHONY: unit-bin
+.SECONDARY:
+.PHONY: unit-bin integration-bin crash-bin tsan-bin fuzz-bin
 unit-bin: $(UNIT_BIN)
+
+$(B)/tests/%.o: tests/%.c
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) -Itests $(ALL_CFLAGS) -MMD -MP -c $< -o $@
+
+# Integration tests see the public headers and the exported symbols, nothing else.
+$(B)/integration/%: tests/integration/%.c $(SUPPORT_OBJ) $(B)/libbusway.so
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) -Itests $(ALL_CFLAGS) -MMD -MP $(LDFLAGS_$(VARIANT)) $< $(SUPPORT_OBJ) -L$(B) -lbusway \
+	    -Wl,-rpath,'$$ORIGIN/..' -lcmocka -ljansson -lm -o $@
+integration-bin: $(INTEGRATION_BIN)
+
+$(B)/crash/crash: $(patsubst tests/%.c,$(B)/tests/%.o,$(CRASH_SRC)) $(SUPPORT_OBJ) $(B)/libbusway.so
+	@mkdir -p $(@D)
+	$(CC) -pthread $(LDFLAGS_$(VARIANT)) $(filter %.o,$^) -L$(B) -lbusway -Wl,-rpath,'$$ORIGIN/..' -lm -o $@
+crash-bin: $(CRASH_BIN)
+
+# The engine alone: base, format, log.
+$(B)/libengine.a: $(call obj,$(call layer_src,base format log))
+	@mkdir -p $(@D)
+	@rm -f $@
+	ar rcs $@ $^
+
+$(B)/tsan/%: tests/tsan/%.c $(B)/libengine.a
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) -Itests $(ALL_CFLAGS) -MMD -MP $(LDFLAGS_$(VARIANT)) $(TSAN_WRAP) $< $(B)/libengine.a $(LIB_LIBS) -lm -o $@
+tsan-bin: $(TSAN_BIN)
+
+build/fuzz/bin/%: tests/fuzz/%.c build/fuzz/libcore.a
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) -Itests $(ALL_CFLAGS) -MMD -MP $(LDFLAGS_fuzz) $< build/fuzz/libcore.a $(DAEMON_LIBS) -lm -o $@
+fuzz-bin: $(FUZZ_BIN)
+
+# -- targets for people ------------------------------------------------------------------------------------------------
+
+.PHONY: help deps test-deps test check asan tsan fuzz crash model install uninstall clean
+help:
+	@echo 'make                 build the library, buswayd and busway in build/release (VARIANT=debug|asan|tsan for others)'
+	@echo 'make deps            install the Debian packages that the build needs and that are missing (root or sudo)'
+	@echo 'make demo            build, then watch this machine'"'"'s own events go through a bus'
+	@echo 'make test            every test; ends with "N passed, N failed"'
+	@echo 'make bench           rates and round trips beside the bare limit of the same run; build/bench.json'
+	@echo 'make check           the build checks alone: layers, exports, headers, sizes, system calls'
+	@echo 'make asan|tsan       the tests under AddressSanitizer + UBSan, the races under ThreadSanitizer'
+	@echo 'make fuzz            every decoder, FUZZ_SECONDS=60 each'
+	@echo 'make crash           the crash suite: KILLS=300 SEED=1'
+	@echo 'make model           the Promela model and its seeded bugs'
+	@echo 'make install         DESTDIR= PREFIX=/usr/local'
+	@echo 'make clean           remove build/'
+
+deps:
+	@.ci/deps $(BUILD_PACKAGES)
+test-deps:
+	@.ci/deps $(BUILD_PACKAGES) $(TEST_PACKAGES)
+
+test: test-deps
+	@tests/run
+check: all
+	@BW_BUILD=$(B) tests/run checks
+asan tsan fuzz crash model: test-deps
+	@FUZZ_SECONDS=$${FUZZ_SECONDS:-60} CRASH_KILLS=$(or $(KILLS),$${CRASH_KILLS:-300}) CRASH_SEED=$(or $(SEED),$${CRASH_SEED:-1}) tests/run $@
+
+clean:
+	rm -rf build
+
+install: all
+	install -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(INCLUDEDIR)/busway $(DESTDIR)$(UNITDIR) \
+	    $(DESTDIR)$(SYSUSERSDIR)
+	install -m 644 include/busway/*.h $(DESTDIR)$(INCLUDEDIR)/busway
+	install -m 755 $(B)/busway $(B)/buswayd $(DESTDIR)$(BINDIR)
+	install -m 644 $(B)/libbusway.a $(DESTDIR)$(LIBDIR)
+	install -m 755 $(B)/libbusway.so.$(VERSION) $(DESTDIR)$(LIBDIR)
+	ln -sf libbusway.so.$(VERSION) $(DESTDIR)$(LIBDIR)/libbusway.so.$(SOVERSION)
+	ln -sf libbusway.so.$(SOVERSION) $(DESTDIR)$(LIBDIR)/libbusway.so
+	sed -e 's|@PREFIX@|$(PREFIX)|g' -e 's|@LIBDIR@|$(LIBDIR)|g' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|g' -e 's|@VERSION@|$(VERSION)|g' \
+	    src/client/libbusway.pc.in > $(DESTDIR)$(LIBDIR)/pkgconfig/libbusway.pc
+	sed -e 's|@BINDIR@|$(BINDIR)|g' src/daemon/buswayd.service > $(DESTDIR)$(UNITDIR)/buswayd.service
+	install -m 644 src/daemon/buswayd.sysusers $(DESTDIR)$(SYSUSERSDIR)/busway.conf
+	for m in $$(find src -path '*/man/*.[1-8]'); do \
+	    d=$(DESTDIR)$(DATADIR)/man/man$${m##*.}; install -d $$d && install -m 644 $$m $$d || exit 1; done
+	for c in $$(find src/cli -name 'busway.bash'); do \
+	    d=$(DESTDIR)$(DATADIR)/bash-completion/completions; install -d $$d && install -m 644 $$c $$d/busway || exit 1; done
+	for c in $$(find src/cli -name '_busway'); do \
+	    d=$(DESTDIR)$(DATADIR)/zsh/site-functions; install -d $$d && install -m 644 $$c $$d || exit 1; done
+	for c in $$(find src/cli -name 'busway.fish'); do \
+	    d=$(DESTDIR)$(DATADIR)/fish/vendor_completions.d; install -d $$d && install -m 644 $$c $$d || exit 1; done
+
+uninstall:
+	rm -rf $(DESTDIR)$(INCLUDEDIR)/busway
+	rm -f $(DESTDIR)$(BINDIR)/busway $(DESTDIR)$(BINDIR)/buswayd $(DESTDIR)$(LIBDIR)/libbusway.* \
+	    $(DESTDIR)$(LIBDIR)/pkgconfig/libbusway.pc $(DESTDIR)$(UNITDIR)/buswayd.service $(DESTDIR)$(SYSUSERSDIR)/busway.conf \
+	    $(DESTDIR)$(DATADIR)/man/man?/busway*.[1-8] $(DESTDIR)$(DATADIR)/bash-completion/completions/busway \
+	    $(DESTDIR)$(DATADIR)/zsh/site-functions/_busway $(DESTDIR)$(DATADIR)/fish/vendor_completions.d/busway.fish
+
+# The benchmark and the demonstration bring their own rules.
+-include $(wildcard bench/*.mk)
 
 -include $(shell find build -name '*.d' 2>/dev/null)
