@@ -6,7 +6,7 @@
  *        8  u32 correlation chosen by the client; 0 for what the server pushes
  *       12  u32 header     bytes of the msgpack header that follows
  *       16  header, then payload (raw record batches) up to length
- * All integers big-endian. Over REP, a message is a frame without its first field. */
+ * All integers big-endian. Over REP, a message is a frame without its first field. `max` is the largest length accepted. */
 #ifndef BW_PROTO_FRAME_H
 #define BW_PROTO_FRAME_H
 
@@ -33,8 +33,8 @@ typedef struct bw_frame {
 bw_err bw_frame_parse(const uint8_t *data, size_t len, size_t max, bw_frame *out, size_t *used, size_t *need);
 /* bw_frame_parse_message: the REP form. */
 bw_err bw_frame_parse_message(const uint8_t *data, size_t len, size_t max, bw_frame *out);
-/* bw_frame_begin / bw_frame_end: append a frame to out; between them append the header, call bw_frame_payload, then append
- * payload (or pass its length to end when it is sent separately). */
+/* bw_frame_begin / bw_frame_end: append a frame to out; between them append the header, call bw_frame_header_done, then append
+ * the payload (or pass its length to end when it is sent separately). NO_MEMORY. The caller keeps the whole under 4 GiB. */
 bw_err bw_frame_begin(bw_buf *out, uint16_t type, uint16_t flags, uint32_t correlation, size_t *mark);
 void bw_frame_header_done(bw_buf *out, size_t mark);
 void bw_frame_end(bw_buf *out, size_t mark, size_t payload_elsewhere);

@@ -68,6 +68,8 @@ typedef struct bw_request {
     int32_t timeout_ms;      /* PRODUCE (durable) */
     const uint8_t *payload;  /* PRODUCE: exactly one record batch */
     size_t payload_len;
+    bool records;            /* PRODUCE, FETCH over REP: msgpack records instead of batches. The listener translates: the broker
+                              * sees record batches only */
     int64_t offset;          /* SUBSCRIBE; DELETE_RECORDS: before */
     int64_t timestamp;       /* LIST_OFFSETS: ms, or BW_OFFSET_END / BW_OFFSET_BEGINNING */
     int8_t read_limit;       /* FETCH, SUBSCRIBE: bw_read_limit */

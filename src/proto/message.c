@@ -1,0 +1,47 @@
+/* proto/message.c: making and freeing of requests and answers. What each carries: message_fields.c. */
+#include "proto/message_fields.h"
+
+#include <stdlib.h>
+
+void bw_request_init(bw_request *r, bw_api_key type)
+{
+    memset(r, 0, sizeof *r);
+    r->type = (uint16_t)type;
+    const bw_shape *s = bw_request_shape((uint16_t)type);
+    if (s) { bw_shape_defaults(s, r); }
+}
+
+void bw_request_fini(bw_request *r)
+{
+    free(r->configs);
+    free(r->parts);
+    r->configs = NULL;
+    r->config_count = 0;
+    r->parts = NULL;
+    r->part_count = 0;
+}
+
+void bw_answer_init(bw_answer *a, const bw_request *to)
+{
+    memset(a, 0, sizeof *a);
+    a->type = to ? to->type : BW_API_DATA;
+    a->correlation = to ? to->correlation : 0;
+    const bw_shape *s = bw_answer_shape(a->type);
+    if (s) { bw_shape_defaults(s, a); }
+}
+
+void bw_answer_fini(bw_answer *a)
+{
+    free(a->topics);
+    free(a->parts);
+    a->topics = NULL;
+    a->topic_count = 0;
+    a->parts = NULL;
+    a->part_count = 0;
+}
+
+const char *bw_api_name(uint16_t type)
+{
+    const bw_shape *s = bw_answer_shape(type);
+    return s ? s->name : NULL;
+}
