@@ -1,0 +1,576 @@
+/* log/append.c: APPEND, ROLL and REPAIR. Proof: tests/model/append.pml, which uses the same labels.
+ *
+ * The order that makes an append safe against death at any instruction:
+ *   1. under the lock, the intent (where it ends, which offsets) is written;
+ *   2. the batch is copied behind the tail, where no reader looks;
+ *   3. P1: the tail moves, one 64-bit store: the batch is now in the log, whole;
+ *   4. next_offset and max_timestamp follow; the intent is cleared; the lock is released.
+ * Whoever locks after a death derives everything from whether the tail had moved (REPAIR): it had: finish step 4; it had not: zero
+ * what was copied. A killed thread leaves a program-order prefix of its stores, so that between 1 and 3 only the compiler must be
+ * held (signal fences); what other processors see is ordered by P1's release.
+ *
+ * A roll is a few stores (ROLL); begun and not ended it is redone whole by REPAIR. No I/O under the lock, no fault either: pages
+ * are populated before. The one exception is the daemon's own append: a single pwrite into space that is allocated. */
+#include "log/append.h"
+
+#include "base/killpoint.h"
+#include "base/lock.h"
+#include "format/record_batch.h"
+#include "log/window.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum {
+    POPULATE_TRIES = 3,     /* other writers may move the tail past what we populated; then a fault is taken */
+    WAIT_SLICE_MS = 100,    /* ask the coordinator again this often */
+    ZERO_PIECE = 65536,
+};
+
+/* holder_step, for diagnostics of a hung holder. */
+enum { STEP_LOCKED = 1, STEP_COPY = 2, STEP_RESERVED = 3, STEP_REPAIR = 4 };
+
+struct bw_appender {
+    bw_control *control;
+    bw_tail_slot *slot;
+    uint32_t partition;
+    int dir_fd;
+    bool use_pwrite;
+    bool locked;
+    const bw_fork_guard *guard;
+    uint32_t pid;
+    uint64_t fence; /* the slot's when this appender was opened */
+    bw_window window;
+    uint64_t seen_capacity; /* newest grant seen, and the position from where more is asked for ahead of need */
+    uint32_t ask_at;
+    uint8_t *scratch; /* use_pwrite: the batch with its offset patched in */
+    size_t scratch_cap;
+    bw_position reserved_tail;
+    int32_t reserved_count;
+    size_t reserved_len;
+    bw_append_counters counters;
+};
+
+/* What one locked attempt came to. */
+typedef enum attempt { DONE = 0, AGAIN, WAIT_CAPACITY, FAILED } attempt;
+
+bw_err bw_appender_open(const bw_appender_options *o, bw_appender **out)
+{
+    if (o->partition >= atomic_load_explicit(&o->control->header->slots, memory_order_acquire))
+        return bw_fail(BW_ERR_UNKNOWN_PARTITION, "partition %u is not in the control data", o->partition);
+    bw_appender *a = calloc(1, sizeof *a);
+    if (!a) return bw_fail(BW_ERR_NO_MEMORY, "no memory for an appender");
+    a->control = o->control;
+    a->slot = &o->control->slots[o->partition];
+    a->partition = o->partition;
+    a->use_pwrite = o->use_pwrite;
+    a->guard = o->guard;
+    a->pid = (uint32_t)getpid();
+    a->window = (bw_window)BW_WINDOW_NONE;
+    a->fence = atomic_load_explicit(&a->slot->fence, memory_order_acquire);
+    a->dir_fd = fcntl(o->dir_fd, F_DUPFD_CLOEXEC, 0);
+    if (a->dir_fd < 0) {
+        bw_err e = bw_fail_errno(errno, "cannot keep the partition's folder open");
+        free(a);
+        return e;
+    }
+    *out = a;
+    return BW_OK;
+}
+
+void bw_appender_close(bw_appender *a)
+{
+    if (!a) return;
+    bw_window_close(&a->window);
+    bw_os_close(a->dir_fd);
+    free(a->scratch);
+    free(a);
+}
+
+const bw_append_counters *bw_appender_counters(const bw_appender *a) { return &a->counters; }
+
+static bool forked(const bw_appender *a) { return a->guard && bw_forked(a->guard); }
+
+static bw_err refuse_fork(void) { return bw_fail(BW_ERR_FORKED, "this producer belongs to the parent process; open a bus here"); }
+
+/* ---- the lock, and REPAIR ---- */
+
+static bool zero_range(bw_appender *a, uint32_t from, uint32_t to)
+{
+    if (from >= to) return true;
+    if (a->window.map) {
+        memset(a->window.map + from, 0, to - from);
+        return true;
+    }
+    static const uint8_t zeros[ZERO_PIECE];
+    while (from < to) {
+        uint32_t n = to - from < ZERO_PIECE ? to - from : ZERO_PIECE;
+        if (bw_os_pwrite(a->window.fd, zeros, n, from) < 0) return false;
+        from += n;
+    }
+    return true;
+}
+
+/* ROLL(t): redirects the log to the published spare; nothing here blocks or fails. Recomputed whole when it is redone. */
+static bool roll_locked(bw_appender *a, bw_position t)
+{
+    bw_tail_slot *s = a->slot;
+    uint32_t spare = atomic_load_explicit(&s->spare_seq, memory_order_acquire); /* pairs C2 */
+    if (spare != bw_position_seq(t) + 1 || bw_position_pos(t) == 0) return false;
+    atomic_store_explicit(&bw_ring_at(s, bw_position_seq(t))->final_position, bw_position_pos(t), memory_order_release);
+    BW_KILL_POINT("roll.final");
+    bw_ring_entry *e = bw_ring_at(s, spare);
+    atomic_store_explicit(&e->seq, 0, memory_order_relaxed);
+    atomic_thread_fence(memory_order_release);
+    atomic_store_explicit(&e->base_offset, (uint64_t)atomic_load_explicit(&s->next_offset, memory_order_relaxed),
+                          memory_order_relaxed);
+    atomic_store_explicit(&e->inode, atomic_load_explicit(&s->spare_inode, memory_order_relaxed), memory_order_relaxed);
+    atomic_store_explicit(&e->limit, atomic_load_explicit(&s->spare_limit, memory_order_relaxed), memory_order_relaxed);
+    atomic_store_explicit(&e->final_position, 0, memory_order_relaxed);
+    BW_KILL_POINT("roll.entry");
+    atomic_store_explicit(&e->seq, spare, memory_order_release);
+    BW_KILL_POINT("roll.seq");
+    uint32_t bytes = atomic_load_explicit(&s->spare_bytes, memory_order_relaxed);
+    atomic_store_explicit(&s->capacity, bw_position_of(spare, bytes), memory_order_release);
+    BW_KILL_POINT("roll.capacity");
+    atomic_store_explicit(&s->tail, bw_position_of(spare, 0), memory_order_release); /* P2 */
+    BW_KILL_POINT("roll.tail");
+    atomic_store_explicit(&s->spare_seq, 0, memory_order_release);
+    a->counters.rolls++;
+    return true;
+}
+
+static void ask_coordinator(bw_appender *a)
+{
+    bw_notify(a->control->mail, BW_MAILBOX_COORDINATOR, atomic_load_explicit(&a->slot->bus_number, memory_order_relaxed));
+}
+
+/* REPAIR: idempotent; the lock is held and the window is that of the tail. false: the zeroing failed; stays pending. */
+static bool repair_locked(bw_appender *a)
+{
+    bw_tail_slot *s = a->slot;
+    atomic_store_explicit(&s->holder_step, STEP_REPAIR, memory_order_relaxed);
+    BW_KILL_POINT("repair.begin");
+    bw_position t = atomic_load_explicit(&s->tail, memory_order_relaxed);
+    bw_position e = atomic_load_explicit(&s->intent_end, memory_order_relaxed);
+    if (e) {
+        int64_t base = atomic_load_explicit(&s->intent_base, memory_order_relaxed);
+        if (t >= e) {
+            atomic_store_explicit(&s->next_offset, base + atomic_load_explicit(&s->intent_count, memory_order_relaxed),
+                                  memory_order_release);
+            atomic_store_explicit(&s->max_timestamp, atomic_load_explicit(&s->intent_new_ts, memory_order_relaxed),
+                                  memory_order_relaxed);
+        } else {
+            atomic_store_explicit(&s->next_offset, base, memory_order_release);
+            atomic_store_explicit(&s->max_timestamp, atomic_load_explicit(&s->intent_old_ts, memory_order_relaxed),
+                                  memory_order_relaxed);
+            if (!zero_range(a, bw_position_pos(t), bw_position_pos(e))) return false;
+            BW_KILL_POINT("repair.zeroed");
+        }
+        atomic_store_explicit(&s->intent_end, 0, memory_order_release);
+    } else if (atomic_load_explicit(&bw_ring_at(s, bw_position_seq(t))->seq, memory_order_relaxed) != bw_position_seq(t)) {
+        atomic_store_explicit(&s->state, BW_SLOT_POISONED, memory_order_release); /* cannot happen; never guess */
+        bw_wake(a->control, a->partition, BW_WAIT_STATE);
+    }
+    uint32_t next = bw_position_seq(t) + 1;
+    bool begun = atomic_load_explicit(&bw_ring_at(s, next)->seq, memory_order_relaxed) == next ||
+                 bw_position_seq(atomic_load_explicit(&s->capacity, memory_order_relaxed)) != bw_position_seq(t);
+    if (begun) roll_locked(a, t); /* F1 */
+    t = atomic_load_explicit(&s->tail, memory_order_relaxed);
+    if (atomic_load_explicit(&s->spare_seq, memory_order_relaxed) == bw_position_seq(t)) {
+        atomic_store_explicit(&s->spare_seq, 0, memory_order_release);
+        ask_coordinator(a);
+    }
+    BW_KILL_POINT("repair.done");
+    return true;
+}
+
+static bw_err lock_error(bw_appender *a, bw_lock_result r)
+{
+    uint32_t holder = atomic_load_explicit(&a->slot->holder_pid, memory_order_relaxed);
+    if (r == BW_LOCK_TIMED_OUT)
+        return bw_fail(BW_ERR_LOCK_HELD, "partition %u: the lock is held by process %u (step %u); is it stopped or hung?",
+                       a->partition, holder, atomic_load_explicit(&a->slot->holder_step, memory_order_relaxed));
+    if (r == BW_LOCK_RECURSION)
+        return bw_fail(BW_ERR_BUSY, "partition %u: this thread holds a reservation; commit or abort it first", a->partition);
+    return bw_fail(BW_ERR_LOCK_LOST, "partition %u: the lock cannot be recovered; restart the daemon with all writers stopped",
+                   a->partition);
+}
+
+static bw_err map_tail_window(bw_appender *a)
+{
+    for (int i = 0; i < 8; i++) {
+        uint32_t seq = bw_position_seq(atomic_load_explicit(&a->slot->tail, memory_order_acquire));
+        if (a->window.seq == seq) return BW_OK;
+        bw_err e = bw_window_open_seq(&a->window, a->dir_fd, a->slot, seq, a->use_pwrite ? BW_WINDOW_PWRITE : BW_WINDOW_WRITE);
+        if (e == BW_OK) return BW_OK;
+        if (e != BW_ERR_NOT_FOUND || seq == bw_position_seq(atomic_load_explicit(&a->slot->tail, memory_order_acquire)))
+            return bw_error_context(e, "partition %u", a->partition);
+    }
+    return bw_fail(BW_ERR_BUSY, "partition %u rolls faster than this process can map it", a->partition);
+}
+
+/* Locks and repairs. On BW_OK the lock is held; the window is that of the tail whenever a repair was due. */
+bw_err bw_appender_lock(bw_appender *a, bw_deadline deadline)
+{
+    bw_tail_slot *s = a->slot;
+    for (;;) {
+        bw_lock_result r = bw_lock(&s->mutex, deadline);
+        if (r == BW_LOCK_OWNER_DIED) {
+            atomic_store_explicit(&s->repair_pending, 1, memory_order_release); /* F4: repair may need another window */
+            BW_KILL_POINT("lock.owner_died");
+            bw_lock_make_consistent(&s->mutex);
+        } else if (r != BW_LOCK_OK) {
+            return lock_error(a, r);
+        }
+        atomic_store_explicit(&s->holder_pid, a->pid, memory_order_relaxed);
+        if (__builtin_expect(!atomic_load_explicit(&s->repair_pending, memory_order_relaxed), 1)) break;
+        if (bw_position_seq(atomic_load_explicit(&s->tail, memory_order_relaxed)) != a->window.seq) {
+            bw_unlock(&s->mutex);
+            bw_err e = map_tail_window(a);
+            if (e) return e;
+            continue;
+        }
+        if (!repair_locked(a)) {
+            int saved = errno;
+            bw_unlock(&s->mutex);
+            return bw_fail_errno(saved, "partition %u: cannot repair after a writer's death", a->partition);
+        }
+        atomic_store_explicit(&s->repair_pending, 0, memory_order_release);
+        break;
+    }
+    a->locked = true;
+    return BW_OK;
+}
+
+void bw_appender_unlock(bw_appender *a)
+{
+    a->locked = false;
+    bw_unlock(&a->slot->mutex);
+}
+
+bool bw_appender_roll_locked(bw_appender *a)
+{
+    return roll_locked(a, atomic_load_explicit(&a->slot->tail, memory_order_relaxed));
+}
+
+/* ---- APPEND ---- */
+
+static bw_err slot_refusal(bw_appender *a)
+{
+    switch (atomic_load_explicit(&a->slot->state, memory_order_acquire)) {
+    case BW_SLOT_POISONED:
+        return bw_fail(BW_ERR_POISONED, "partition %u is read-only: writing to the disk failed; see the daemon's log", a->partition);
+    case BW_SLOT_DELETED:
+        return bw_fail(BW_ERR_DELETED, "the topic was deleted");
+    case BW_SLOT_RETIRED:
+        return bw_fail(BW_ERR_RETIRED, "the control data was replaced; attach again");
+    default:
+        break;
+    }
+    if (atomic_load_explicit(&a->control->header->retired, memory_order_acquire))
+        return bw_fail(BW_ERR_RETIRED, "the control data was replaced; attach again");
+    if (atomic_load_explicit(&a->slot->fence, memory_order_acquire) != a->fence)
+        return bw_fail(BW_ERR_FENCED, "the topic's configuration changed; attach again");
+    return BW_OK;
+}
+
+/* Ahead of need: tell the coordinator when half of its newest grant is used. */
+static void ask_ahead(bw_appender *a, bw_position capacity, uint32_t end)
+{
+    if (capacity != a->seen_capacity) {
+        bool same = bw_position_seq(capacity) == bw_position_seq(a->seen_capacity);
+        uint32_t before = same ? bw_position_pos(a->seen_capacity) : 0;
+        a->ask_at = before + (bw_position_pos(capacity) - before) / 2;
+        a->seen_capacity = capacity;
+    }
+    if (end < a->ask_at) return;
+    a->ask_at = UINT_MAX;
+    ask_coordinator(a);
+}
+
+static bw_err populate_error(bw_appender *a, int e)
+{
+    if (e == EOPNOTSUPP) { /* this kernel or file system: go by pwrite from now on */
+        a->use_pwrite = true;
+        bw_window_close(&a->window);
+        return BW_OK;
+    }
+    return bw_fail_errno(e, "partition %u: no pages for the segment", a->partition);
+}
+
+/* Before the lock: the right window, and its pages. */
+static bw_err prepare(bw_appender *a, size_t len, int *tries)
+{
+    for (;;) {
+        bw_position t = atomic_load_explicit(&a->slot->tail, memory_order_acquire);
+        if (bw_position_seq(t) != a->window.seq) {
+            bw_err e = map_tail_window(a);
+            if (e) return e;
+            continue;
+        }
+        if (!a->window.map) return BW_OK;
+        uint64_t end = bw_position_pos(t) + (uint64_t)len;
+        bw_position c = atomic_load_explicit(&a->slot->capacity, memory_order_acquire);
+        if (bw_position_seq(c) != bw_position_seq(t) || end > bw_position_pos(c) || end <= a->window.populated) return BW_OK;
+        (*tries)++;
+        a->counters.populate_calls++;
+        int e = bw_window_populate(&a->window, bw_position_pos(t), (uint32_t)end, bw_position_pos(c), true);
+        if (e == 0) return BW_OK;
+        bw_err err = populate_error(a, e);
+        if (err) return err;
+    }
+}
+
+/* Under the lock: is there room at the tail for len bytes? DONE: yes, *tail is it. Otherwise unlocked. */
+static attempt claim(bw_appender *a, size_t len, int tries, bw_position *tail, bw_err *err)
+{
+    bw_tail_slot *s = a->slot;
+    if ((*err = slot_refusal(a)) != BW_OK) {
+        bw_appender_unlock(a);
+        return FAILED;
+    }
+    bw_position t = atomic_load_explicit(&s->tail, memory_order_relaxed);
+    if (bw_position_seq(t) != a->window.seq) {
+        bw_appender_unlock(a);
+        return AGAIN;
+    }
+    bw_position c = atomic_load_explicit(&s->capacity, memory_order_acquire); /* pairs C1 */
+    uint64_t end = bw_position_pos(t) + (uint64_t)len;
+    if (bw_position_seq(c) != bw_position_seq(t) || end > bw_position_pos(c)) {
+        attempt result = WAIT_CAPACITY;
+        bool fits_segment = end <= a->window.limit && end <= atomic_load_explicit(&s->segment_max, memory_order_relaxed);
+        if (!fits_segment && bw_position_pos(t) > 0 && roll_locked(a, t)) result = AGAIN;
+        bw_appender_unlock(a);
+        if (result == AGAIN) ask_coordinator(a);
+        return result;
+    }
+    if (a->window.map && end > a->window.populated && tries < POPULATE_TRIES) {
+        bw_appender_unlock(a);
+        return AGAIN;
+    }
+    *tail = t;
+    return DONE;
+}
+
+static void write_intent(bw_appender *a, bw_position t, size_t len, int32_t count, int64_t new_ts)
+{
+    bw_tail_slot *s = a->slot;
+    int64_t old_ts = atomic_load_explicit(&s->max_timestamp, memory_order_relaxed);
+    atomic_store_explicit(&s->intent_base, atomic_load_explicit(&s->next_offset, memory_order_relaxed), memory_order_relaxed);
+    atomic_store_explicit(&s->intent_count, (uint32_t)count, memory_order_relaxed);
+    atomic_store_explicit(&s->intent_old_ts, old_ts, memory_order_relaxed);
+    atomic_store_explicit(&s->intent_new_ts, new_ts > old_ts ? new_ts : old_ts, memory_order_relaxed);
+    atomic_store_explicit(&s->intent_end, t + len, memory_order_release);
+    atomic_signal_fence(memory_order_seq_cst);
+    BW_KILL_POINT("append.intent");
+}
+
+/* The batch lies whole at the tail: P1 and what follows, then unlock and wake. */
+static void publish(bw_appender *a, bw_position t, size_t len, int32_t count, bw_append_result *out)
+{
+    bw_tail_slot *s = a->slot;
+    int64_t base = atomic_load_explicit(&s->intent_base, memory_order_relaxed);
+    atomic_signal_fence(memory_order_seq_cst);
+    BW_KILL_POINT("append.copied");
+    atomic_store_explicit(&s->tail, t + len, memory_order_release); /* P1; pairs R1, S1, W3 */
+    BW_KILL_POINT("append.published");
+    atomic_store_explicit(&s->next_offset, base + count, memory_order_release);
+    atomic_store_explicit(&s->max_timestamp, atomic_load_explicit(&s->intent_new_ts, memory_order_relaxed), memory_order_relaxed);
+    BW_KILL_POINT("append.offset");
+    atomic_store_explicit(&s->intent_end, 0, memory_order_release);
+    BW_KILL_POINT("append.cleared");
+    bw_position c = atomic_load_explicit(&s->capacity, memory_order_relaxed);
+    bw_appender_unlock(a);
+    BW_KILL_POINT("append.unlocked");
+    out->base_offset = base;
+    out->end = t + len;
+    a->counters.batches++;
+    a->counters.bytes += len;
+    bw_wake(a->control, a->partition, BW_WAIT_TAIL);
+    BW_KILL_POINT("append.woken");
+    if (bw_position_seq(c) == bw_position_seq(t)) ask_ahead(a, c, bw_position_pos(t) + (uint32_t)len);
+}
+
+/* use_pwrite: one write, into allocated space. On failure everything is as before, or a repair is pending. */
+static bw_err copy_by_pwrite(bw_appender *a, bw_position t, const uint8_t *batch, size_t len, int64_t base, int32_t epoch)
+{
+    memcpy(a->scratch, batch, len);
+    bw_batch_patch(a->scratch, base, epoch);
+    if (bw_os_pwrite(a->window.fd, a->scratch, len, bw_position_pos(t)) >= 0) return BW_OK;
+    int saved = errno;
+    atomic_store_explicit(&a->slot->repair_pending, 1, memory_order_release);
+    if (repair_locked(a)) atomic_store_explicit(&a->slot->repair_pending, 0, memory_order_release);
+    bw_appender_unlock(a);
+    return bw_fail_errno(saved, "partition %u: cannot write %zu bytes to the log", a->partition, len);
+}
+
+static bool granted(const bw_tail_slot *s, uint64_t capacity_before)
+{
+    return atomic_load_explicit(&s->capacity, memory_order_acquire) != capacity_before ||
+           atomic_load_explicit(&s->state, memory_order_acquire) != BW_SLOT_OPEN ||
+           (atomic_load_explicit(&s->flags, memory_order_acquire) & BW_SLOT_NO_SPACE);
+}
+
+static bool granted_or_spare(const bw_tail_slot *s, uint64_t capacity_before)
+{
+    return granted(s, capacity_before) ||
+           atomic_load_explicit(&s->spare_seq, memory_order_acquire) == bw_position_seq(capacity_before) + 1;
+}
+
+/* Ask for capacity, or for a spare when the segment itself is too full, and wait for it, within the deadline. */
+static bw_err wait_for_capacity(bw_appender *a, size_t len, bw_deadline deadline)
+{
+    bw_tail_slot *s = a->slot;
+    uint64_t before = atomic_load_explicit(&s->capacity, memory_order_acquire);
+    bw_position t = atomic_load_explicit(&s->tail, memory_order_acquire);
+    if (bw_position_seq(before) != bw_position_seq(t)) return BW_OK; /* rolled meanwhile */
+    uint64_t end = bw_position_pos(t) + (uint64_t)len;
+    if (end <= bw_position_pos(before)) return BW_OK; /* granted meanwhile */
+    bool fits_segment = end <= a->window.limit && end <= atomic_load_explicit(&s->segment_max, memory_order_relaxed);
+    a->counters.waits++;
+    ask_coordinator(a);
+    bw_deadline slice = bw_deadline_in_ms(WAIT_SLICE_MS);
+    bool came = bw_slot_wait(s, fits_segment ? granted : granted_or_spare, before, slice < deadline ? slice : deadline);
+    if (came && atomic_load_explicit(&s->capacity, memory_order_acquire) != before) return BW_OK;
+    if (atomic_load_explicit(&s->flags, memory_order_acquire) & BW_SLOT_NO_SPACE)
+        return bw_fail(BW_ERR_DISK_FULL, "partition %u: the disk is full; free some space or lower retention", a->partition);
+    if (!came && bw_deadline_left_ns(deadline) == 0)
+        return bw_fail(BW_ERR_NO_COORDINATOR, "partition %u: its allocated space is used up and the daemon grants no more",
+                       a->partition);
+    return BW_OK;
+}
+
+/* Until the lock is held with room for len bytes at *tail, or an error. */
+static bw_err acquire(bw_appender *a, size_t len, bw_deadline deadline, bw_position *tail)
+{
+    if (forked(a)) return refuse_fork();
+    uint32_t most = atomic_load_explicit(&a->slot->segment_max, memory_order_relaxed);
+    if (len > most)
+        return bw_fail(BW_ERR_RECORD_TOO_LARGE, "a batch of %zu bytes does not fit a segment of %u bytes (segment.bytes)", len, most);
+    for (int tries = 0;;) {
+        bw_err e = prepare(a, len, &tries);
+        if (e) {
+            bw_err why = e == BW_ERR_NOT_FOUND ? slot_refusal(a) : BW_OK;
+            return why ? why : e;
+        }
+        e = bw_appender_lock(a, deadline);
+        if (e) return e;
+        BW_KILL_POINT("append.locked");
+        switch (claim(a, len, tries, tail, &e)) {
+        case DONE:
+            return BW_OK;
+        case FAILED:
+            return e;
+        case WAIT_CAPACITY:
+            e = wait_for_capacity(a, len, deadline);
+            if (e) return e;
+            break;
+        case AGAIN:
+            break;
+        }
+    }
+}
+
+bw_err bw_append(bw_appender *a, const uint8_t *batch, size_t len, int32_t count, int64_t max_timestamp, bw_deadline deadline,
+                 bw_append_result *out)
+{
+    bw_position t;
+    if (a->scratch_cap < len && a->use_pwrite) {
+        uint8_t *p = realloc(a->scratch, len);
+        if (!p) return bw_fail(BW_ERR_NO_MEMORY, "no memory for a batch of %zu bytes", len);
+        a->scratch = p;
+        a->scratch_cap = len;
+    }
+    bw_err e = acquire(a, len, deadline, &t);
+    if (e) return e;
+    bw_tail_slot *s = a->slot;
+    write_intent(a, t, len, count, max_timestamp);
+    atomic_store_explicit(&s->holder_step, STEP_COPY, memory_order_relaxed);
+    int64_t base = atomic_load_explicit(&s->next_offset, memory_order_relaxed);
+    int32_t epoch = (int32_t)atomic_load_explicit(&s->leader_epoch, memory_order_relaxed);
+    if (a->window.map) {
+        uint8_t *place = a->window.map + bw_position_pos(t);
+        memcpy(place, batch, len);
+        bw_batch_patch(place, base, epoch);
+    } else if ((e = copy_by_pwrite(a, t, batch, len, base, epoch)) != BW_OK) {
+        return e;
+    }
+    publish(a, t, len, count, out);
+    return BW_OK;
+}
+
+bw_err bw_append_reserve(bw_appender *a, size_t len, int32_t count, bw_deadline deadline, uint8_t **place)
+{
+    bw_position t;
+    bw_err e = acquire(a, len, deadline, &t);
+    if (e) return e;
+    if (!a->window.map) {
+        bw_appender_unlock(a);
+        return bw_fail(BW_ERR_UNSUPPORTED, "partition %u cannot be mapped here", a->partition);
+    }
+    write_intent(a, t, len, count, atomic_load_explicit(&a->slot->max_timestamp, memory_order_relaxed));
+    atomic_store_explicit(&a->slot->holder_step, STEP_RESERVED, memory_order_relaxed);
+    BW_KILL_POINT("reserve.locked");
+    a->reserved_tail = t;
+    a->reserved_len = len;
+    a->reserved_count = count;
+    *place = a->window.map + bw_position_pos(t);
+    return BW_OK;
+}
+
+void bw_append_commit(bw_appender *a, size_t used, int64_t max_timestamp, bw_append_result *out)
+{
+    bw_tail_slot *s = a->slot;
+    bw_position t = a->reserved_tail;
+    uint8_t *place = a->window.map + bw_position_pos(t);
+    /* The room behind what is used is zeroed while the intent still covers it; only then the intent shrinks to it. */
+    if (used < a->reserved_len) memset(place + used, 0, a->reserved_len - used);
+    atomic_signal_fence(memory_order_seq_cst);
+    BW_KILL_POINT("reserve.zeroed");
+    if (max_timestamp > atomic_load_explicit(&s->intent_new_ts, memory_order_relaxed))
+        atomic_store_explicit(&s->intent_new_ts, max_timestamp, memory_order_relaxed);
+    atomic_store_explicit(&s->intent_end, t + used, memory_order_release);
+    atomic_signal_fence(memory_order_seq_cst);
+    bw_batch_patch(place, atomic_load_explicit(&s->intent_base, memory_order_relaxed),
+                   (int32_t)atomic_load_explicit(&s->leader_epoch, memory_order_relaxed));
+    publish(a, t, used, a->reserved_count, out);
+}
+
+void bw_append_abort(bw_appender *a)
+{
+    uint8_t *place = a->window.map + bw_position_pos(a->reserved_tail);
+    memset(place, 0, a->reserved_len);
+    atomic_signal_fence(memory_order_seq_cst);
+    atomic_store_explicit(&a->slot->intent_end, 0, memory_order_release);
+    bw_appender_unlock(a);
+}
+
+/* ---- durable ---- */
+
+static bool is_durable(const bw_tail_slot *s, uint64_t end)
+{
+    return atomic_load_explicit(&s->durable, memory_order_acquire) >= end ||
+           atomic_load_explicit(&s->state, memory_order_acquire) != BW_SLOT_OPEN;
+}
+
+bw_err bw_append_wait_durable(bw_appender *a, bw_position end, bw_deadline deadline)
+{
+    bw_tail_slot *s = a->slot;
+    uint64_t asked = atomic_load_explicit(&s->sync_request, memory_order_relaxed);
+    while (asked < end && !atomic_compare_exchange_weak_explicit(&s->sync_request, &asked, end, memory_order_acq_rel,
+                                                                 memory_order_relaxed)) {}
+    for (;;) {
+        ask_coordinator(a);
+        bw_deadline slice = bw_deadline_in_ms(WAIT_SLICE_MS);
+        bool came = bw_slot_wait(s, is_durable, end, slice < deadline ? slice : deadline);
+        if (atomic_load_explicit(&s->durable, memory_order_acquire) >= end) return BW_OK;
+        if (came) return slot_refusal(a);
+        if (bw_deadline_left_ns(deadline) == 0)
+            return bw_fail(BW_ERR_TIMED_OUT, "partition %u: the record is visible but not yet known to be on the disk", a->partition);
+    }
+}

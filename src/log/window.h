@@ -1,0 +1,43 @@
+/* log/window.h: one segment file of a partition, opened and mapped whole in this process.
+ *
+ * The map is as long as the segment may become (its limit); only bytes below the capacity (writers) or the watermark (readers)
+ * are touched, and those lie within the file. A window is unmapped by its owner alone; nothing shared refers to it. */
+#ifndef BW_LOG_WINDOW_H
+#define BW_LOG_WINDOW_H
+
+#include "base/err.h"
+#include "format/control_page.h"
+
+typedef enum bw_window_mode {
+    BW_WINDOW_READ = 0,
+    BW_WINDOW_WRITE = 1,
+    BW_WINDOW_PREAD = 2,  /* descriptor only, for reading */
+    BW_WINDOW_PWRITE = 3, /* descriptor only, for writing */
+} bw_window_mode;
+
+typedef struct bw_window {
+    uint32_t seq; /* 0: not known (an old segment) */
+    int fd;       /* -1 in mapped modes */
+    uint8_t *map; /* NULL in descriptor modes */
+    size_t map_bytes;
+    uint32_t limit;     /* bytes that the segment may grow to */
+    int64_t base_offset;
+    uint32_t populated; /* bytes below are in this process's page table */
+    uint32_t chunk;     /* bytes to populate next time; follows the rate */
+    int64_t chunk_at_ns; /* when the last chunk was populated */
+} bw_window;
+
+#define BW_WINDOW_NONE {.fd = -1}
+
+/* bw_window_open_seq: the segment with this sequence, through its ring entry: "<base>.log", or "<seq>.spare" while the
+ * coordinator has not linked it. NOT_FOUND: the ring has moved past it; RETIRED; IO…. The old content of w is closed first. */
+bw_err bw_window_open_seq(bw_window *w, int dir_fd, bw_tail_slot *slot, uint32_t seq, bw_window_mode mode);
+/* bw_window_open_base: a sealed segment by its base offset; limit is the file's size. */
+bw_err bw_window_open_base(bw_window *w, int dir_fd, int64_t base_offset, bw_window_mode mode);
+void bw_window_close(bw_window *w);
+
+/* bw_window_populate: make bytes [0, need) and, when that is short, a chunk more, at most up to `allocated`, present in the page
+ * table. 0 or errno. Chunks grow from 4 KiB to 1 MiB while they are used up within 10 ms, and shrink when not. */
+int bw_window_populate(bw_window *w, uint32_t from, uint32_t need, uint32_t allocated, bool for_write);
+
+#endif
