@@ -15,7 +15,10 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #ifndef MADV_POPULATE_READ
@@ -223,4 +226,40 @@ int bw_os_futex_wake(_Atomic uint32_t *word, int count)
 {
     if (enter(BW_OS_futex)) return -1;
     return (int)syscall(SYS_futex, word, FUTEX_WAKE, count, NULL, NULL, 0);
+}
+
+int bw_os_unix_socket(void)
+{
+    RETRY(socket, socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+}
+
+int bw_os_unix_connect(int fd, const char *path)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    size_t len = strlen(path);
+    if (len >= sizeof address.sun_path) {
+        errno = ENAMETOOLONG;
+        return -1;
+    }
+    memcpy(address.sun_path, path, len + 1);
+    RETRY(connect, connect(fd, (const struct sockaddr *)&address, sizeof address));
+}
+
+ssize_t bw_os_sendv(int fd, const struct iovec *pieces, int count)
+{
+    struct msghdr message = {.msg_iov = (struct iovec *)(uintptr_t)pieces, .msg_iovlen = (size_t)count};
+    if (enter(BW_OS_send)) return -1;
+    ssize_t n;
+    do n = sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+    while (n < 0 && errno == EINTR);
+    return n;
+}
+
+ssize_t bw_os_recv(int fd, void *buf, size_t len, int flags)
+{
+    if (enter(BW_OS_recv)) return -1;
+    ssize_t n;
+    do n = recv(fd, buf, len, flags | MSG_DONTWAIT);
+    while (n < 0 && errno == EINTR);
+    return n;
 }

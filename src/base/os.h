@@ -49,6 +49,13 @@ int bw_os_link(int old_dir, const char *old_path, int new_dir, const char *new_p
 int bw_os_rename(int old_dir, const char *old_path, int new_dir, const char *new_path);
 int bw_os_unlink(int dir_fd, const char *path, int flags);
 int bw_os_flock(int fd, int operation);
+/* A non-blocking UNIX stream socket; connect to a path of at most 107 bytes; send and receive what fits now (EAGAIN otherwise;
+ * a vanished peer is EPIPE, never a signal). */
+int bw_os_unix_socket(void);
+int bw_os_unix_connect(int fd, const char *path);
+struct iovec;
+ssize_t bw_os_sendv(int fd, const struct iovec *pieces, int count);
+ssize_t bw_os_recv(int fd, void *buf, size_t len, int flags);
 
 /* bw_os_populate: MADV_POPULATE_WRITE/READ over [addr, addr+len), page-aligned outward; 0, or an errno (ENOSPC, EFAULT for
  * past the end of file, EIO). Where the kernel lacks it (EINVAL) returns EOPNOTSUPP. */
