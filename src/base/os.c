@@ -4,6 +4,7 @@
  * call did nothing; close is never retried (the descriptor is gone on Linux). */
 #include "base/os.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
@@ -16,6 +17,7 @@
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/un.h>
@@ -167,6 +169,43 @@ int bw_os_fstat(int fd, struct stat *st) { RETRY(fstat, fstat(fd, st)); }
 int bw_os_mkdir(int dir_fd, const char *path, mode_t mode) { RETRY(mkdir, mkdirat(dir_fd, path, mode)); }
 int bw_os_unlink(int dir_fd, const char *path, int flags) { RETRY(unlink, unlinkat(dir_fd, path, flags)); }
 int bw_os_flock(int fd, int operation) { RETRY(flock, flock(fd, operation)); }
+
+int bw_os_stat_at(int dir_fd, const char *path, struct stat *st)
+{
+    RETRY(fstat, fstatat(dir_fd, path, st, AT_SYMLINK_NOFOLLOW));
+}
+
+int bw_os_list_dir(int dir_fd, bool (*fn)(void *opaque, const char *name), void *opaque)
+{
+    if (enter(BW_OS_opendir)) return -1;
+    int fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+    if (!dir) {
+        int saved = errno;
+        if (fd >= 0) close(fd);
+        errno = saved;
+        return -1;
+    }
+    const struct dirent *entry;
+    bool more = true;
+    errno = 0;
+    while (more && (entry = readdir(dir)) != NULL) {
+        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0) more = fn(opaque, entry->d_name);
+        errno = 0;
+    }
+    int saved = errno;
+    closedir(dir);
+    errno = saved;
+    return saved == 0 ? 0 : -1;
+}
+
+int64_t bw_os_free_bytes(int fd)
+{
+    if (enter(BW_OS_statfs)) return -1;
+    struct statvfs st;
+    if (fstatvfs(fd, &st) != 0) return -1;
+    return (int64_t)st.f_bavail * (int64_t)st.f_frsize;
+}
 
 int bw_os_link(int old_dir, const char *old_path, int new_dir, const char *new_path)
 {

@@ -433,6 +433,9 @@ static bw_err wait_for_capacity(bw_appender *a, size_t len, bw_deadline deadline
     if (end <= bw_position_pos(before)) return BW_OK; /* granted meanwhile */
     bool fits_segment = end <= a->window.limit && end <= atomic_load_explicit(&s->segment_max, memory_order_relaxed);
     a->counters.waits++;
+    uint64_t asked = atomic_load_explicit(&s->capacity_request, memory_order_relaxed);
+    while (asked < t + len && !atomic_compare_exchange_weak_explicit(&s->capacity_request, &asked, t + len, memory_order_acq_rel,
+                                                                     memory_order_relaxed)) {}
     ask_coordinator(a);
     bw_deadline slice = bw_deadline_in_ms(WAIT_SLICE_MS);
     bool came = bw_slot_wait(s, fits_segment ? granted : granted_or_spare, before, slice < deadline ? slice : deadline);
