@@ -1,0 +1,201 @@
+/* log/read_locate.c: find the segment and the byte position of an offset.
+ *
+ * The newest segments are in the slot's ring (sequence, base offset, inode); older ones are found by their file names. Inside a
+ * segment the offset index is a hint: an entry is used only if a batch with a right checksum lies where it points; otherwise the
+ * segment is walked from its start. */
+#include "log/reader.h"
+
+#include "format/index.h"
+#include "format/names.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+enum { INDEX_BYTES_MAX = 16 << 20 };
+
+static bw_window_mode mode_of(const bw_reader *r) { return r->use_pread ? BW_WINDOW_PREAD : BW_WINDOW_READ; }
+
+/* The ring's segment with the largest base offset <= target among sequences <= newest; 0: none of the ring. */
+static uint32_t ring_floor(const bw_reader *r, uint32_t newest, int64_t target)
+{
+    for (uint32_t i = 0; i < BW_RING && i < newest; i++) {
+        uint32_t seq = newest - i;
+        bw_ring_entry *e = bw_ring_at(r->slot, seq);
+        if (atomic_load_explicit(&e->seq, memory_order_acquire) != seq) return 0;
+        int64_t base = (int64_t)atomic_load_explicit(&e->base_offset, memory_order_acquire);
+        atomic_thread_fence(memory_order_acquire);
+        if (atomic_load_explicit(&e->seq, memory_order_relaxed) != seq) return 0;
+        if (base <= target) return seq;
+    }
+    return 0;
+}
+
+/* Looks through the folder for segments: *floor the largest base <= target (-1: none), *above the smallest base > target
+ * (-1: none). */
+static bw_err folder_neighbours(bw_reader *r, int64_t target, int64_t *floor, int64_t *above)
+{
+    *floor = *above = -1;
+    int fd = bw_os_open(r->dir_fd, ".", O_RDONLY | O_DIRECTORY, 0);
+    DIR *d = fd >= 0 ? fdopendir(fd) : NULL;
+    if (!d) {
+        bw_err e = bw_fail_errno(errno, "cannot list the partition's folder");
+        bw_os_close(fd);
+        return e;
+    }
+    struct dirent *entry;
+    while ((entry = readdir(d))) {
+        int64_t base;
+        if (!bw_segment_name_parse(entry->d_name, ".log", &base)) continue;
+        if (base <= target && base > *floor) *floor = base;
+        if (base > target && (*above < 0 || base < *above)) *above = base;
+    }
+    closedir(d);
+    return BW_OK;
+}
+
+static bw_err read_small_file(bw_reader *r, const char *suffix, size_t max, bw_buf *out)
+{
+    char name[BW_SEGMENT_NAME_MAX];
+    bw_segment_name(name, r->window.base_offset, suffix);
+    int fd = bw_os_open_beneath(r->dir_fd, name, O_RDONLY, 0);
+    if (fd < 0) return BW_ERR_NOT_FOUND;
+    struct stat st;
+    bw_err e = BW_ERR_NOT_FOUND;
+    if (bw_os_fstat(fd, &st) == 0 && st.st_size > 0 && (uint64_t)st.st_size <= max &&
+        bw_buf_reserve(out, (size_t)st.st_size) == BW_OK) {
+        ssize_t n = bw_os_pread(fd, out->data, (size_t)st.st_size, 0);
+        if (n > 0) {
+            out->len = (size_t)n;
+            e = BW_OK;
+        }
+    }
+    bw_os_close(fd);
+    return e;
+}
+
+/* The window is a segment that left the ring: its length is what the seal says, else up to the file's end or a zero header. */
+static bw_err sealed_length(bw_reader *r)
+{
+    bw_buf file = {0};
+    bw_seal seal;
+    r->sealed = r->window.limit;
+    if (read_small_file(r, ".seal", 4096, &file) == BW_OK && bw_seal_decode(file.data, file.len, &seal) == BW_OK &&
+        seal.base_offset == r->window.base_offset) {
+        if (seal.length > r->window.limit) {
+            bw_buf_free(&file);
+            return bw_fail(BW_ERR_CORRUPT, "segment %020lld.log has %u bytes, its seal says %u: it was cut",
+                           (long long)r->window.base_offset, r->window.limit, seal.length);
+        }
+        r->sealed = seal.length;
+    }
+    bw_buf_free(&file);
+    return BW_OK;
+}
+
+/* Is there a batch with a right checksum at pos that starts at or before the wanted offset? */
+static bool hint_holds(bw_reader *r, uint32_t pos, uint32_t lim, bw_batch_header *h)
+{
+    bw_err e;
+    if (pos >= lim || lim - pos < BW_BATCH_HEADER_BYTES) return false;
+    const uint8_t *p = bw_reader_bytes(r, pos, BW_BATCH_HEADER_BYTES, lim, &e);
+    if (!p || bw_batch_header_decode(p, lim - pos, true, h) != BW_OK || bw_batch_size(h) > lim - pos) return false;
+    if (h->base_offset > r->next || h->base_offset < r->window.base_offset) return false;
+    p = bw_reader_bytes(r, pos, bw_batch_size(h), lim, &e);
+    return p && bw_batch_crc_ok(p, bw_batch_size(h));
+}
+
+static void jump_by_index(bw_reader *r, uint32_t lim)
+{
+    bw_buf file = {0};
+    if (r->next > r->window.base_offset && read_small_file(r, ".index", INDEX_BYTES_MAX, &file) == BW_OK) {
+        size_t n = bw_index_entries(file.data, file.len, lim);
+        uint32_t pos = bw_index_floor(file.data, n, r->window.base_offset, r->next);
+        bw_batch_header h;
+        if (pos > 0 && hint_holds(r, pos, lim, &h)) {
+            r->pos = pos;
+            r->expect = h.base_offset;
+            r->epoch = h.leader_epoch;
+        } else {
+            r->window.populated = 0; /* pages below the hint are not there */
+        }
+    }
+    bw_buf_free(&file);
+}
+
+static void enter_window(bw_reader *r)
+{
+    r->pos = 0;
+    r->expect = r->window.base_offset;
+    r->epoch = 0;
+    r->sealed = 0;
+    r->buf_len = 0;
+    r->located = true;
+}
+
+static bw_err open_base(bw_reader *r, int64_t base)
+{
+    bw_err e = bw_window_open_base(&r->window, r->dir_fd, base, mode_of(r));
+    if (e) return e;
+    enter_window(r);
+    return sealed_length(r);
+}
+
+static bw_err open_seq(bw_reader *r, uint32_t seq)
+{
+    bw_err e = bw_window_open_seq(&r->window, r->dir_fd, r->slot, seq, mode_of(r));
+    if (e == BW_OK) enter_window(r);
+    return e;
+}
+
+bw_err bw_reader_locate(bw_reader *r, bw_position watermark)
+{
+    r->located = false;
+    uint32_t seq = ring_floor(r, bw_position_seq(watermark), r->next);
+    bw_err e = seq ? open_seq(r, seq) : BW_ERR_NOT_FOUND;
+    if (e == BW_ERR_NOT_FOUND) {
+        int64_t floor, above;
+        e = folder_neighbours(r, r->next, &floor, &above);
+        if (e) return e;
+        if (floor < 0)
+            return bw_fail(BW_ERR_OFFSET_OUT_OF_RANGE, "offset %lld is not in the log: it holds %lld to %lld", (long long)r->next,
+                           (long long)atomic_load(&r->slot->log_start), (long long)bw_slot_end_offset(r->slot));
+        e = open_base(r, floor);
+    }
+    uint32_t lim = 0;
+    if (e == BW_OK) e = bw_reader_segment_limit(r, watermark, &lim);
+    if (e == BW_OK) jump_by_index(r, lim);
+    if (e) r->located = false;
+    return e;
+}
+
+bw_err bw_reader_advance(bw_reader *r, bw_position watermark)
+{
+    uint32_t seq = r->window.seq;
+    int64_t here = r->window.base_offset, expect = r->expect;
+    if (seq && seq >= bw_position_seq(watermark)) return BW_ERR_EMPTY;
+    bw_err e = seq ? open_seq(r, seq + 1) : BW_ERR_NOT_FOUND;
+    if (e == BW_ERR_NOT_FOUND) { /* by name; then it may be one of the ring again */
+        int64_t floor, above;
+        e = folder_neighbours(r, here, &floor, &above);
+        if (e) return e;
+        if (above < 0) return BW_ERR_EMPTY;
+        seq = ring_floor(r, bw_position_seq(watermark), above);
+        bw_ring_entry *entry = seq ? bw_ring_at(r->slot, seq) : NULL;
+        bool in_ring = entry && (int64_t)atomic_load_explicit(&entry->base_offset, memory_order_acquire) == above;
+        e = in_ring ? open_seq(r, seq) : open_base(r, above);
+    }
+    if (e) {
+        r->located = false;
+        return e;
+    }
+    if (r->window.base_offset != expect) {
+        int64_t base = r->window.base_offset;
+        r->located = false;
+        return bw_fail(BW_ERR_CORRUPT, "offsets %lld to %lld are missing from the log (damaged segment set aside); seek to %lld",
+                       (long long)expect, (long long)base - 1, (long long)base);
+    }
+    return BW_OK;
+}

@@ -1,0 +1,44 @@
+/* log/reader.h: the reader's inside, shared by read.c (the protocol) and read_locate.c (finding a place). Not for others. */
+#ifndef BW_LOG_READER_H
+#define BW_LOG_READER_H
+
+#include "log/read.h"
+#include "log/window.h"
+
+struct bw_reader {
+    bw_control *control;
+    bw_tail_slot *slot;
+    uint32_t partition;
+    int dir_fd;
+    bw_reader_limit limit;
+    bool check_crcs;
+    bool use_pread;
+    const bw_fork_guard *guard;
+
+    int64_t next;      /* offset wanted */
+    bool located;      /* window and pos are those of `expect` */
+    bw_window window;  /* seq 0: a sealed segment that has left the ring */
+    uint32_t pos;      /* byte position of the batch whose base offset is `expect` */
+    uint32_t sealed;   /* length of the segment once it is sealed, 0 while not known */
+    int64_t expect;    /* base offset of the batch at pos */
+    int32_t epoch;     /* highest leader epoch seen in this segment */
+
+    uint8_t *buf;      /* pread mode: bytes [buf_from, buf_from + buf_len) of the window's file */
+    size_t buf_cap;
+    uint32_t buf_from;
+    size_t buf_len;
+};
+
+/* bw_reader_bytes: pointer to file bytes [pos, pos+len), all below `lim`; reads ahead up to `lim`. NULL: *err is set. */
+const uint8_t *bw_reader_bytes(bw_reader *r, uint32_t pos, uint32_t len, uint32_t lim, bw_err *err);
+/* bw_reader_watermark: the position up to which this reader may read, of all segments. */
+bw_position bw_reader_watermark(const bw_reader *r);
+/* bw_reader_segment_limit: bytes of the current segment that may be read, given the watermark. */
+bw_err bw_reader_segment_limit(bw_reader *r, bw_position watermark, uint32_t *lim);
+
+/* bw_reader_locate: open the segment that holds r->next and go to an indexed batch at or before it. */
+bw_err bw_reader_locate(bw_reader *r, bw_position watermark);
+/* bw_reader_advance: the current segment is read to its end: go to the one behind it. EMPTY when there is none yet. */
+bw_err bw_reader_advance(bw_reader *r, bw_position watermark);
+
+#endif
