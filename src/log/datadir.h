@@ -11,6 +11,8 @@
 #include "base/err.h"
 #include "base/uuid.h"
 
+#include <stddef.h>
+
 #define BW_DATA_FORMAT 1
 
 typedef struct bw_datadir {

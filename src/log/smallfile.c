@@ -1,0 +1,62 @@
+/* log/smallfile.c: small whole files. The order that makes a replacement crash-safe: content, sync, rename, sync of the folder. */
+#include "log/smallfile.h"
+
+#include "base/killpoint.h"
+#include "base/os.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+
+bw_err bw_smallfile_read(int dir_fd, const char *name, char *text, size_t size, size_t *len)
+{
+    int fd = bw_os_open_beneath(dir_fd, name, O_RDONLY | O_NONBLOCK, 0);
+    if (fd < 0) return bw_fail_errno(errno, "cannot open %s", name);
+    ssize_t n = bw_os_pread(fd, text, size, 0);
+    int saved = errno;
+    bw_os_close(fd);
+    if (n < 0) return bw_fail_errno(saved, "cannot read %s", name);
+    if ((size_t)n >= size) return bw_fail(BW_ERR_CORRUPT, "%s is longer than %zu bytes", name, size - 1);
+    text[n] = '\0';
+    *len = (size_t)n;
+    return BW_OK;
+}
+
+bw_err bw_smallfile_replace(int dir_fd, const char *name, const void *data, size_t len)
+{
+    char temporary[NAME_MAX + 1];
+    snprintf(temporary, sizeof temporary, "%s.tmp", name);
+    int fd = bw_os_open_beneath(dir_fd, temporary, O_WRONLY | O_CREAT | O_TRUNC, 0644);
+    if (fd < 0) return bw_fail_errno(errno, "cannot create %s", temporary);
+    bool good = bw_os_pwrite(fd, data, len, 0) >= 0 && bw_os_fdatasync(fd) == 0;
+    int saved = errno;
+    bw_os_close(fd);
+    if (!good) {
+        (void)bw_os_unlink(dir_fd, temporary, 0);
+        return bw_fail_errno(saved, "cannot write %s", temporary);
+    }
+    BW_KILL_POINT("smallfile.written");
+    if (bw_os_rename(dir_fd, temporary, dir_fd, name) != 0) return bw_fail_errno(errno, "cannot rename %s to %s", temporary, name);
+    BW_KILL_POINT("smallfile.renamed");
+    if (bw_os_sync_dir(dir_fd) != 0) return bw_fail_errno(errno, "cannot sync the folder of %s", name);
+    return BW_OK;
+}
+
+static bool unlink_entry(void *opaque, const char *name)
+{
+    (void)bw_os_unlink(*(const int *)opaque, name, 0);
+    return true;
+}
+
+bw_err bw_folder_remove(int dir_fd, const char *name)
+{
+    int fd = bw_os_open_beneath(dir_fd, name, O_RDONLY | O_DIRECTORY, 0);
+    if (fd < 0) return bw_fail_errno(errno, "cannot open folder %s", name);
+    int listed = bw_os_list_dir(fd, unlink_entry, &fd);
+    bw_os_close(fd);
+    BW_KILL_POINT("delete.emptied");
+    if (listed != 0 || bw_os_unlink(dir_fd, name, AT_REMOVEDIR) != 0) return bw_fail_errno(errno, "cannot remove folder %s", name);
+    if (bw_os_sync_dir(dir_fd) != 0) return bw_fail_errno(errno, "cannot sync the folder that held %s", name);
+    return BW_OK;
+}

@@ -1,0 +1,50 @@
+/* log/walk.h: walk the record batches of one segment, from a descriptor (pread, plain or O_DIRECT) or from memory.
+ *
+ * The walker trusts nothing: every length is bounded by `end`, memory by the buffer (a batch is checksummed in pieces; it is held
+ * whole only when asked for, after its checksum was right). Internal to log/. */
+#ifndef BW_LOG_WALK_H
+#define BW_LOG_WALK_H
+
+#include "format/record_batch.h"
+
+typedef struct bw_walk {
+    /* set by init; may be changed between steps */
+    int fd;                /* -1: memory */
+    const uint8_t *memory;
+    uint64_t end;          /* bytes that may be looked at */
+    bool direct;           /* the descriptor is O_DIRECT: reads are aligned to 4096 bytes */
+    bool check_crc;
+    bool gaps_ok;          /* offsets may skip forward (compacted by Kafka) */
+    /* where the walk is */
+    uint64_t position;     /* of the next batch */
+    int64_t next_offset;   /* the base offset that the next batch must have; -1: any */
+    int32_t leader_epoch;  /* of the batch before; it never goes back */
+    /* the batch given last */
+    uint64_t at;
+    uint32_t size;
+    bw_batch_header header;
+    uint8_t first[BW_BATCH_HEADER_BYTES];
+    /* buffer */
+    uint8_t *buf;
+    size_t cap;
+    uint64_t buf_at;
+    size_t buf_len;
+    bool owns_buf;
+} bw_walk;
+
+/* bw_walk_init_fd: room (of at least 8192 bytes, aligned to 4096 with direct) is the caller's and stays in use until fini; NULL:
+ * allocated (256 KiB). NO_MEMORY. */
+bw_err bw_walk_init_fd(bw_walk *w, int fd, bool direct, uint64_t end, void *room, size_t room_bytes);
+void bw_walk_init_memory(bw_walk *w, const void *data, size_t len);
+void bw_walk_fini(bw_walk *w);
+
+/* bw_walk_next: BW_OK: at, size, header, first describe the batch; position, next_offset and epoch moved behind it.
+ * EMPTY: fresh bytes (size field 0) or too few bytes for a header: the end. CORRUPT: broken structure, past the end, offset or
+ * epoch not as expected, wrong checksum; the walk does not move. IO. */
+bw_err bw_walk_next(bw_walk *w);
+/* bw_walk_batch: all bytes of the batch given last; valid until the next call. */
+bw_err bw_walk_batch(bw_walk *w, const uint8_t **data);
+/* bw_walk_zero_from: is everything in [from, end) zero? *at: the first byte that is not. */
+bw_err bw_walk_zero_from(bw_walk *w, uint64_t from, bool *zero, uint64_t *at);
+
+#endif
