@@ -53,6 +53,10 @@ static inline int64_t bw_batch_last_offset(const bw_batch_header *h) { return h-
  * BW_OK; EMPTY when the size field is 0 (fresh bytes: the end of what was written) or fewer than 61 bytes are left;
  * CORRUPT with a message otherwise. */
 bw_err bw_batch_header_decode(const uint8_t *data, size_t len, bool allow_partial, bw_batch_header *out);
+/* bw_batch_header_encode: write the header of a batch whose records already lie behind it, with its checksum (h->crc is ignored). */
+void bw_batch_header_encode(uint8_t *batch, const bw_batch_header *h);
+/* bw_batch_seal_crc: the checksum anew, over size = bw_batch_size bytes. */
+void bw_batch_seal_crc(uint8_t *batch, size_t size);
 /* bw_batch_crc_ok: the stored checksum against the bytes from 21; size = bw_batch_size. */
 bool bw_batch_crc_ok(const uint8_t *data, size_t size);
 /* bw_batch_patch: base offset and leader epoch, outside the checksum. */
@@ -66,6 +70,10 @@ void bw_batch_set_producer(uint8_t *batch, size_t size, int64_t producer_id, int
  * recordCount == lastOffsetDelta + 1, not control, every record decodes exactly (decompressing, output-bounded by max_plain
  * bytes). RECORD_TOO_LARGE, CORRUPT, UNKNOWN_CODEC. deep false skips the records. */
 bw_err bw_batch_validate(const uint8_t *data, size_t len, size_t max_plain, bool deep, bw_batch_header *out);
+/* bw_batch_check_records: every record of a batch whose header was decoded (data, bw_batch_size(h) bytes): as many as announced,
+ * each decodes exactly with its headers, offset deltas increase and stay within lastOffsetDelta. Compacted, transactional and
+ * control batches pass too (for verify and recovery). As bw_batch_validate for max_plain and errors. */
+bw_err bw_batch_check_records(const uint8_t *data, const bw_batch_header *h, size_t max_plain);
 
 /* ---- building ---- */
 
@@ -81,12 +89,12 @@ typedef struct bw_batch_builder {
 void bw_batch_builder_init(bw_batch_builder *b);
 void bw_batch_builder_fini(bw_batch_builder *b);
 void bw_batch_builder_reset(bw_batch_builder *b);
-/* bw_batch_builder_add: encode one record. r->timestamp_ms must be set (not BW_NO_TIMESTAMP). NO_MEMORY, INVALID_ARGUMENT
- * (lengths over INT32_MAX). */
+/* bw_batch_builder_add: encode one record. r->timestamp_ms must be set (not negative). NO_MEMORY, INVALID_ARGUMENT (lengths over
+ * INT32_MAX, a NULL pointer with a length), RECORD_TOO_LARGE (the batch would pass INT32_MAX bytes). On error the batch is as before. */
 bw_err bw_batch_builder_add(bw_batch_builder *b, const bw_record *r);
 /* bw_batch_builder_size: bytes of the batch if it were finished now without compression. */
 size_t bw_batch_builder_size(const bw_batch_builder *b);
-/* bw_record_encoded_size: bytes that the record would add (upper bound within 10 bytes). */
+/* bw_record_encoded_size: bytes that the record would add (upper bound; real size is at most 17 bytes less). */
 size_t bw_record_encoded_size(const bw_record *r);
 
 typedef struct bw_batch_options {
@@ -105,7 +113,9 @@ bw_err bw_batch_builder_finish(bw_batch_builder *b, const bw_batch_options *opti
 
 /* ---- reserve in place ---- one record batch of one record whose value is written later, straight into the log. */
 
-/* bw_batch_reserved_size: bytes of a batch of one record with meta's key and headers and a value of at most value_max. */
+/* bw_batch_reserved_size: bytes of a batch of one record with meta's key and headers and a value of at most value_max; SIZE_MAX
+ * when there is no such batch (over INT32_MAX bytes, a NULL pointer with a length, a negative timestamp). meta's value is not read.
+ * The two calls below are only for what this one gave a size for. */
 size_t bw_batch_reserved_size(const bw_record *meta, size_t value_max);
 /* bw_batch_reserve_begin: lay out everything before the value at dst; returns where the value goes. */
 uint8_t *bw_batch_reserve_begin(uint8_t *dst, const bw_record *meta, size_t value_max);
@@ -126,7 +136,13 @@ typedef struct bw_record_iter {
 
 /* bw_record_iter_init: records/len is the plain record section (bytes from 61, or what the codec gave). */
 void bw_record_iter_init(bw_record_iter *it, const bw_batch_header *h, const uint8_t *records, size_t len);
-/* bw_record_iter_next: 1, 0 at the end, -1 broken (message set; also when bytes are left over after the last record). */
-int bw_record_iter_next(bw_record_iter *it, bw_record_view *out);
+/* bw_record_iter_next: 1, 0 at the end, -1 broken (message set; also when bytes are left over after the last record). A record's
+ * headers are decoded by bw_header_iter only; here they are bounded by the record. */
+static inline int bw_record_iter_next(bw_record_iter *it, bw_record_view *out);
+
+/* Any record, all lengths and all errors. Out of line. */
+int bw_record_iter_next_any(bw_record_iter *it, bw_record_view *out);
+
+#include "format/record_decode.h"
 
 #endif
