@@ -1,0 +1,158 @@
+/* bench/bench.c: clock, process control, memory and percentiles of the benchmarks. */
+#include "bench.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+uint64_t bench_now_ns(void)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+bool bench_fail(bench_shared *s, const char *fmt, ...)
+{
+    uint32_t none = 0;
+    if (!atomic_compare_exchange_strong(&s->failed, &none, 1)) return false;
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(s->error, sizeof s->error, fmt, ap);
+    va_end(ap);
+    return false;
+}
+
+bool bench_arrive(bench_shared *s)
+{
+    atomic_fetch_add(&s->arrived, 1);
+    while (atomic_load_explicit(&s->arrived, memory_order_acquire) < s->roles) {
+        if (atomic_load_explicit(&s->failed, memory_order_relaxed)) return false;
+        sched_yield();
+    }
+    return true;
+}
+
+/* Several spinning readers may share a core, so a long wait gives it away; a short one never enters the kernel. */
+bool bench_relax(bench_shared *s, uint32_t *turns)
+{
+    __builtin_ia32_pause();
+    if ((++*turns & 63u) != 0) return true;
+    if (atomic_load_explicit(&s->failed, memory_order_relaxed)) return false;
+    if ((*turns & 1023u) == 0) sched_yield();
+    return true;
+}
+
+uint64_t bench_step_records(const bench_run *run)
+{
+    uint64_t batches = BENCH_STEP_BYTES / run->encoded_bytes;
+    return (batches ? batches : 1) * run->c->batch;
+}
+
+bool bench_hold(const bench_run *run, uint64_t records_written)
+{
+    uint64_t lead = (uint64_t)BENCH_LEAD_BYTES / run->encoded_bytes * run->c->batch;
+    uint32_t turns = 0;
+    for (uint32_t i = 0; i < run->c->readers; i++)
+        while (atomic_load_explicit(&run->shared->reader[i].records, memory_order_acquire) + lead < records_written)
+            if (!bench_relax(run->shared, &turns)) return false;
+    return true;
+}
+
+bench_shared *bench_shared_make(void)
+{
+    void *p = mmap(NULL, sizeof(bench_shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+    return p == MAP_FAILED ? NULL : p;
+}
+
+void bench_shared_reset(bench_shared *s) { memset(s, 0, offsetof(bench_shared, sample_ns)); }
+
+void bench_touch_memory(uint64_t bytes)
+{
+    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+    if (p != MAP_FAILED) munmap(p, bytes);
+}
+
+static void role_process(const bench_run *run, const bench_role *role, uint32_t index)
+{
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (role->core >= 0) {
+        cpu_set_t set;
+        CPU_ZERO(&set);
+        CPU_SET(role->core, &set);
+        if (sched_setaffinity(0, sizeof set, &set) != 0) _exit(bench_fail(run->shared, "pin to core %d: %s", role->core, strerror(errno)));
+    }
+    _exit(role->fn(run, index) ? 0 : 1);
+}
+
+static bool roles_wait(const bench_run *run, pid_t *pids, uint32_t count, unsigned timeout_s)
+{
+    uint64_t deadline = bench_now_ns() + (uint64_t)timeout_s * 1000000000u;
+    uint32_t alive = count;
+    while (alive) {
+        for (uint32_t i = 0; i < count; i++) {
+            int status;
+            if (pids[i] <= 0 || waitpid(pids[i], &status, WNOHANG) != pids[i]) continue;
+            pids[i] = 0;
+            alive--;
+            if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
+                bench_fail(run->shared, "process %u of the run ended with wait status 0x%x", i, (unsigned)status);
+        }
+        if (bench_now_ns() > deadline) bench_fail(run->shared, "not finished after %u s", timeout_s);
+        if (atomic_load(&run->shared->failed) && bench_now_ns() + 1000000000u > deadline) break;
+        if (atomic_load(&run->shared->failed) && deadline > bench_now_ns() + 2000000000u) deadline = bench_now_ns() + 2000000000u;
+        usleep(2000);
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        if (pids[i] <= 0) continue;
+        kill(pids[i], SIGKILL);
+        waitpid(pids[i], NULL, 0);
+    }
+    return !atomic_load(&run->shared->failed);
+}
+
+bool bench_roles_run(const bench_run *run, const bench_role *roles, uint32_t count, unsigned timeout_s)
+{
+    pid_t pids[BENCH_READERS_MAX + 2] = {0};
+    run->shared->roles = count;
+    fflush(NULL);
+    for (uint32_t i = 0; i < count; i++) {
+        pids[i] = fork();
+        if (pids[i] == 0) role_process(run, &roles[i], i);
+        if (pids[i] < 0) bench_fail(run->shared, "fork: %s", strerror(errno));
+    }
+    return roles_wait(run, pids, count, timeout_s);
+}
+
+static int by_value(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return x < y ? -1 : x > y;
+}
+
+void bench_figures_take(const bench_run *run, bench_figures *out)
+{
+    bench_shared *s = run->shared;
+    *out = (bench_figures){0};
+    if (run->c->kind == BENCH_E2E) {
+        for (uint32_t i = 0; i < run->c->readers; i++) {
+            double seconds = (double)(s->reader[i].end_ns - s->reader[i].start_ns) / 1e9;
+            out->rate += (double)(run->records - run->warm_records) / seconds;
+        }
+        return;
+    }
+    if (!s->samples) return;
+    qsort(s->sample_ns, s->samples, sizeof s->sample_ns[0], by_value);
+    out->p50_ns = (double)s->sample_ns[s->samples / 2];
+    out->p99_ns = (double)s->sample_ns[(uint64_t)s->samples * 99 / 100];
+    out->p999_ns = (double)s->sample_ns[(uint64_t)s->samples * 999 / 1000];
+}

@@ -1,0 +1,143 @@
+/* bench/bench.h: what every benchmark here shares: cases, the memory that the processes of one run share, process control.
+ *
+ * A run of a case is some forked processes (roles), one shared area between them and figures that come out of it. The process that
+ * orchestrates never maps a log, opens a bus or touches nng itself, so that a run leaves nothing behind for the next.
+ *
+ * Fairness, the same for the bare limit and for Busway:
+ *   - the same batches, the same bytes of payload, the same number of records, the same core for writer and for reader;
+ *   - steady state: the clock starts when the reader has read `warm_records`, after the first segments were deleted;
+ *   - the writer is held within BENCH_LEAD_BYTES of the slowest reader by the same counter, looked at once a MiB;
+ *   - as much memory as the run will use is touched and freed just before it (see bench_touch_memory). */
+#ifndef BENCH_BENCH_H
+#define BENCH_BENCH_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define BENCH_READERS_MAX   8
+#define BENCH_SAMPLES_MAX   400000u
+#define BENCH_SEGMENT_BYTES (64u << 20)
+#define BENCH_SEGMENTS_KEPT 4u
+#define BENCH_LEAD_BYTES    (96u << 20) /* most that a writer is ahead of the slowest reader */
+#define BENCH_STEP_BYTES    (1u << 20)  /* how often progress is told and looked at; also the populate chunk of the limit */
+#define BENCH_CACHE_LINE    64
+
+typedef enum bench_kind {
+    BENCH_E2E,       /* records/s from the writer's call to the reader's iteration of each record */
+    BENCH_RTT_SPIN,  /* one record each way on two partitions, both sides polling */
+    BENCH_RTT_SLEEP, /* the same, both sides asleep until woken */
+    BENCH_REQUEST,   /* one produce request and its answer through the socket */
+} bench_kind;
+
+typedef struct bench_case {
+    bench_kind kind;
+    const char *transport; /* "direct" or "ipc" */
+    uint32_t record_bytes;
+    uint32_t batch;
+    uint32_t partitions;
+    uint32_t readers;
+    uint64_t bytes;       /* e2e: bytes of log that are timed */
+    uint64_t warm_bytes;  /* e2e: bytes of log before that */
+    uint32_t round_trips; /* round trips: how many are timed */
+} bench_case;
+
+/* What one run of one case gives: records/s for e2e, else nanoseconds. */
+typedef struct bench_figures {
+    double rate;
+    double p50_ns, p99_ns, p999_ns;
+} bench_figures;
+
+typedef struct bench_reader_slot {
+    _Alignas(BENCH_CACHE_LINE) _Atomic uint64_t records; /* told once in BENCH_STEP_BYTES */
+    _Alignas(BENCH_CACHE_LINE) uint64_t start_ns, end_ns; /* of the timed part; read after the process ended */
+    uint64_t checksum;                                    /* of what was read: keeps the walk from being optimised away */
+} bench_reader_slot;
+
+/* A log of the bare limit: one tail word, final positions of past segments, the sleeper's flag. See limit.c. */
+typedef struct bench_limit_log {
+    _Alignas(BENCH_CACHE_LINE) _Atomic uint64_t tail; /* segment << 32 | position */
+    _Alignas(BENCH_CACHE_LINE) _Atomic uint32_t asleep;
+    _Alignas(BENCH_CACHE_LINE) uint32_t final_position[16]; /* of segment s at s % 16; written before the tail moves on */
+} bench_limit_log;
+
+/* Shared by the processes of one run. */
+typedef struct bench_shared {
+    _Atomic uint32_t arrived; /* roles that are ready */
+    _Atomic uint32_t failed;  /* a role gave up: all others stop */
+    char error[512];          /* why; by the first that failed */
+    uint32_t roles;
+    bench_limit_log log[2];
+    bench_reader_slot reader[BENCH_READERS_MAX];
+    uint32_t samples;
+    uint64_t sample_ns[BENCH_SAMPLES_MAX];
+} bench_shared;
+
+/* One run's parameters as its roles see them. */
+typedef struct bench_run {
+    const bench_case *c;
+    bench_shared *shared;
+    const char *dir;      /* a fresh folder on the disk, empty at the start, removed by the caller */
+    const char *bus_url;  /* Busway's runs */
+    const char *topic;    /* Busway's runs */
+    uint64_t records;     /* e2e: in all */
+    uint64_t warm_records;
+    uint32_t encoded_bytes; /* of one batch in the log */
+} bench_run;
+
+typedef bool (*bench_role_fn)(const bench_run *run, uint32_t index);
+
+typedef struct bench_role {
+    bench_role_fn fn;
+    int core; /* -1: anywhere */
+} bench_role;
+
+/* ---- bench.c ---- */
+
+uint64_t bench_now_ns(void);
+/* bench_fail: record why this run can't give a figure; false, to be returned by the role. */
+__attribute__((format(printf, 2, 3))) bool bench_fail(bench_shared *s, const char *fmt, ...);
+/* bench_arrive: say that this role is ready and wait for all; false when another failed. */
+bool bench_arrive(bench_shared *s);
+/* bench_relax: one turn of a spinning wait. `turns` counts them; false when another role failed. */
+bool bench_relax(bench_shared *s, uint32_t *turns);
+/* bench_hold: hold the writer while it is BENCH_LEAD_BYTES ahead of the slowest reader. */
+bool bench_hold(const bench_run *run, uint64_t records_written);
+/* bench_note_read: the reader's clock and progress; call after each batch with the records read so far. */
+static inline void bench_note_read(const bench_run *run, bench_reader_slot *slot, uint64_t before, uint64_t now, uint64_t step)
+{
+    if (before < run->warm_records && now >= run->warm_records) slot->start_ns = bench_now_ns();
+    if (before / step != now / step || now >= run->records) atomic_store_explicit(&slot->records, now, memory_order_release);
+}
+uint64_t bench_step_records(const bench_run *run); /* records in BENCH_STEP_BYTES, at least 1 */
+
+/* bench_roles_run: fork one process a role and wait for all, at most timeout_s. False with the reason in shared->error. */
+bool bench_roles_run(const bench_run *run, const bench_role *roles, uint32_t count, unsigned timeout_s);
+bench_shared *bench_shared_make(void);
+void bench_shared_reset(bench_shared *s);
+/* bench_touch_memory: touch and free that much memory, so that the next run does not pay for the host giving it back. */
+void bench_touch_memory(uint64_t bytes);
+void bench_figures_take(const bench_run *run, bench_figures *out);
+
+/* ---- batch.c: Kafka v2 batches without the library ---- */
+
+#define BENCH_BATCH_HEADER 61u
+#define BENCH_BATCH_CRC_AT 17u
+#define BENCH_BATCH_CRC_FROM 21u
+/* bench_batch_build: `count` records of value_len bytes each, null keys; malloc'd. */
+uint8_t *bench_batch_build(uint32_t count, uint32_t value_len, uint32_t *len);
+void bench_value_fill(uint8_t *value, uint32_t len, uint32_t seed);
+uint32_t bench_batch_crc(const uint8_t *batch, uint32_t len);
+/* bench_batch_read: decode and check one batch of at most `left` bytes at expected_base, walk its records, add to *sum what it
+ * saw. Its whole length, 0 when it is not right. */
+uint32_t bench_batch_read(const uint8_t *at, uint32_t left, int64_t expected_base, uint32_t *count, uint64_t *sum);
+void bench_put_be32(uint8_t *p, uint32_t v);
+void bench_put_be64(uint8_t *p, uint64_t v);
+
+/* ---- the things measured: false with the reason in shared->error ---- */
+
+bool bench_limit_run(bench_run *run, bench_figures *out); /* limit.c */
+bool bench_echo_run(bench_run *run, bench_figures *out);  /* echo.c */
+
+#endif
