@@ -175,6 +175,11 @@ int bw_os_stat_at(int dir_fd, const char *path, struct stat *st)
     RETRY(fstat, fstatat(dir_fd, path, st, AT_SYMLINK_NOFOLLOW));
 }
 
+int bw_os_chown_at(int dir_fd, const char *path, uid_t uid, gid_t gid)
+{
+    RETRY(chown, fchownat(dir_fd, path, uid, gid, AT_SYMLINK_NOFOLLOW));
+}
+
 int bw_os_list_dir(int dir_fd, bool (*fn)(void *opaque, const char *name), void *opaque)
 {
     if (enter(BW_OS_opendir)) return -1;
