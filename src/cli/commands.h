@@ -1,0 +1,10 @@
+/* cli/commands.h: every command: one file each (cmd_<name>.c). */
+#ifndef BW_CLI_COMMANDS_H
+#define BW_CLI_COMMANDS_H
+
+#include "cli/opt.h"
+
+extern const cli_command cli_topic_create, cli_topic_list, cli_topic_describe, cli_topic_alter, cli_topic_delete, cli_topic_purge;
+extern const cli_command cli_produce, cli_consume, cli_status, cli_top, cli_bench, cli_verify, cli_dump;
+
+#endif
