@@ -195,6 +195,14 @@ bw_err bw_rep_listen(const bw_rep_options *options, bw_rep **out)
     return BW_OK;
 }
 
+size_t bw_rep_busy(bw_rep *r)
+{
+    pthread_mutex_lock(&r->lock);
+    size_t n = r->under_way;
+    pthread_mutex_unlock(&r->lock);
+    return n;
+}
+
 bool bw_rep_destroy(bw_rep *r, int64_t timeout_ms)
 {
     int64_t until = bw_clock_mono_ns() + timeout_ms * 1000000;

@@ -31,6 +31,8 @@ typedef struct bw_rep_options {
 bw_err bw_rep_listen(const bw_rep_options *options, bw_rep **out);
 /* bw_rep_answer: send a whole encoded frame (with its length field, which is left out on the wire), then payload. */
 void bw_rep_answer(bw_rep_exchange *x, const void *frame, size_t frame_len, const void *payload, size_t payload_len);
+/* bw_rep_busy: requests under way. */
+size_t bw_rep_busy(bw_rep *r);
 /* bw_rep_destroy: take no more requests, wait at most timeout_ms for those under way, free. false: some never came back; nothing is
  * freed then. Not from a callback. */
 bool bw_rep_destroy(bw_rep *r, int64_t timeout_ms);

@@ -7,6 +7,8 @@
 
 #include "base/err.h"
 
+#include <stdint.h>
+
 #define BW_SOCKET_PATH_MAX 107u
 
 typedef struct bw_socket_place {
