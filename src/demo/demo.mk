@@ -1,0 +1,9 @@
+# The demonstration: `make demo`. Included by the Makefile.
+DEMO_OBJ := $(call obj,$(call layer_src,demo))
+$(B)/busway-demo: $(DEMO_OBJ) $(B)/libbusway.a
+	$(CC) -pthread $(LDFLAGS_$(VARIANT)) $(LDFLAGS) $(DEMO_OBJ) $(B)/libbusway.a $(LIB_LIBS) -o $@
+
+.PHONY: demo
+demo: deps
+	@$(MAKE) --no-print-directory -s -j$$(nproc) $(B)/buswayd $(B)/busway $(B)/busway-demo
+	@$(B)/busway-demo
