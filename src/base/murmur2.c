@@ -6,8 +6,8 @@
 #include <string.h>
 
 #define MURMUR2_SEED UINT32_C(0x9747b28c)
-#define MURMUR2_M UINT32_C(0x5bd1e995)
-#define MURMUR2_R 24
+#define MURMUR2_M    UINT32_C(0x5bd1e995)
+#define MURMUR2_R    24
 
 uint32_t bw_murmur2(const void *data, size_t len)
 {

@@ -65,7 +65,8 @@ bw_err bw_partition_metadata_decode(const char *data, size_t len, bw_uuid *topic
     if (!text_line_end(&t) || t.at != t.end || !bw_uuid_from_base64(id, topic_id)) goto bad_id;
     return BW_OK;
 bad_id:
-    return bw_fail(BW_ERR_CORRUPT, "partition.metadata has no topic_id of 22 base64 characters in line 2; restore it or remove the file");
+    return bw_fail(BW_ERR_CORRUPT,
+                   "partition.metadata has no topic_id of 22 base64 characters in line 2; restore it or remove the file");
 }
 
 bw_err bw_epoch_checkpoint_encode(const bw_epoch_entry *entries, size_t count, bw_buf *out)
@@ -87,27 +88,33 @@ bw_err bw_epoch_checkpoint_decode(const char *data, size_t len, bw_epoch_entry *
     if (!text_number(&t, INT32_MAX, &version) || !text_skip(&t, "\n"))
         return bw_fail(BW_ERR_CORRUPT, "leader-epoch-checkpoint has no version in line 1; remove it to have it made anew");
     if (version != 0)
-        return bw_fail(BW_ERR_NEWER_FORMAT, "leader-epoch-checkpoint has version %" PRIu64 ", this program reads version 0", version);
+        return bw_fail(BW_ERR_NEWER_FORMAT, "leader-epoch-checkpoint has version %" PRIu64 ", this program reads version 0",
+                       version);
     if (!text_number(&t, SIZE_MAX / sizeof **entries, &declared) || !text_line_end(&t))
         return bw_fail(BW_ERR_CORRUPT, "leader-epoch-checkpoint has no count in line 2; remove it to have it made anew");
     size_t left = (size_t)(t.end - t.at);
     if (declared > (left + 1) / EPOCH_ENTRY_MIN)
-        return bw_fail(BW_ERR_CORRUPT, "leader-epoch-checkpoint announces %" PRIu64 " entries in %zu bytes; remove it to have it made anew",
+        return bw_fail(BW_ERR_CORRUPT,
+                       "leader-epoch-checkpoint announces %" PRIu64 " entries in %zu bytes; remove it to have it made anew",
                        declared, left);
     bw_epoch_entry *list = malloc(declared ? declared * sizeof *list : 1);
     if (!list) return bw_fail(BW_ERR_NO_MEMORY, "no memory for %" PRIu64 " leader epochs", declared);
     for (uint64_t i = 0; i < declared; i++) {
         uint64_t epoch, start;
-        if (!text_number(&t, INT32_MAX, &epoch) || !text_skip(&t, " ") || !text_number(&t, INT64_MAX, &start) || !text_line_end(&t)) {
+        if (!text_number(&t, INT32_MAX, &epoch) || !text_skip(&t, " ") || !text_number(&t, INT64_MAX, &start) ||
+            !text_line_end(&t)) {
             free(list);
-            return bw_fail(BW_ERR_CORRUPT, "leader-epoch-checkpoint, entry %" PRIu64 " of %" PRIu64 " is not \"<epoch> <offset>\"; "
-                           "remove it to have it made anew", i + 1, declared);
+            return bw_fail(BW_ERR_CORRUPT,
+                           "leader-epoch-checkpoint, entry %" PRIu64 " of %" PRIu64 " is not \"<epoch> <offset>\"; "
+                           "remove it to have it made anew",
+                           i + 1, declared);
         }
         list[i] = (bw_epoch_entry){(int32_t)epoch, (int64_t)start};
     }
     if (t.at != t.end) {
         free(list);
-        return bw_fail(BW_ERR_CORRUPT, "leader-epoch-checkpoint has text behind its %" PRIu64 " entries; remove it to have it made anew",
+        return bw_fail(BW_ERR_CORRUPT,
+                       "leader-epoch-checkpoint has text behind its %" PRIu64 " entries; remove it to have it made anew",
                        declared);
     }
     *entries = list;

@@ -5,7 +5,8 @@
 #include "format/codec_impl.h"
 
 static const char *const codec_names[] = {
-    [BW_CODEC_NONE] = "none", [BW_CODEC_GZIP] = "gzip", [BW_CODEC_SNAPPY] = "snappy", [BW_CODEC_LZ4] = "lz4", [BW_CODEC_ZSTD] = "zstd",
+    [BW_CODEC_NONE] = "none", [BW_CODEC_GZIP] = "gzip", [BW_CODEC_SNAPPY] = "snappy",
+    [BW_CODEC_LZ4] = "lz4",   [BW_CODEC_ZSTD] = "zstd",
 };
 #define CODEC_COUNT (sizeof codec_names / sizeof codec_names[0])
 
@@ -28,14 +29,21 @@ static bw_err codec_unknown(bw_codec codec)
 
 bw_err bw_codec_compress(bw_codec codec, const void *src, size_t len, bw_buf *out)
 {
-    if (len > INT32_MAX) return bw_fail(BW_ERR_RECORD_TOO_LARGE, "%zu bytes are too many for one batch; at most %d", len, INT32_MAX);
+    if (len > INT32_MAX)
+        return bw_fail(BW_ERR_RECORD_TOO_LARGE, "%zu bytes are too many for one batch; at most %d", len, INT32_MAX);
     switch (codec) {
-    case BW_CODEC_NONE: return bw_buf_append(out, src, len);
-    case BW_CODEC_GZIP: return bw_gzip_compress(src, len, out);
-    case BW_CODEC_SNAPPY: return bw_snappy_compress(src, len, out);
-    case BW_CODEC_LZ4: return bw_lz4_compress(src, len, out);
-    case BW_CODEC_ZSTD: return bw_zstd_compress(src, len, out);
-    default: return codec_unknown(codec);
+    case BW_CODEC_NONE:
+        return bw_buf_append(out, src, len);
+    case BW_CODEC_GZIP:
+        return bw_gzip_compress(src, len, out);
+    case BW_CODEC_SNAPPY:
+        return bw_snappy_compress(src, len, out);
+    case BW_CODEC_LZ4:
+        return bw_lz4_compress(src, len, out);
+    case BW_CODEC_ZSTD:
+        return bw_zstd_compress(src, len, out);
+    default:
+        return codec_unknown(codec);
     }
 }
 
@@ -44,16 +52,26 @@ bw_err bw_codec_decompress(bw_codec codec, const void *src, size_t len, size_t m
     size_t before = out->len;
     bw_err err;
     if (max > INT32_MAX) max = INT32_MAX; /* a batch holds no more */
-    if (len > INT32_MAX) return bw_fail(BW_ERR_RECORD_TOO_LARGE, "%zu bytes are too many for one batch; at most %d", len, INT32_MAX);
+    if (len > INT32_MAX)
+        return bw_fail(BW_ERR_RECORD_TOO_LARGE, "%zu bytes are too many for one batch; at most %d", len, INT32_MAX);
     switch (codec) {
     case BW_CODEC_NONE:
         if (len > max) return bw_codec_too_large("none", max);
         return bw_buf_append(out, src, len);
-    case BW_CODEC_GZIP: err = bw_gzip_decompress(src, len, max, out); break;
-    case BW_CODEC_SNAPPY: err = bw_snappy_decompress(src, len, max, out); break;
-    case BW_CODEC_LZ4: err = bw_lz4_decompress(src, len, max, out); break;
-    case BW_CODEC_ZSTD: err = bw_zstd_decompress(src, len, max, out); break;
-    default: return codec_unknown(codec);
+    case BW_CODEC_GZIP:
+        err = bw_gzip_decompress(src, len, max, out);
+        break;
+    case BW_CODEC_SNAPPY:
+        err = bw_snappy_decompress(src, len, max, out);
+        break;
+    case BW_CODEC_LZ4:
+        err = bw_lz4_decompress(src, len, max, out);
+        break;
+    case BW_CODEC_ZSTD:
+        err = bw_zstd_decompress(src, len, max, out);
+        break;
+    default:
+        return codec_unknown(codec);
     }
     if (err) out->len = before;
     return err;
@@ -61,8 +79,8 @@ bw_err bw_codec_decompress(bw_codec codec, const void *src, size_t len, size_t m
 
 bw_err bw_codec_too_large(const char *name, size_t max)
 {
-    return bw_fail(BW_ERR_RECORD_TOO_LARGE, "%s data is larger than %zu bytes when unpacked; raise max.message.bytes or send less", name,
-                   max);
+    return bw_fail(BW_ERR_RECORD_TOO_LARGE,
+                   "%s data is larger than %zu bytes when unpacked; raise max.message.bytes or send less", name, max);
 }
 
 bw_err bw_codec_corrupt(const char *name, size_t len, const char *why)

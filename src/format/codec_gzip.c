@@ -6,7 +6,7 @@
 #include <zlib.h>
 
 #define GZIP_WINDOW_BITS (15 + 16) /* 16: gzip wrapper, not zlib's */
-#define GZIP_MEM_LEVEL 8
+#define GZIP_MEM_LEVEL   8
 
 bw_err bw_gzip_compress(const void *src, size_t len, bw_buf *out)
 {
@@ -18,8 +18,10 @@ bw_err bw_gzip_compress(const void *src, size_t len, bw_buf *out)
     if (!err) {
         z.next_out = out->data + out->len;
         z.avail_out = (uInt)bound;
-        if (deflate(&z, Z_FINISH) == Z_STREAM_END) out->len += z.total_out;
-        else err = bw_fail(BW_ERR_INTERNAL, "gzip needs more than the %zu bytes it asked for", bound);
+        if (deflate(&z, Z_FINISH) == Z_STREAM_END)
+            out->len += z.total_out;
+        else
+            err = bw_fail(BW_ERR_INTERNAL, "gzip needs more than the %zu bytes it asked for", bound);
     }
     deflateEnd(&z);
     return err;

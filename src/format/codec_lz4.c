@@ -1,4 +1,4 @@
-/* format/codec_lz4.c: one lz4 frame; written as Kafka does: independent blocks of 64 KiB, no content size, no content checksum. */
+/* format/codec_lz4.c: one lz4 frame; written as Kafka does: independent blocks of 64 KiB, no content size, no checksum of it. */
 #include "format/codec_impl.h"
 
 #include "base/err.h"

@@ -1,5 +1,6 @@
 /* format/codec_snappy.c: snappy in the xerial framing that Kafka's Java client writes:
- *   0x82 'S' 'N' 'A' 'P' 'P' 'Y' 0x00, int32 version, int32 oldest compatible version, then blocks of { int32 length, raw snappy }.
+ *   0x82 'S' 'N' 'A' 'P' 'P' 'Y' 0x00, int32 version, int32 oldest compatible version,
+ *   then blocks of int32 length (big-endian) and as many bytes of raw snappy.
  * Raw snappy without a frame, as some clients send it, is read too; the frame's first bytes tell them apart, as for Kafka.
  *
  * A raw block claims its plain size in front. The claim is believed only as far as the block can honestly hold: a copy element of
@@ -10,9 +11,9 @@
 
 #include <snappy-c.h>
 
-#define XERIAL_HEADER_BYTES 16u
-#define XERIAL_VERSION 1
-#define XERIAL_BLOCK_BYTES 32768u
+#define XERIAL_HEADER_BYTES  16u
+#define XERIAL_VERSION       1
+#define XERIAL_BLOCK_BYTES   32768u
 #define SNAPPY_EXPANSION_MAX 22u
 
 static const uint8_t xerial_magic[8] = {0x82, 'S', 'N', 'A', 'P', 'P', 'Y', 0};
@@ -64,11 +65,13 @@ bw_err bw_snappy_decompress(const void *src, size_t len, size_t max, bw_buf *out
 {
     size_t start = out->len;
     bw_cursor c = bw_cursor_over(src, len);
-    if (len < sizeof xerial_magic || memcmp(src, xerial_magic, sizeof xerial_magic) != 0) return snappy_block(src, len, start, max, out);
+    if (len < sizeof xerial_magic || memcmp(src, xerial_magic, sizeof xerial_magic) != 0)
+        return snappy_block(src, len, start, max, out);
     bw_cursor_take(&c, sizeof xerial_magic);
     bw_cursor_be32(&c); /* version */
     uint32_t compatible = bw_cursor_be32(&c);
-    if (c.bad || compatible > XERIAL_VERSION) return bw_codec_corrupt("snappy", len, "its frame is cut off or of a later version");
+    if (c.bad || compatible > XERIAL_VERSION)
+        return bw_codec_corrupt("snappy", len, "its frame is cut off or of a later version");
     while (bw_cursor_left(&c) > 0) {
         uint32_t size = bw_cursor_be32(&c);
         const uint8_t *block = bw_cursor_take(&c, size);

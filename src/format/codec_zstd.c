@@ -1,7 +1,7 @@
 /* format/codec_zstd.c: zstd frames.
  *
- * Unpacked in one go into room that grows until the data fits, rather than as a stream: a stream's decoder allocates the window that
- * the frame claims (up to 128 MiB), while this needs memory only for what is really unpacked, twice over at worst. */
+ * Unpacked in one go into room that grows until the data fits, rather than as a stream: a stream's decoder allocates the window
+ * that the frame claims (up to 128 MiB), while this needs memory only for what is really unpacked, twice over at worst. */
 #include "format/codec_impl.h"
 
 #include "base/err.h"

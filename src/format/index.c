@@ -1,7 +1,7 @@
 /* format/index.c: encode, check and search the two sparse indexes of a segment.
  *
- * Invariant: only a prefix that bw_index_entries / bw_timeindex_entries vouched for is searched. A first entry of nothing but zeros
- * is padding: Kafka indexes no batch at position 0, and a look-up without an entry starts there anyway. */
+ * Invariant: only a prefix that bw_index_entries / bw_timeindex_entries vouched for is searched. A first entry of nothing but
+ * zeros is padding: Kafka indexes no batch at position 0, and a look-up without an entry starts there anyway. */
 #include "format/index.h"
 
 size_t bw_index_entries(const uint8_t *data, size_t len, uint64_t log_bytes)
@@ -42,8 +42,10 @@ uint32_t bw_index_floor(const uint8_t *data, size_t entries, int64_t base_offset
     size_t low = 0, high = entries; /* entries below low are <= wanted, from high on they are greater */
     while (low < high) {
         size_t mid = low + (high - low) / 2;
-        if (bw_get_be32(data + mid * BW_INDEX_ENTRY_BYTES) <= wanted) low = mid + 1;
-        else high = mid;
+        if (bw_get_be32(data + mid * BW_INDEX_ENTRY_BYTES) <= wanted)
+            low = mid + 1;
+        else
+            high = mid;
     }
     return low == 0 ? 0 : bw_get_be32(data + (low - 1) * BW_INDEX_ENTRY_BYTES + 4);
 }
@@ -53,8 +55,10 @@ int64_t bw_timeindex_floor(const uint8_t *data, size_t entries, int64_t base_off
     size_t low = 0, high = entries; /* entries below low are < target, from high on they are not */
     while (low < high) {
         size_t mid = low + (high - low) / 2;
-        if ((int64_t)bw_get_be64(data + mid * BW_TIMEINDEX_ENTRY_BYTES) < target_ms) low = mid + 1;
-        else high = mid;
+        if ((int64_t)bw_get_be64(data + mid * BW_TIMEINDEX_ENTRY_BYTES) < target_ms)
+            low = mid + 1;
+        else
+            high = mid;
     }
     if (low == 0) return base_offset;
     uint32_t delta = bw_get_be32(data + (low - 1) * BW_TIMEINDEX_ENTRY_BYTES + 8);

@@ -23,10 +23,10 @@ bw_err bw_topic_name_check(const char *name, size_t len)
         if (topic_char_ok(name[i])) continue;
         unsigned char c = (unsigned char)name[i];
         if (c > 0x20 && c < 0x7f)
-            return bw_fail(BW_ERR_INVALID_TOPIC, "topic name \"%.*s\" has '%c' at position %zu; use only [A-Za-z0-9._-]", (int)len,
-                           name, c, i);
-        return bw_fail(BW_ERR_INVALID_TOPIC, "topic name \"%.*s…\" has byte 0x%02x at position %zu; use only [A-Za-z0-9._-]", (int)i,
-                       name, c, i);
+            return bw_fail(BW_ERR_INVALID_TOPIC, "topic name \"%.*s\" has '%c' at position %zu; use only [A-Za-z0-9._-]",
+                           (int)len, name, c, i);
+        return bw_fail(BW_ERR_INVALID_TOPIC, "topic name \"%.*s…\" has byte 0x%02x at position %zu; use only [A-Za-z0-9._-]",
+                       (int)i, name, c, i);
     }
     if ((len == 1 && name[0] == '.') || (len == 2 && name[0] == '.' && name[1] == '.'))
         return bw_fail(BW_ERR_INVALID_TOPIC, "topic name \"%.*s\" is a folder's own name; choose another", (int)len, name);

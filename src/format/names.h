@@ -5,8 +5,9 @@
  *     partition.metadata                    "version: 0\ntopic_id: <22 base64 characters>\n"
  *     leader-epoch-checkpoint               "0\n<entries>\n<epoch> <start offset>\n…"
  * .seal, 48 bytes, little-endian: magic "BWSEAL01", u32 format 1, u32 final length, i64 base offset, i64 next offset,
- *   u64 batches, u32 root, u32 crc32c of bytes 0..43. root: Merkle root (CRC-32C over pairs, odd one carried up) whose leaves
- *   are the CRC-32C of each batch's first 21 bytes (its own checksum vouches for the rest). */
+ *   u64 batches, u32 root, u32 crc32c of bytes 0..43. root: Merkle root (murmur2 of two nodes as 8 bytes, an odd one carried
+ *   up) whose leaves are the CRC-32C of each batch's first 21 bytes (its own checksum vouches for the rest). A CRC would not do for
+ *   the pairs: it is linear, so that the same change in two batches, or two batches swapped, could leave the root as it was. */
 #ifndef BW_FORMAT_NAMES_H
 #define BW_FORMAT_NAMES_H
 

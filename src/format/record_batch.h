@@ -53,7 +53,7 @@ static inline int64_t bw_batch_last_offset(const bw_batch_header *h) { return h-
  * BW_OK; EMPTY when the size field is 0 (fresh bytes: the end of what was written) or fewer than 61 bytes are left;
  * CORRUPT with a message otherwise. */
 bw_err bw_batch_header_decode(const uint8_t *data, size_t len, bool allow_partial, bw_batch_header *out);
-/* bw_batch_header_encode: write the header of a batch whose records already lie behind it, with its checksum (h->crc is ignored). */
+/* bw_batch_header_encode: write the header of a batch whose records lie behind it, with its checksum (h->crc is ignored). */
 void bw_batch_header_encode(uint8_t *batch, const bw_batch_header *h);
 /* bw_batch_seal_crc: the checksum anew, over size = bw_batch_size bytes. */
 void bw_batch_seal_crc(uint8_t *batch, size_t size);
@@ -90,7 +90,7 @@ void bw_batch_builder_init(bw_batch_builder *b);
 void bw_batch_builder_fini(bw_batch_builder *b);
 void bw_batch_builder_reset(bw_batch_builder *b);
 /* bw_batch_builder_add: encode one record. r->timestamp_ms must be set (not negative). NO_MEMORY, INVALID_ARGUMENT (lengths over
- * INT32_MAX, a NULL pointer with a length), RECORD_TOO_LARGE (the batch would pass INT32_MAX bytes). On error the batch is as before. */
+ * INT32_MAX, a NULL pointer with a length), RECORD_TOO_LARGE (the batch would pass INT32_MAX bytes). On error it is as before. */
 bw_err bw_batch_builder_add(bw_batch_builder *b, const bw_record *r);
 /* bw_batch_builder_size: bytes of the batch if it were finished now without compression. */
 size_t bw_batch_builder_size(const bw_batch_builder *b);
@@ -114,14 +114,15 @@ bw_err bw_batch_builder_finish(bw_batch_builder *b, const bw_batch_options *opti
 /* ---- reserve in place ---- one record batch of one record whose value is written later, straight into the log. */
 
 /* bw_batch_reserved_size: bytes of a batch of one record with meta's key and headers and a value of at most value_max; SIZE_MAX
- * when there is no such batch (over INT32_MAX bytes, a NULL pointer with a length, a negative timestamp). meta's value is not read.
+ * when there is no such batch (over INT32_MAX bytes, NULL with a length, a negative timestamp). meta's value is not read.
  * The two calls below are only for what this one gave a size for. */
 size_t bw_batch_reserved_size(const bw_record *meta, size_t value_max);
 /* bw_batch_reserve_begin: lay out everything before the value at dst; returns where the value goes. */
 uint8_t *bw_batch_reserve_begin(uint8_t *dst, const bw_record *meta, size_t value_max);
 /* bw_batch_reserve_finish: value_len bytes are there: write lengths (padded varints), headers behind it, batch header and
  * checksum. Returns the whole size. */
-size_t bw_batch_reserve_finish(uint8_t *dst, const bw_record *meta, size_t value_max, size_t value_len, const bw_batch_options *options);
+size_t bw_batch_reserve_finish(uint8_t *dst, const bw_record *meta, size_t value_max, size_t value_len,
+                               const bw_batch_options *options);
 
 /* ---- reading ---- */
 

@@ -3,7 +3,8 @@
  * Hot path: bw_batch_builder_add takes one check of the arguments, one of the room and no call but memcpy for a record without
  * headers; everything rare is out of line.
  * Invariant: buf.len is 0 (no memory yet) or at least BW_BATCH_HEADER_BYTES, whose first 61 bytes are the header's room; a failed
- * add leaves the batch as it was. Offset deltas are 0, 1, 2, … in the order of adding; the first record's time is the base time. */
+ * add leaves the batch as it was. Offset deltas count up in the order of adding; the first record's time is the base time.
+ */
 #include "format/record_batch.h"
 
 #include "base/err.h"
@@ -54,14 +55,16 @@ uint8_t *bw_headers_write(uint8_t *p, const bw_header *headers, size_t count)
 __attribute__((cold, noinline)) static bw_err record_refuse(const bw_record *r)
 {
     if (r->timestamp_ms < 0)
-        return bw_fail(BW_ERR_INVALID_ARGUMENT, "a record's timestamp is %lld; give milliseconds since 1970", (long long)r->timestamp_ms);
+        return bw_fail(BW_ERR_INVALID_ARGUMENT, "a record's timestamp is %lld; give milliseconds since 1970",
+                       (long long)r->timestamp_ms);
     if ((!r->key && r->key_len) || (!r->value && r->value_len))
         return bw_fail(BW_ERR_INVALID_ARGUMENT, "a record's %s is NULL but has a length; null has length 0",
                        !r->key && r->key_len ? "key" : "value");
     if (bw_headers_size(r->headers, r->header_count) == SIZE_MAX)
-        return bw_fail(BW_ERR_INVALID_ARGUMENT, "a record's headers cannot be encoded: NULL with a length, or over %d bytes", INT32_MAX / 2);
-    return bw_fail(BW_ERR_INVALID_ARGUMENT, "a record of %zu + %zu bytes is too long; at most %d bytes each for key and value", r->key_len,
-                   r->value_len, INT32_MAX / 2);
+        return bw_fail(BW_ERR_INVALID_ARGUMENT, "a record's headers cannot be encoded: NULL with a length, or over %d bytes",
+                       INT32_MAX / 2);
+    return bw_fail(BW_ERR_INVALID_ARGUMENT, "a record of %zu + %zu bytes is too long; at most %d bytes each for key and value",
+                   r->key_len, r->value_len, INT32_MAX / 2);
 }
 
 /* Room for `need` bytes, and the header's room in a new buffer. */
@@ -69,7 +72,8 @@ __attribute__((cold, noinline)) static bw_err builder_grow(bw_batch_builder *b, 
 {
     size_t head = b->buf.len == 0 ? BW_BATCH_HEADER_BYTES : 0;
     if (need > (size_t)INT32_MAX - b->buf.len - head || b->count == INT32_MAX)
-        return bw_fail(BW_ERR_RECORD_TOO_LARGE, "a batch of %zu bytes cannot take %zu bytes more; send it first", b->buf.len, need);
+        return bw_fail(BW_ERR_RECORD_TOO_LARGE, "a batch of %zu bytes cannot take %zu bytes more; send it first", b->buf.len,
+                       need);
     bw_err err = bw_buf_reserve(&b->buf, need + head);
     if (!err) b->buf.len += head;
     return err;
@@ -89,8 +93,10 @@ bw_err bw_batch_builder_add(bw_batch_builder *b, const bw_record *r)
         bw_err err = builder_grow(b, need);
         if (err) return err;
     }
-    if (b->count == 0) b->base_timestamp = b->max_timestamp = r->timestamp_ms;
-    else if (r->timestamp_ms > b->max_timestamp) b->max_timestamp = r->timestamp_ms;
+    if (b->count == 0)
+        b->base_timestamp = b->max_timestamp = r->timestamp_ms;
+    else if (r->timestamp_ms > b->max_timestamp)
+        b->max_timestamp = r->timestamp_ms;
     uint64_t timestamp = bw_zigzag64(r->timestamp_ms - b->base_timestamp);
     uint32_t offset = (uint32_t)b->count << 1;
     size_t body = 1 + bw_varlong_size_fast(timestamp) + bw_varint_size_fast(offset) + bw_field_size(r->key, r->key_len) +
@@ -103,8 +109,10 @@ bw_err bw_batch_builder_add(bw_batch_builder *b, const bw_record *r)
     p = bw_varint_write(p, offset);
     p = bw_field_write(p, r->key, r->key_len);
     p = bw_field_write(p, r->value, r->value_len);
-    if (r->header_count == 0) *p++ = 0;
-    else p = bw_headers_write(p, r->headers, r->header_count);
+    if (r->header_count == 0)
+        *p++ = 0;
+    else
+        p = bw_headers_write(p, r->headers, r->header_count);
     b->buf.len = (size_t)(p - b->buf.data);
     b->count++;
     return BW_OK;

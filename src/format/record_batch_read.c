@@ -37,7 +37,8 @@ int bw_record_iter_next_any(bw_record_iter *it, bw_record_view *out)
     if (it->left <= 0) return it->at.at == it->at.end ? 0 : iter_broken(it, "bytes are left over behind the last record");
     bw_cursor c = it->at;
     int32_t len = bw_cursor_varint(&c);
-    if (c.bad || len < 0 || (size_t)len > bw_cursor_left(&c)) return iter_broken(it, "a record's length passes the end of the batch");
+    if (c.bad || len < 0 || (size_t)len > bw_cursor_left(&c))
+        return iter_broken(it, "a record's length passes the end of the batch");
     c.end = c.at + len;
     bw_cursor_u8(&c); /* attributes: Kafka defines none */
     int64_t timestamp_delta = bw_cursor_varlong(&c);
@@ -48,7 +49,8 @@ int bw_record_iter_next_any(bw_record_iter *it, bw_record_view *out)
     if (!field_decode(&c, &v.value, &v.value_len)) return iter_broken(it, "a record's value passes its end");
     int32_t headers = bw_cursor_varint(&c);
     size_t rest = bw_cursor_left(&c);
-    if (c.bad || headers < 0 || (size_t)headers > rest / 2) return iter_broken(it, "a record announces more headers than it can hold");
+    if (c.bad || headers < 0 || (size_t)headers > rest / 2)
+        return iter_broken(it, "a record announces more headers than it can hold");
     if (headers == 0 && rest > 0) return iter_broken(it, "a record has bytes behind its last field");
     v.header_count = (uint32_t)headers;
     v.headers_raw = c.at;
@@ -88,7 +90,8 @@ static bw_err records_check(const bw_batch_header *h, const uint8_t *records, si
             return bw_fail(BW_ERR_CORRUPT, "record at offset %lld has headers that do not fill their place", (long long)v.offset);
         next = v.offset + (v.offset < last);
         if (v.offset == last && it.left > 0)
-            return bw_fail(BW_ERR_CORRUPT, "batch at offset %lld has %d records behind its last offset", (long long)h->base_offset, it.left);
+            return bw_fail(BW_ERR_CORRUPT, "batch at offset %lld has %d records behind its last offset",
+                           (long long)h->base_offset, it.left);
     }
     return more < 0 ? BW_ERR_CORRUPT : BW_OK;
 }
@@ -102,8 +105,10 @@ bw_err bw_batch_check_records(const uint8_t *data, const bw_batch_header *h, siz
     if (codec == BW_CODEC_NONE || (h->record_count == 0 && len == 0)) return records_check(h, records, len);
     bw_buf plain = {NULL, 0, 0};
     bw_err err = bw_codec_decompress(codec, records, len, max_plain, &plain);
-    if (err) err = bw_error_context(err, "batch at offset %lld", (long long)h->base_offset);
-    else err = records_check(h, plain.data, plain.len);
+    if (err)
+        err = bw_error_context(err, "batch at offset %lld", (long long)h->base_offset);
+    else
+        err = records_check(h, plain.data, plain.len);
     bw_buf_free(&plain);
     return err;
 }
@@ -115,7 +120,8 @@ bw_err bw_batch_validate(const uint8_t *data, size_t len, size_t max_plain, bool
     if (err == BW_ERR_EMPTY)
         return bw_fail(BW_ERR_CORRUPT, "%zu bytes are no record batch: a header of %u bytes with a length is needed", len,
                        BW_BATCH_HEADER_BYTES);
-    if (err && out->magic == BW_BATCH_MAGIC && (out->attributes & BW_ATTR_CODEC_MASK) > BW_CODEC_ZSTD) return BW_ERR_UNKNOWN_CODEC;
+    if (err && out->magic == BW_BATCH_MAGIC && (out->attributes & BW_ATTR_CODEC_MASK) > BW_CODEC_ZSTD)
+        return BW_ERR_UNKNOWN_CODEC;
     if (err) return err;
     if (bw_batch_size(out) != len)
         return bw_fail(BW_ERR_CORRUPT, "batch of %u bytes has %zu bytes behind it; send one batch", bw_batch_size(out),

@@ -47,7 +47,8 @@ uint8_t *bw_batch_reserve_begin(uint8_t *dst, const bw_record *meta, size_t valu
     return p + l.value_width;
 }
 
-size_t bw_batch_reserve_finish(uint8_t *dst, const bw_record *meta, size_t value_max, size_t value_len, const bw_batch_options *options)
+size_t bw_batch_reserve_finish(uint8_t *dst, const bw_record *meta, size_t value_max, size_t value_len,
+                               const bw_batch_options *options)
 {
     bw_reserve_layout l;
     if (!reserve_layout(meta, value_max, &l) || value_len > value_max) return 0;
@@ -63,7 +64,8 @@ size_t bw_batch_reserve_finish(uint8_t *dst, const bw_record *meta, size_t value
         .batch_length = (int32_t)(end - dst) - 12,
         .leader_epoch = 0,
         .magic = BW_BATCH_MAGIC,
-        .attributes = (int16_t)((append_time ? BW_ATTR_LOG_APPEND_TIME : 0u) | (options->transactional ? BW_ATTR_TRANSACTIONAL : 0u)),
+        .attributes =
+            (int16_t)((append_time ? BW_ATTR_LOG_APPEND_TIME : 0u) | (options->transactional ? BW_ATTR_TRANSACTIONAL : 0u)),
         .last_offset_delta = 0,
         .base_timestamp = meta->timestamp_ms,
         .max_timestamp = append_time ? options->log_append_time : meta->timestamp_ms,

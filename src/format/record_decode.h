@@ -1,24 +1,37 @@
 /* format/record_decode.h: the hot path of reading, inlined into its callers. Included by format/record_batch.h only.
  *
- * Common records (every varint of one or two bytes, a header count of one byte) are decoded here; whatever is longer, cut or
- * broken is left untouched to bw_record_iter_next_any, which decodes everything and makes the errors. Both give the same answer
- * for every record that this one accepts (a test and a fuzzer compare them).
- * Invariant: nothing outside [at, at.end) is read. One check makes room for all fields before the key (2 + 1 + 2 + 2 + 2 bytes);
+ * Common records (record length, timestamp and offset of up to three bytes, key and value length of up to two, a header count of
+ * one) are decoded here; whatever is longer, cut or broken is left untouched to bw_record_iter_next_any, which decodes everything
+ * and makes the errors. Both give the same answer for every record that this one accepts (a test and a fuzzer compare them).
+ * Invariant: nothing outside [at, at.end) is read. One check makes room for all fields before the key (3 + 1 + 3 + 3 + 2 bytes);
  * from the key on each field is checked against the record's own end, which lies within. */
 #ifndef BW_FORMAT_RECORD_DECODE_H
 #define BW_FORMAT_RECORD_DECODE_H
 
-#define BW_RECORD_PREFIX_MAX 9
+#define BW_RECORD_PREFIX_MAX 12
 
-/* The raw (zigzag) varint at p into z, p moved behind it; one or two bytes, both readable. Longer ones go to the label any. */
-#define BW_VARINT_FAST(p, z)                                                                                                   \
-    do {                                                                                                                       \
-        (z) = *(p)++;                                                                                                          \
-        if ((z) >= 0x80) {                                                                                                     \
-            uint32_t high_ = *(p)++;                                                                                           \
-            if (__builtin_expect(high_ >= 0x80, 0)) goto any;                                                                  \
-            (z) = ((z) & 0x7f) | high_ << 7;                                                                                   \
-        }                                                                                                                      \
+/* The raw (zigzag) varint at p into z, p moved behind it; up to two (three) bytes, all readable. Longer: to the label any. */
+#define BW_VARINT_FAST2(p, z)                                 \
+    do {                                                      \
+        (z) = *(p)++;                                         \
+        if ((z) >= 0x80) {                                    \
+            uint32_t high_ = *(p)++;                          \
+            if (__builtin_expect(high_ >= 0x80, 0)) goto any; \
+            (z) = ((z) & 0x7f) | high_ << 7;                    \
+        }                                                     \
+    } while (0)
+#define BW_VARINT_FAST3(p, z)                         \
+    do {                                              \
+        (z) = *(p)++;                                 \
+        if ((z) >= 0x80) {                            \
+            uint32_t high_ = *(p)++;                  \
+            (z) = ((z) & 0x7f) | (high_ & 0x7f) << 7;   \
+            if (__builtin_expect(high_ >= 0x80, 0)) { \
+                high_ = *(p)++;                       \
+                if (high_ >= 0x80) goto any;          \
+                (z) |= high_ << 14;                   \
+            }                                         \
+        }                                             \
     } while (0)
 
 static inline int bw_record_iter_next(bw_record_iter *it, bw_record_view *out)
@@ -27,15 +40,15 @@ static inline int bw_record_iter_next(bw_record_iter *it, bw_record_view *out)
     uint32_t z, timestamp, offset;
 
     if (__builtin_expect(it->left <= 0 || it->at.end - p < BW_RECORD_PREFIX_MAX, 0)) goto any;
-    BW_VARINT_FAST(p, z);
+    BW_VARINT_FAST3(p, z);
     if (__builtin_expect((z & 1) || (ptrdiff_t)(z >> 1) > it->at.end - p, 0)) goto any;
     const uint8_t *end = p + (z >> 1);
     p++; /* attributes: Kafka defines none */
-    BW_VARINT_FAST(p, timestamp);
-    BW_VARINT_FAST(p, offset);
+    BW_VARINT_FAST3(p, timestamp);
+    BW_VARINT_FAST3(p, offset);
     if (__builtin_expect(offset & 1, 0)) goto any;
 
-    BW_VARINT_FAST(p, z); /* key length; 1 is zigzag for -1: null */
+    BW_VARINT_FAST2(p, z); /* key length; 1 is zigzag for -1: null */
     const uint8_t *key = p;
     if (z & 1) {
         if (__builtin_expect(z != 1, 0)) goto any;
@@ -46,7 +59,7 @@ static inline int bw_record_iter_next(bw_record_iter *it, bw_record_view *out)
     if (__builtin_expect((ptrdiff_t)key_len > end - p - 2, 0)) goto any; /* a value length of two bytes stays readable */
     p += key_len;
 
-    BW_VARINT_FAST(p, z);
+    BW_VARINT_FAST2(p, z);
     const uint8_t *value = p;
     if (z & 1) {
         if (__builtin_expect(z != 1, 0)) goto any;

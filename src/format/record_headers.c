@@ -1,6 +1,6 @@
 /* format/record_headers.c: a record's headers, decoded on demand.
  *
- * A header is: varint name length, name, varint value length (-1 null), value. The names of a record's headers need not differ. */
+ * A header is: varint name length, name, varint value length (-1 null), value. Several headers may have one name. */
 #include "base/bytes.h"
 
 #include <busway/record.h>

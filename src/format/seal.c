@@ -8,14 +8,25 @@
 
 #include "base/crc32c.h"
 #include "base/err.h"
+#include "base/murmur2.h"
 
-#define SEAL_MAGIC "BWSEAL01"
+#define SEAL_MAGIC  "BWSEAL01"
 #define SEAL_FORMAT 1u
 #define SEAL_CRC_AT 44u
 
 /* The seal is little-endian, as this host is (base/bytes.h). */
-static uint32_t get_le32(const uint8_t *p) { uint32_t v; memcpy(&v, p, 4); return v; }
-static uint64_t get_le64(const uint8_t *p) { uint64_t v; memcpy(&v, p, 8); return v; }
+static uint32_t get_le32(const uint8_t *p)
+{
+    uint32_t v;
+    memcpy(&v, p, 4);
+    return v;
+}
+static uint64_t get_le64(const uint8_t *p)
+{
+    uint64_t v;
+    memcpy(&v, p, 8);
+    return v;
+}
 static void put_le32(uint8_t *p, uint32_t v) { memcpy(p, &v, 4); }
 static void put_le64(uint8_t *p, uint64_t v) { memcpy(p, &v, 8); }
 
@@ -34,9 +45,11 @@ void bw_seal_encode(uint8_t out[BW_SEAL_BYTES], const bw_seal *seal)
 bw_err bw_seal_decode(const uint8_t *data, size_t len, bw_seal *seal)
 {
     if (len < 12 || memcmp(data, SEAL_MAGIC, 8) != 0)
-        return bw_fail(BW_ERR_CORRUPT, "a seal of %zu bytes does not begin with \"" SEAL_MAGIC "\"; remove it to have it made anew", len);
+        return bw_fail(BW_ERR_CORRUPT,
+                       "a seal of %zu bytes does not begin with \"" SEAL_MAGIC "\"; remove it to have it made anew", len);
     if (get_le32(data + 8) > SEAL_FORMAT)
-        return bw_fail(BW_ERR_NEWER_FORMAT, "the seal has format %u, this program reads up to %u", get_le32(data + 8), SEAL_FORMAT);
+        return bw_fail(BW_ERR_NEWER_FORMAT, "the seal has format %u, this program reads up to %u", get_le32(data + 8),
+                       SEAL_FORMAT);
     if (len != BW_SEAL_BYTES || get_le32(data + 8) != SEAL_FORMAT || get_le32(data + SEAL_CRC_AT) != bw_crc32c(data, SEAL_CRC_AT))
         return bw_fail(BW_ERR_CORRUPT, "a seal of %zu bytes fails its checksum; remove it to have it made anew", len);
     bw_seal s = {
@@ -47,8 +60,8 @@ bw_err bw_seal_decode(const uint8_t *data, size_t len, bw_seal *seal)
         .root = get_le32(data + 40),
     };
     if (s.base_offset < 0 || s.next_offset < s.base_offset)
-        return bw_fail(BW_ERR_CORRUPT, "a seal claims offsets %lld to %lld; remove it to have it made anew", (long long)s.base_offset,
-                       (long long)s.next_offset);
+        return bw_fail(BW_ERR_CORRUPT, "a seal claims offsets %lld to %lld; remove it to have it made anew",
+                       (long long)s.base_offset, (long long)s.next_offset);
     *seal = s;
     return BW_OK;
 }
@@ -58,7 +71,7 @@ static uint32_t merkle_pair(uint32_t left, uint32_t right)
     uint8_t pair[8];
     put_le32(pair, left);
     put_le32(pair + 4, right);
-    return bw_crc32c(pair, sizeof pair);
+    return bw_murmur2(pair, sizeof pair);
 }
 
 void bw_merkle_add(bw_merkle *m, const uint8_t first21[21])
