@@ -105,7 +105,7 @@ $(B)/busway: $(CLI_OBJ) $(B)/libbusway.a
 
 $(B)/unit/%: tests/unit/%.c $(B)/libcore.a
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) -Itests $(ALL_CFLAGS) -MMD -MP $(LDFLAGS_$(VARIANT)) $< $(B)/libcore.a $(DAEMON_LIBS) -lcmocka -lm -o $@
+	$(CC) $(CPPFLAGS) -Itests $(ALL_CFLAGS) -MMD -MP $(LDFLAGS_$(VARIANT)) $< $(B)/libcore.a $(DAEMON_LIBS) -lmsgpackc -lcmocka -lm -o $@
 
 .SECONDARY:
 .PHONY: unit-bin integration-bin crash-bin tsan-bin fuzz-bin

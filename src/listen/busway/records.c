@@ -30,17 +30,20 @@ static bool read_nullable(bw_msgpack_reader *r, const void **data, size_t *len)
     return ok;
 }
 
+/* A map of name to value, or an array of [name, value] where names repeat or their order counts. */
 static bool read_headers(bw_msgpack_reader *r, bw_header *headers, size_t *count)
 {
-    uint32_t pairs;
+    uint32_t items, two;
+    bool map = bw_msgpack_peek(r) == BW_MSGPACK_MAP;
     *count = 0;
-    if (!bw_msgpack_read_map(r, &pairs)) { return false; }
-    if (pairs > HEADERS_MAX) { return bw_msgpack_fail(r, "a record has more than 1024 headers"); }
-    for (uint32_t i = 0; i < pairs; i++) {
+    if (!(map ? bw_msgpack_read_map(r, &items) : bw_msgpack_read_array(r, &items))) { return false; }
+    if (items > HEADERS_MAX) { return bw_msgpack_fail(r, "a record has more than 1024 headers"); }
+    for (uint32_t i = 0; i < items; i++) {
+        if (!map && !(bw_msgpack_read_array(r, &two) && two == 2)) { return bw_msgpack_fail(r, "a header is no [name, value]"); }
         if (!bw_msgpack_read_str(r, &headers[i].name, &headers[i].name_len)) { return false; }
         if (!read_nullable(r, &headers[i].value, &headers[i].value_len)) { return false; }
     }
-    *count = pairs;
+    *count = items;
     return true;
 }
 
@@ -130,12 +133,13 @@ static int pack_record(msgpack_packer *pk, const bw_record_view *v)
     bad |= pack_key(pk, "key") | pack_nullable(pk, v->key, v->key_len);
     bad |= pack_key(pk, "value") | pack_nullable(pk, v->value, v->value_len);
     if (v->header_count == 0 || bad) { return bad; }
-    bad |= pack_key(pk, "headers") | msgpack_pack_map(pk, v->header_count);
+    bad |= pack_key(pk, "headers") | msgpack_pack_array(pk, v->header_count);
     bw_header_iter it;
     bw_header h;
     int more;
     bw_header_iter_init(&it, v);
     while ((more = bw_header_iter_next(&it, &h)) == 1) {
+        bad |= msgpack_pack_array(pk, 2);
         bad |= msgpack_pack_str(pk, h.name_len) | (h.name_len ? msgpack_pack_str_body(pk, h.name, h.name_len) : 0);
         bad |= pack_nullable(pk, h.value, h.value_len);
     }
