@@ -64,22 +64,29 @@ int cli_usage(const cli *c, const char *format, ...)
 int cli_exit_for(bw_err err)
 {
     switch (err) {
-    case BW_OK: return CLI_OK;
+    case BW_OK:
+        return CLI_OK;
     case BW_ERR_INVALID_ARGUMENT:
     case BW_ERR_INVALID_TOPIC:
-    case BW_ERR_INVALID_CONFIG: return CLI_USAGE;
+    case BW_ERR_INVALID_CONFIG:
+        return CLI_USAGE;
     case BW_ERR_NOT_FOUND:
     case BW_ERR_UNKNOWN_TOPIC:
     case BW_ERR_UNKNOWN_PARTITION:
-    case BW_ERR_DELETED: return CLI_NOT_FOUND;
-    case BW_ERR_CORRUPT: return CLI_CORRUPT;
+    case BW_ERR_DELETED:
+        return CLI_NOT_FOUND;
+    case BW_ERR_CORRUPT:
+        return CLI_CORRUPT;
     case BW_ERR_TIMED_OUT:
     case BW_ERR_NO_COORDINATOR:
     case BW_ERR_NOT_CONNECTED:
     case BW_ERR_QUEUE_FULL:
-    case BW_ERR_LOCK_HELD: return CLI_UNREACHABLE;
-    case BW_ERR_NOT_PERMITTED: return CLI_DENIED;
-    default: return CLI_FAILURE;
+    case BW_ERR_LOCK_HELD:
+        return CLI_UNREACHABLE;
+    case BW_ERR_NOT_PERMITTED:
+        return CLI_DENIED;
+    default:
+        return CLI_FAILURE;
     }
 }
 
@@ -126,10 +133,17 @@ bool cli_parse_size(const char *text, int64_t min, int64_t max, int64_t *out)
     int shift = 0;
     switch (digits[n - 1]) {
     case 'k':
-    case 'K': shift = 10; break;
-    case 'M': shift = 20; break;
-    case 'G': shift = 30; break;
-    default: break;
+    case 'K':
+        shift = 10;
+        break;
+    case 'M':
+        shift = 20;
+        break;
+    case 'G':
+        shift = 30;
+        break;
+    default:
+        break;
     }
     if (shift) digits[n - 1] = 0;
     int64_t v;

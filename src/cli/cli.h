@@ -1,7 +1,8 @@
 /* cli/cli.h: what every command of `busway` shares: the context, exit codes, error lines, the connection.
  *
  * Invariants: only <busway/…> is used of Busway; results go to stdout, everything else to stderr; each error line reads
- * "busway: COMMAND: what, where, what to do"; the exit code says what kind of failure it was (EXIT_CODES in opt.c documents them). */
+ * "busway: COMMAND: what, where, what to do"; the exit code says what kind of failure it was (EXIT_CODES in opt.c documents
+ * them). */
 #ifndef BW_CLI_CLI_H
 #define BW_CLI_CLI_H
 

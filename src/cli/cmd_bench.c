@@ -17,10 +17,10 @@
 #include <string.h>
 #include <time.h>
 
-#define STAMP_BYTES      8
-#define LATENCY_SAMPLES  2000
-#define LATENCY_EACH_NS  200000
-#define STALL_NS         INT64_C(30000000000)
+#define STAMP_BYTES     8
+#define LATENCY_SAMPLES 2000
+#define LATENCY_EACH_NS 200000
+#define STALL_NS        INT64_C(30000000000)
 
 typedef struct bench {
     cli *c;
@@ -55,7 +55,8 @@ static percentiles percentiles_of(int64_t *ns, size_t n)
 {
     if (n == 0) return (percentiles){0};
     qsort(ns, n, sizeof *ns, by_number);
-    return (percentiles){(double)ns[n / 2], (double)ns[n * 9 / 10], (double)ns[n * 99 / 100], (double)ns[n * 999 / 1000], (double)ns[n - 1]};
+    return (percentiles){(double)ns[n / 2], (double)ns[n * 9 / 10], (double)ns[n * 99 / 100], (double)ns[n * 999 / 1000],
+                         (double)ns[n - 1]};
 }
 
 /* Read `expect` records from first_offset; latencies of each when there is room for them. */
@@ -88,7 +89,8 @@ static void *reader(void *opaque)
         atomic_store_explicit(&b->seen, seen, memory_order_release);
     }
     b->reader_error = e;
-    if (e != BW_OK) snprintf(b->reader_message, sizeof b->reader_message, "%s", *bw_error_message() ? bw_error_message() : bw_err_text(e));
+    if (e != BW_OK)
+        snprintf(b->reader_message, sizeof b->reader_message, "%s", *bw_error_message() ? bw_error_message() : bw_err_text(e));
     atomic_store(&b->quit, true);
     bw_consumer_close(consumer);
     return NULL;
@@ -107,9 +109,12 @@ static int reader_join(bench *b, pthread_t thread)
     int64_t seen = atomic_load(&b->seen);
     atomic_store(&b->quit, true);
     pthread_join(thread, NULL);
-    if (b->reader_error != BW_OK) return cli_error(b->c, cli_exit_for(b->reader_error), "the consumer stopped: %s", b->reader_message);
+    if (b->reader_error != BW_OK)
+        return cli_error(b->c, cli_exit_for(b->reader_error), "the consumer stopped: %s", b->reader_message);
     if (cli_interrupted()) return CLI_INTERRUPTED;
-    if (seen < b->expect) return cli_error(b->c, CLI_UNREACHABLE, "the consumer read %" PRId64 " of %" PRId64 " records, then nothing for 30 s", seen, b->expect);
+    if (seen < b->expect)
+        return cli_error(b->c, CLI_UNREACHABLE, "the consumer read %" PRId64 " of %" PRId64 " records, then nothing for 30 s",
+                         seen, b->expect);
     return CLI_OK;
 }
 
@@ -214,8 +219,8 @@ static const char *transport_of(bench *b, char *out, size_t size)
 static void print_percentiles(const char *name, const percentiles *p)
 {
     char a[5][24];
-    printf("%-14s p50 %s, p90 %s, p99 %s, p99.9 %s, max %s\n", name, cli_human_ns(a[0], p->p50), cli_human_ns(a[1], p->p90), cli_human_ns(a[2], p->p99),
-           cli_human_ns(a[3], p->p999), cli_human_ns(a[4], p->max));
+    printf("%-14s p50 %s, p90 %s, p99 %s, p99.9 %s, max %s\n", name, cli_human_ns(a[0], p->p50), cli_human_ns(a[1], p->p90),
+           cli_human_ns(a[2], p->p99), cli_human_ns(a[3], p->p999), cli_human_ns(a[4], p->max));
 }
 
 static void print_result(bench *b, const result *r)
@@ -223,17 +228,21 @@ static void print_result(bench *b, const result *r)
     char how[32], a[24], bytes[24];
     transport_of(b, how, sizeof how);
     if (b->c->json) {
-        json_t *doc = json_pack("{s:s,s:s,s:I,s:I,s:I,s:f,s:f,s:o,s:o}", "topic", b->topic, "transport", how, "records", (json_int_t)b->records,
-                                "record_bytes", (json_int_t)b->record_bytes, "batch", (json_int_t)b->batch, "produce_records_per_s",
-                                r->produce_per_s, "end_to_end_records_per_s", r->end_to_end_per_s, "batch_call_ns", percentiles_json(&r->call),
-                                "latency_ns", percentiles_json(&r->latency));
+        json_t *doc =
+            json_pack("{s:s,s:s,s:I,s:I,s:I,s:f,s:f,s:o,s:o}", "topic", b->topic, "transport", how, "records",
+                      (json_int_t)b->records, "record_bytes", (json_int_t)b->record_bytes, "batch", (json_int_t)b->batch,
+                      "produce_records_per_s", r->produce_per_s, "end_to_end_records_per_s", r->end_to_end_per_s, "batch_call_ns",
+                      percentiles_json(&r->call), "latency_ns", percentiles_json(&r->latency));
         cli_doc_print(doc);
         json_decref(doc);
         return;
     }
-    printf("%" PRId64 " records of %" PRId64 " bytes in batches of %" PRId64 ", transport %s\n", b->records, b->record_bytes, b->batch, how);
-    printf("%-14s %s records/s, %s/s\n", "produce", cli_human_count(a, r->produce_per_s), cli_human_bytes(bytes, r->produce_per_s * (double)b->record_bytes));
-    printf("%-14s %s records/s, %s/s\n", "end to end", cli_human_count(a, r->end_to_end_per_s), cli_human_bytes(bytes, r->end_to_end_per_s * (double)b->record_bytes));
+    printf("%" PRId64 " records of %" PRId64 " bytes in batches of %" PRId64 ", transport %s\n", b->records, b->record_bytes,
+           b->batch, how);
+    printf("%-14s %s records/s, %s/s\n", "produce", cli_human_count(a, r->produce_per_s),
+           cli_human_bytes(bytes, r->produce_per_s * (double)b->record_bytes));
+    printf("%-14s %s records/s, %s/s\n", "end to end", cli_human_count(a, r->end_to_end_per_s),
+           cli_human_bytes(bytes, r->end_to_end_per_s * (double)b->record_bytes));
     print_percentiles("batch call", &r->call);
     print_percentiles("latency", &r->latency);
 }
@@ -259,18 +268,33 @@ static int parse(bench *b, int argc, char **argv)
     for (int id; (id = cli_args_next(&a)) != CLI_ARGS_END;) {
         bool ok = true;
         switch (id) {
-        case CLI_ARGS_STOP: return a.exit_code;
+        case CLI_ARGS_STOP:
+            return a.exit_code;
         case CLI_ARGS_OPERAND:
             if (b->topic) return cli_usage(c, "one topic at a time: %s or %s?", b->topic, a.value);
             b->topic = a.value;
             break;
-        case ID_RECORDS: ok = cli_parse_int(a.value, 1, INT64_C(100000000000), &b->records); break;
-        case ID_BYTES: ok = cli_parse_size(a.value, STAMP_BYTES, 1 << 30, &b->record_bytes); break;
-        case ID_BATCH: ok = cli_parse_int(a.value, 1, 1000000, &b->batch); break;
-        case 'p': ok = cli_parse_int(a.value, 0, INT32_MAX, &b->partition); break;
-        case 'z': ok = cli_parse_codec(a.value, &b->codec); break;
-        case ID_ACKS: ok = cli_parse_acks(a.value, &b->acks); break;
-        default: b->keep = true; break;
+        case ID_RECORDS:
+            ok = cli_parse_int(a.value, 1, INT64_C(100000000000), &b->records);
+            break;
+        case ID_BYTES:
+            ok = cli_parse_size(a.value, STAMP_BYTES, 1 << 30, &b->record_bytes);
+            break;
+        case ID_BATCH:
+            ok = cli_parse_int(a.value, 1, 1000000, &b->batch);
+            break;
+        case 'p':
+            ok = cli_parse_int(a.value, 0, INT32_MAX, &b->partition);
+            break;
+        case 'z':
+            ok = cli_parse_codec(a.value, &b->codec);
+            break;
+        case ID_ACKS:
+            ok = cli_parse_acks(a.value, &b->acks);
+            break;
+        default:
+            b->keep = true;
+            break;
         }
         if (!ok) return cli_usage(c, "%s is not a value that option takes", a.value);
     }
@@ -319,7 +343,8 @@ static int run(cli *c, int argc, char **argv)
     }
     free(value);
     bw_producer_close(b->producer, 1000);
-    if (b->made && !b->keep && bw_topic_delete(b->bus, b->topic) != BW_OK) cli_note(c, "%s was not deleted: %s", b->topic, bw_error_message());
+    if (b->made && !b->keep && bw_topic_delete(b->bus, b->topic) != BW_OK)
+        cli_note(c, "%s was not deleted: %s", b->topic, bw_error_message());
     bw_bus_close(b->reader_bus);
     bw_bus_close(b->bus);
     free(b);
@@ -327,7 +352,13 @@ static int run(cli *c, int argc, char **argv)
 }
 
 const cli_command cli_bench = {
-    "bench", "TOPIC", "Measure rate and latency on this bus.",
-    "A topic that is not there is made for the run and deleted afterwards; one that is there keeps the records that are written.", options, true,
-    "  busway -b dir:./bus bench speed\n  busway bench speed --transport ipc --records 300000 --record-bytes 1000 --batch 10 --json\n", run,
+    "bench",
+    "TOPIC",
+    "Measure rate and latency on this bus.",
+    "A topic that is not there is made for the run and deleted afterwards; one that is there keeps the records that are written.",
+    options,
+    true,
+    "  busway -b dir:./bus bench speed\n  busway bench speed --transport ipc --records 300000 --record-bytes 1000 --batch 10 "
+    "--json\n",
+    run,
 };

@@ -1,7 +1,8 @@
 /* cli/cmd_consume.c: records of a topic to standard output.
  *
  * Invariants: what is buffered for output is written before the command waits; a signal ends the wait (bw_consumer_wake) and what
- * was read is written out; a reader that goes away (EPIPE) ends the command without a word and with success, as `| head` wants. */
+ * was read is written out; a reader that goes away (EPIPE) ends the command without a word and with success, as `| head` wants.
+ */
 #include "cli/commands.h"
 #include "cli/format.h"
 #include "cli/interrupt.h"
@@ -106,7 +107,8 @@ static int put_batch(consume *k, bw_batch *batch)
     }
     if (more < 0) {
         cli_out_flush(&k->out);
-        return cli_error_bw(k->c, BW_ERR_CORRUPT, "%s partition %" PRId32 ", batch at offset %" PRId64, k->topic, batch->partition, batch->base_offset);
+        return cli_error_bw(k->c, BW_ERR_CORRUPT, "%s partition %" PRId32 ", batch at offset %" PRId64, k->topic,
+                            batch->partition, batch->base_offset);
     }
     if (p && p->stop >= 0 && batch->last_offset + 1 >= p->stop) part_done(k, p);
     if (k->out.error == EPIPE) return CLI_OK;
@@ -142,7 +144,8 @@ static int retry(consume *k, bw_err e)
     if (!k->told_retry) k->retry_since_ns = now;
     bool give_up = !bw_err_is_retriable(e) || (k->exit_at_end && now - k->retry_since_ns > (int64_t)30000000000);
     if (give_up) return cli_error_bw(k->c, e, "%s", k->topic);
-    if (!k->told_retry) cli_note(k->c, "%s: %s; trying again", k->topic, *bw_error_message() ? bw_error_message() : bw_err_text(e));
+    if (!k->told_retry)
+        cli_note(k->c, "%s: %s; trying again", k->topic, *bw_error_message() ? bw_error_message() : bw_err_text(e));
     k->told_retry = true;
     nanosleep(&(struct timespec){0, RETRY_MS * 1000000}, NULL);
     return -1;
@@ -153,10 +156,13 @@ static int failed_poll(consume *k, bw_err e, const bw_batch *batch)
     cli_out_flush(&k->out);
     switch (e) {
     case BW_ERR_OFFSET_OUT_OF_RANGE:
-        return cli_error_bw(k->c, e, "%s partition %" PRId32 " (--reset earliest or latest goes on there)", k->topic, batch->partition);
+        return cli_error_bw(k->c, e, "%s partition %" PRId32 " (--reset earliest or latest goes on there)", k->topic,
+                            batch->partition);
     case BW_ERR_CORRUPT:
-    case BW_ERR_DELETED: return cli_error_bw(k->c, e, "%s partition %" PRId32, k->topic, batch->partition);
-    default: return retry(k, e);
+    case BW_ERR_DELETED:
+        return cli_error_bw(k->c, e, "%s partition %" PRId32, k->topic, batch->partition);
+    default:
+        return retry(k, e);
     }
 }
 
@@ -170,7 +176,10 @@ static int loop(consume *k)
         bw_err e = bw_consumer_poll(k->consumer, 0, &batch);
         if (e == BW_ERR_TIMED_OUT) {
             cli_out_flush(&k->out);
-            if (k->out.error) return k->out.error == EPIPE ? CLI_OK : cli_error(k->c, CLI_FAILURE, "cannot write the output: %s", strerror(k->out.error));
+            if (k->out.error)
+                return k->out.error == EPIPE
+                           ? CLI_OK
+                           : cli_error(k->c, CLI_FAILURE, "cannot write the output: %s", strerror(k->out.error));
             bool end = false;
             if (k->exit_at_end && (rc = at_end(k, &end)) >= 0) return rc;
             if (end) {
@@ -197,9 +206,14 @@ static bw_err assign(consume *k, part *p)
     bw_offset_range range;
     p->stop = -1;
     switch (k->from) {
-    case FROM_BEGINNING: break;
-    case FROM_END: from = BW_OFFSET_END; break;
-    case FROM_OFFSET: from = k->start; break;
+    case FROM_BEGINNING:
+        break;
+    case FROM_END:
+        from = BW_OFFSET_END;
+        break;
+    case FROM_OFFSET:
+        from = k->start;
+        break;
     case FROM_BEFORE_END:
         e = bw_offsets_range(k->bus, k->topic, p->partition, &range);
         if (e == BW_OK) {
@@ -207,7 +221,9 @@ static bw_err assign(consume *k, part *p)
             from = end - range.log_start > k->start ? end - k->start : range.log_start;
         }
         break;
-    case FROM_TIME: e = bw_offset_for_time(k->bus, k->topic, p->partition, k->start, &from, &found); break;
+    case FROM_TIME:
+        e = bw_offset_for_time(k->bus, k->topic, p->partition, k->start, &from, &found);
+        break;
     }
     if (e == BW_OK && k->stop_ms >= 0) e = bw_offset_for_time(k->bus, k->topic, p->partition, k->stop_ms, &p->stop, &found);
     if (e == BW_OK) e = bw_consumer_assign(k->consumer, k->topic, p->partition, from);
@@ -267,11 +283,13 @@ static int parse_offset(consume *k, const char *text)
 enum { ID_READ_LIMIT = 256, ID_RESET };
 
 static const cli_opt options[] = {
-    {'o', 'o', "offset", "WHERE", "beginning (default), end, N, -N (the last N), s@MS (from a time), e@MS (up to it); may be repeated"},
+    {'o', 'o', "offset", "WHERE",
+     "beginning (default), end, N, -N (the last N), s@MS (from a time), e@MS (up to it); may be repeated"},
     {'p', 'p', "partition", "N", "only this partition (default: all); may be repeated"},
     {'c', 'c', "count", "N", "exit after N records"},
     {'e', 'e', "exit", NULL, "exit when every partition is read to its end"},
-    {'f', 'f', "format", "FORMAT", "%t topic %p partition %o offset %k key %s value %K %S lengths %T time %h headers \\n \\t \\xNN"},
+    {'f', 'f', "format", "FORMAT",
+     "%t topic %p partition %o offset %k key %s value %K %S lengths %T time %h headers \\n \\t \\xNN"},
     {'J', 'J', "envelope", NULL, "one JSON object a record, as kcat -J; bytes that are no UTF-8 also in …_base64"},
     {'D', 'D', "delimiter", "DELIM", "what is written behind each record (default \\n)"},
     {'K', 'K', "key-delimiter", "DELIM", "write the key and DELIM before the value"},
@@ -287,7 +305,8 @@ static int option(consume *k, int id, const char *value, const char **delimiter,
 {
     int64_t n;
     switch (id) {
-    case 'o': return parse_offset(k, value);
+    case 'o':
+        return parse_offset(k, value);
     case 'p':
         if (!cli_parse_int(value, 0, INT32_MAX, &n)) return cli_usage(k->c, "-p: %s is not a partition's number", value);
         for (size_t i = 0; i < k->wanted_count; i++)
@@ -298,14 +317,30 @@ static int option(consume *k, int id, const char *value, const char **delimiter,
     case 'c':
         if (!cli_parse_int(value, 0, INT64_MAX, &k->count_max)) return cli_usage(k->c, "-c: %s is not a number", value);
         break;
-    case 'e': k->exit_at_end = true; break;
-    case 'f': k->format_text = value; break;
-    case 'J': k->envelope = true; break;
-    case 'D': *delimiter = value; break;
-    case 'K': *key_delimiter = value; break;
-    case 'O': k->with_offset = true; break;
-    case 'Z': k->nulls = true; break;
-    case 'u': k->unbuffered = true; break;
+    case 'e':
+        k->exit_at_end = true;
+        break;
+    case 'f':
+        k->format_text = value;
+        break;
+    case 'J':
+        k->envelope = true;
+        break;
+    case 'D':
+        *delimiter = value;
+        break;
+    case 'K':
+        *key_delimiter = value;
+        break;
+    case 'O':
+        k->with_offset = true;
+        break;
+    case 'Z':
+        k->nulls = true;
+        break;
+    case 'u':
+        k->unbuffered = true;
+        break;
     case ID_READ_LIMIT:
         if (strcmp(value, "durable") == 0)
             k->options.read_limit = BW_READ_DURABLE;
@@ -350,7 +385,8 @@ static int parse(consume *k, int argc, char **argv)
     k->delimiter_len = cli_unescape(k->delimiter);
     if (k->key_delimiter) k->key_delimiter_len = cli_unescape(k->key_delimiter);
     if (k->format_text && !cli_format_compile(&k->format, k->format_text, &error, &error_at))
-        return error ? cli_usage(k->c, "-f: character %zu: %s", error_at + 1, error) : cli_error(k->c, CLI_FAILURE, "out of memory");
+        return error ? cli_usage(k->c, "-f: character %zu: %s", error_at + 1, error)
+                     : cli_error(k->c, CLI_FAILURE, "out of memory");
     if (k->nulls) k->format.null_text = "NULL";
     return -1;
 }
@@ -361,7 +397,9 @@ static int run(cli *c, int argc, char **argv)
     if (!k) return cli_error(c, CLI_FAILURE, "out of memory");
     *k = (consume){.c = c, .options = BW_CONSUMER_OPTIONS_INIT, .count_max = -1, .stop_ms = -1};
     int rc = parse(k, argc, argv);
-    if (rc < 0) rc = cli_out_init(&k->out, STDOUT_FILENO, (size_t)256 << 10) ? cli_connect(c, &k->bus) : cli_error(c, CLI_FAILURE, "out of memory");
+    if (rc < 0)
+        rc = cli_out_init(&k->out, STDOUT_FILENO, (size_t)256 << 10) ? cli_connect(c, &k->bus)
+                                                                     : cli_error(c, CLI_FAILURE, "out of memory");
     if (k->bus) {
         bw_err e = bw_consumer_open(k->bus, &k->options, &k->consumer);
         rc = e == BW_OK ? assign_all(k) : cli_error_bw(c, e, "cannot consume %s", k->topic);
@@ -386,8 +424,12 @@ static int run(cli *c, int argc, char **argv)
 }
 
 const cli_command cli_consume = {
-    "consume", "TOPIC", "Read records, from the beginning unless told otherwise, and wait for more.",
-    "Without -f and -J each value is written with a newline behind it. Ctrl-C ends it, with exit code 0.", options, true,
+    "consume",
+    "TOPIC",
+    "Read records, from the beginning unless told otherwise, and wait for more.",
+    "Without -f and -J each value is written with a newline behind it. Ctrl-C ends it, with exit code 0.",
+    options,
+    true,
     "  busway -b dir:./bus consume greetings -e\n"
     "  busway consume orders -o end -f '%T %p/%o %k: %s\\n'\n"
     "  busway consume orders -J -o -100 -e | jq .payload\n"

@@ -19,14 +19,15 @@ static void batch_json(cli_out *o, const bw_dump_batch *b)
 {
     char text[1024];
     snprintf(text, sizeof text,
-             "{\"type\":\"batch\",\"position\":%" PRIu64 ",\"size\":%" PRIu32 ",\"base_offset\":%" PRId64 ",\"last_offset\":%" PRId64
-             ",\"count\":%" PRId32 ",\"leader_epoch\":%" PRId32 ",\"codec\":\"%s\",\"timestamp_type\":\"%s\",\"base_timestamp\":%" PRId64
-             ",\"max_timestamp\":%" PRId64 ",\"producer_id\":%" PRId64 ",\"producer_epoch\":%d,\"base_sequence\":%" PRId32
+             "{\"type\":\"batch\",\"position\":%" PRIu64 ",\"size\":%" PRIu32 ",\"base_offset\":%" PRId64
+             ",\"last_offset\":%" PRId64 ",\"count\":%" PRId32 ",\"leader_epoch\":%" PRId32
+             ",\"codec\":\"%s\",\"timestamp_type\":\"%s\",\"base_timestamp\":%" PRId64 ",\"max_timestamp\":%" PRId64
+             ",\"producer_id\":%" PRId64 ",\"producer_epoch\":%d,\"base_sequence\":%" PRId32
              ",\"transactional\":%s,\"control\":%s,\"crc\":\"%08" PRIx32 "\",\"crc_ok\":%s}\n",
              b->position, b->size, b->base_offset, b->last_offset, b->count, b->leader_epoch, cli_codec_name(b->codec),
-             b->timestamp_type == BW_TIMESTAMP_LOG_APPEND ? "logappend" : "create", b->base_timestamp_ms, b->max_timestamp_ms, b->producer_id,
-             b->producer_epoch, b->base_sequence, b->is_transactional ? "true" : "false", b->is_control ? "true" : "false", b->crc,
-             b->crc_ok ? "true" : "false");
+             b->timestamp_type == BW_TIMESTAMP_LOG_APPEND ? "logappend" : "create", b->base_timestamp_ms, b->max_timestamp_ms,
+             b->producer_id, b->producer_epoch, b->base_sequence, b->is_transactional ? "true" : "false",
+             b->is_control ? "true" : "false", b->crc, b->crc_ok ? "true" : "false");
     cli_out_text(o, text);
 }
 
@@ -34,13 +35,15 @@ static void batch_text(cli_out *o, const bw_dump_batch *b)
 {
     char text[1024];
     snprintf(text, sizeof text,
-             "batch at %" PRIu64 ": offsets %" PRId64 "-%" PRId64 ", %" PRId32 " record%s, %" PRIu32 " bytes, %s, %s time %" PRId64 "-%" PRId64
-             ", epoch %" PRId32,
+             "batch at %" PRIu64 ": offsets %" PRId64 "-%" PRId64 ", %" PRId32 " record%s, %" PRIu32
+             " bytes, %s, %s time %" PRId64 "-%" PRId64 ", epoch %" PRId32,
              b->position, b->base_offset, b->last_offset, b->count, b->count == 1 ? "" : "s", b->size, cli_codec_name(b->codec),
-             b->timestamp_type == BW_TIMESTAMP_LOG_APPEND ? "append" : "create", b->base_timestamp_ms, b->max_timestamp_ms, b->leader_epoch);
+             b->timestamp_type == BW_TIMESTAMP_LOG_APPEND ? "append" : "create", b->base_timestamp_ms, b->max_timestamp_ms,
+             b->leader_epoch);
     cli_out_text(o, text);
     if (b->producer_id >= 0) {
-        snprintf(text, sizeof text, ", producer %" PRId64 "/%d sequence %" PRId32, b->producer_id, b->producer_epoch, b->base_sequence);
+        snprintf(text, sizeof text, ", producer %" PRId64 "/%d sequence %" PRId32, b->producer_id, b->producer_epoch,
+                 b->base_sequence);
         cli_out_text(o, text);
     }
     if (b->is_transactional) cli_out_text(o, ", transactional");
@@ -145,8 +148,12 @@ static int run(cli *c, int argc, char **argv)
 }
 
 const cli_command cli_dump = {
-    "dump", "FILE", "Show the batches and records of a segment file.",
-    "Needs no daemon and changes nothing. FILE is a segment, …/TOPIC-PARTITION/00000000000000000000.log.", options, false,
+    "dump",
+    "FILE",
+    "Show the batches and records of a segment file.",
+    "Needs no daemon and changes nothing. FILE is a segment, …/TOPIC-PARTITION/00000000000000000000.log.",
+    options,
+    false,
     "  busway dump ./bus/greetings-0/00000000000000000000.log --records\n"
     "  busway dump --json -r FILE | jq 'select(.type == \"record\").payload'\n",
     run,

@@ -19,10 +19,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define HEADERS_MAX      64
-#define SLOTS_AT_ONCE    1024
-#define POLL_EACH        256    /* records between two looks at the outcomes */
-#define LAST_WAIT_MS     10000  /* after a signal: how long outcomes are waited for */
+#define HEADERS_MAX   64
+#define SLOTS_AT_ONCE 1024
+#define POLL_EACH     256   /* records between two looks at the outcomes */
+#define LAST_WAIT_MS  10000 /* after a signal: how long outcomes are waited for */
 
 typedef struct produce produce;
 
@@ -110,7 +110,8 @@ static void outcomes(produce *p, int32_t wait_ms)
         bw_producer_poll(p->producer, wait_ms);
     }
     if (p->out.error && !p->failed) {
-        p->exit_code = cli_error(p->c, CLI_FAILURE, "cannot write the report: %s; stopping after line %" PRIu64, strerror(p->out.error), p->line);
+        p->exit_code = cli_error(p->c, CLI_FAILURE, "cannot write the report: %s; stopping after line %" PRIu64,
+                                 strerror(p->out.error), p->line);
         p->failed = true;
     }
 }
@@ -146,8 +147,13 @@ static bool send_one(produce *p, const bw_record *record)
 
 static bool send_piece(produce *p, const char *piece, size_t len)
 {
-    bw_record r = {.key = p->key, .key_len = p->key ? strlen(p->key) : 0, .value = piece, .value_len = len, .headers = p->headers,
-                   .header_count = p->header_count, .timestamp_ms = BW_NO_TIMESTAMP};
+    bw_record r = {.key = p->key,
+                   .key_len = p->key ? strlen(p->key) : 0,
+                   .value = piece,
+                   .value_len = len,
+                   .headers = p->headers,
+                   .header_count = p->header_count,
+                   .timestamp_ms = BW_NO_TIMESTAMP};
     if (p->key_delimiter) {
         const char *hit = p->key_delimiter_len == 1 ? memchr(piece, p->key_delimiter[0], len)
                                                     : memmem(piece, len, p->key_delimiter, p->key_delimiter_len);
@@ -172,8 +178,8 @@ static void progress(produce *p, bool last)
     char count[24], rate[24];
     p->shown_ns = now;
     fprintf(stderr, "\r%3.0f%%  %s records  %s/s   %s", 100.0 * (double)p->bytes_read / (double)p->bytes_total,
-            cli_human_count(count, (double)p->line), cli_human_count(rate, (double)p->line * 1e9 / (double)(now - p->begun_ns + 1)),
-            last ? "\n" : "");
+            cli_human_count(count, (double)p->line),
+            cli_human_count(rate, (double)p->line * 1e9 / (double)(now - p->begun_ns + 1)), last ? "\n" : "");
 }
 
 static void read_pieces(produce *p, int fd, const char *name)
@@ -201,9 +207,11 @@ static void read_pieces(produce *p, int fd, const char *name)
         } else if (got == CLI_INPUT_END) {
             break;
         } else if (errno != EINTR) {
-            p->exit_code = errno == EFBIG ? cli_error(p->c, CLI_FAILURE, "%s line %" PRIu64 " is over %zu MiB: is the delimiter right (-D, --null)?",
-                                                      name, p->line + 1, CLI_PIECE_MAX >> 20)
-                                          : cli_error(p->c, CLI_FAILURE, "cannot read %s after line %" PRIu64 ": %s", name, p->line, strerror(errno));
+            p->exit_code =
+                errno == EFBIG
+                    ? cli_error(p->c, CLI_FAILURE, "%s line %" PRIu64 " is over %zu MiB: is the delimiter right (-D, --null)?",
+                                name, p->line + 1, CLI_PIECE_MAX >> 20)
+                    : cli_error(p->c, CLI_FAILURE, "cannot read %s after line %" PRIu64 ": %s", name, p->line, strerror(errno));
             p->failed = true;
         }
     }
@@ -239,7 +247,11 @@ static bool send_file(produce *p, const char *path)
     free(data);
     return ok;
 fail:
-    p->exit_code = cli_error(p->c, errno == ENOENT ? CLI_NOT_FOUND : errno == EACCES ? CLI_DENIED : CLI_FAILURE, "cannot read %s: %s", path, strerror(errno));
+    p->exit_code = cli_error(p->c,
+                             errno == ENOENT   ? CLI_NOT_FOUND
+                             : errno == EACCES ? CLI_DENIED
+                                               : CLI_FAILURE,
+                             "cannot read %s: %s", path, strerror(errno));
     p->failed = true;
     if (fd >= 0) close(fd);
     free(data);
@@ -262,7 +274,8 @@ static void finish(produce *p)
     cli_out_flush(&p->out);
     progress(p, true);
     if (p->outstanding && !p->failed)
-        p->exit_code = cli_error(p->c, CLI_UNREACHABLE, "%" PRIu64 " records have no acknowledgement: %s", p->outstanding, bw_err_text(e));
+        p->exit_code =
+            cli_error(p->c, CLI_UNREACHABLE, "%" PRIu64 " records have no acknowledgement: %s", p->outstanding, bw_err_text(e));
     else if (cli_interrupted() && p->exit_code == CLI_OK)
         p->exit_code = CLI_INTERRUPTED;
     if (p->c->verbose || p->exit_code != CLI_OK)
@@ -296,13 +309,27 @@ static int option(produce *p, int id, const char *value)
     cli *c = p->c;
     int64_t n;
     switch (id) {
-    case 'K': p->key_delimiter_text = value; break;
-    case 'D': p->delimiter_text = value; break;
-    case '0': p->delimiter_text = "\\0"; break;
-    case 'k': p->key = value; break;
-    case 'l': p->file = value; break;
-    case 'Z': p->empty_is_null = true; break;
-    case ID_REPORT: p->report = true; break;
+    case 'K':
+        p->key_delimiter_text = value;
+        break;
+    case 'D':
+        p->delimiter_text = value;
+        break;
+    case '0':
+        p->delimiter_text = "\\0";
+        break;
+    case 'k':
+        p->key = value;
+        break;
+    case 'l':
+        p->file = value;
+        break;
+    case 'Z':
+        p->empty_is_null = true;
+        break;
+    case ID_REPORT:
+        p->report = true;
+        break;
     case 'H': {
         const char *equals = strchr(value, '=');
         if (equals == value || !*value) return cli_usage(c, "-H: %s has no name; write NAME=VALUE", value);
@@ -312,32 +339,38 @@ static int option(produce *p, int id, const char *value)
         break;
     }
     case 'p':
-        if (!cli_parse_int(value, -1, INT32_MAX, &n)) return cli_usage(c, "-p: %s is not a partition's number (or -1: any)", value);
+        if (!cli_parse_int(value, -1, INT32_MAX, &n))
+            return cli_usage(c, "-p: %s is not a partition's number (or -1: any)", value);
         p->partition = (int32_t)n;
         break;
     case 'z':
-        if (!cli_parse_codec(value, &p->options.compression)) return cli_usage(c, "-z: %s is not one of none, gzip, snappy, lz4, zstd", value);
+        if (!cli_parse_codec(value, &p->options.compression))
+            return cli_usage(c, "-z: %s is not one of none, gzip, snappy, lz4, zstd", value);
         break;
     case 'c':
         if (!cli_parse_int(value, 0, INT64_MAX, &p->count_max)) return cli_usage(c, "-c: %s is not a number", value);
         break;
     case ID_ACKS:
-        if (!cli_parse_acks(value, &p->options.acks)) return cli_usage(c, "--acks: %s is not one of none, visible, durable", value);
+        if (!cli_parse_acks(value, &p->options.acks))
+            return cli_usage(c, "--acks: %s is not one of none, visible, durable", value);
         break;
     case ID_LINGER:
         if (!cli_parse_int(value, 0, 60000, &n)) return cli_usage(c, "--linger-ms: %s is not a number from 0 to 60000", value);
         p->options.linger_ms = (uint32_t)n;
         break;
     case ID_BATCH:
-        if (!cli_parse_size(value, 1, INT32_MAX, &n)) return cli_usage(c, "--batch-bytes: %s is not a size (like 16384 or 64K)", value);
+        if (!cli_parse_size(value, 1, INT32_MAX, &n))
+            return cli_usage(c, "--batch-bytes: %s is not a size (like 16384 or 64K)", value);
         p->options.batch_size = (uint32_t)n;
         break;
     case ID_MEMORY:
-        if (!cli_parse_size(value, 65536, INT64_MAX, &n)) return cli_usage(c, "--buffer-memory: %s is not a size from 64K", value);
+        if (!cli_parse_size(value, 65536, INT64_MAX, &n))
+            return cli_usage(c, "--buffer-memory: %s is not a size from 64K", value);
         p->options.buffer_memory = (uint64_t)n;
         break;
     default:
-        if (!cli_parse_int(value, 1, INT32_MAX, &n)) return cli_usage(c, "--delivery-timeout-ms: %s is not a number from 1", value);
+        if (!cli_parse_int(value, 1, INT32_MAX, &n))
+            return cli_usage(c, "--delivery-timeout-ms: %s is not a number from 1", value);
         p->options.delivery_timeout_ms = (int32_t)n;
         break;
     }
@@ -363,7 +396,8 @@ static int parse(produce *p, int argc, char **argv)
     }
     if (!p->topic) return cli_usage(p->c, "which topic? busway produce TOPIC");
     if (p->file && p->file_count) return cli_usage(p->c, "-l and whole files (%s) exclude each other", p->files[0]);
-    if (p->report && p->options.acks == BW_ACKS_NONE) return cli_usage(p->c, "--report needs acknowledgements; --acks none has none");
+    if (p->report && p->options.acks == BW_ACKS_NONE)
+        return cli_usage(p->c, "--report needs acknowledgements; --acks none has none");
     p->delimiter = strdup(p->delimiter_text);
     p->key_delimiter = p->key_delimiter_text ? strdup(p->key_delimiter_text) : NULL;
     p->delimiter_len = p->delimiter ? cli_unescape(p->delimiter) : 0;
@@ -380,7 +414,11 @@ static int run_with_bus(produce *p, bw_bus *bus)
     if (p->file && strcmp(p->file, "-") != 0) {
         fd = open(p->file, O_RDONLY | O_CLOEXEC);
         if (fd < 0)
-            return cli_error(p->c, errno == ENOENT ? CLI_NOT_FOUND : errno == EACCES ? CLI_DENIED : CLI_FAILURE, "cannot read %s: %s", p->file, strerror(errno));
+            return cli_error(p->c,
+                             errno == ENOENT   ? CLI_NOT_FOUND
+                             : errno == EACCES ? CLI_DENIED
+                                               : CLI_FAILURE,
+                             "cannot read %s: %s", p->file, strerror(errno));
     }
     if (isatty(STDERR_FILENO) && !p->c->quiet && !p->report && p->file_count == 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode))
         p->bytes_total = (uint64_t)st.st_size;
@@ -400,13 +438,15 @@ static int run_with_bus(produce *p, bw_bus *bus)
 
 static int run(cli *c, int argc, char **argv)
 {
-    produce p = {.c = c, .options = BW_PRODUCER_OPTIONS_INIT, .partition = BW_PARTITION_ANY, .delimiter_text = "\n", .count_max = -1};
+    produce p = {
+        .c = c, .options = BW_PRODUCER_OPTIONS_INIT, .partition = BW_PARTITION_ANY, .delimiter_text = "\n", .count_max = -1};
     p.options.batch_size = 65536;
     p.files = calloc((size_t)argc + 1, sizeof *p.files);
     if (!p.files) return cli_error(c, CLI_FAILURE, "out of memory");
     int rc = parse(&p, argc, argv);
     bw_bus *bus = NULL;
-    if (rc < 0) rc = cli_out_init(&p.out, STDOUT_FILENO, 65536) ? cli_connect(c, &bus) : cli_error(c, CLI_FAILURE, "out of memory");
+    if (rc < 0)
+        rc = cli_out_init(&p.out, STDOUT_FILENO, 65536) ? cli_connect(c, &bus) : cli_error(c, CLI_FAILURE, "out of memory");
     if (bus) rc = run_with_bus(&p, bus);
     bw_bus_close(bus);
     cli_out_fini(&p.out);
@@ -421,10 +461,13 @@ static int run(cli *c, int argc, char **argv)
 }
 
 const cli_command cli_produce = {
-    "produce", "TOPIC [FILE…]", "Write records: each line of standard input is one, or each FILE as a whole.",
+    "produce",
+    "TOPIC [FILE…]",
+    "Write records: each line of standard input is one, or each FILE as a whole.",
     "An empty line is an empty record. A line over the topic's max.message.bytes stops the command with an error that names the\n"
     "line; everything before it was sent and acknowledged, nothing behind it was.",
-    options, true,
+    options,
+    true,
     "  echo hello | busway -b dir:./bus produce greetings\n"
     "  busway produce orders -K : -z lz4 -l orders.txt        # lines like  customer42:{\"item\":1}\n"
     "  tail -F app.log | busway produce log -H host=$(hostname) --acks durable --report\n"

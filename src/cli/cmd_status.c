@@ -121,6 +121,12 @@ static int run(cli *c, int argc, char **argv)
 }
 
 const cli_command cli_status = {
-    "status", "", "Show the daemon: version, folders, connections (and why one is not direct), partitions.", NULL, NULL, true,
-    "  busway status\n  busway -b dir:./bus status --json | jq .connections\n", run,
+    "status",
+    "",
+    "Show the daemon: version, folders, connections (and why one is not direct), partitions.",
+    NULL,
+    NULL,
+    true,
+    "  busway status\n  busway -b dir:./bus status --json | jq .connections\n",
+    run,
 };

@@ -1,4 +1,5 @@
-/* cli/cmd_top.c: rates and sizes, topic by topic, again and again. On a terminal the table stays in place; else it is repeated. */
+/* cli/cmd_top.c: rates and sizes, topic by topic, again and again. On a terminal the table stays in place; else it is repeated.
+ */
 #include "cli/commands.h"
 #include "cli/doc.h"
 #include "cli/interrupt.h"
@@ -106,7 +107,8 @@ static void clock_text(char out[16])
 
 static void print(const cli *c, sample *s, bool terminal, bool each_partition)
 {
-    static const char *const headings[] = {"TOPIC", ">PART", ">RECORDS/S", ">BYTES/S", ">END", ">RECORDS", ">BYTES", ">SEGMENTS", ">NOT DURABLE", "STATE", NULL};
+    static const char *const headings[] = {"TOPIC",  ">PART",     ">RECORDS/S",   ">BYTES/S", ">END", ">RECORDS",
+                                           ">BYTES", ">SEGMENTS", ">NOT DURABLE", "STATE",    NULL};
     char a[24], now[16];
     struct winsize size = {0};
     size_t show = s->count, hidden;
@@ -116,7 +118,8 @@ static void print(const cli *c, sample *s, bool terminal, bool each_partition)
         bytes += s->rows[i].bytes_per_s;
     }
     qsort(s->rows, s->count, sizeof(row), by_rate);
-    if (terminal && ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_row > 5 && show > (size_t)size.ws_row - 4) show = (size_t)size.ws_row - 4;
+    if (terminal && ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_row > 5 && show > (size_t)size.ws_row - 4)
+        show = (size_t)size.ws_row - 4;
     hidden = s->count - show;
     cli_table t;
     cli_table_init(&t, headings);
@@ -137,7 +140,8 @@ static void print(const cli *c, sample *s, bool terminal, bool each_partition)
     if (terminal) fputs("\033[H\033[J", stdout);
     clock_text(now);
     char rate[24];
-    printf("%s  %zu %s, %s records/s, %s/s\n", now, s->count, each_partition ? "partitions" : "topics", cli_human_count(rate, records), cli_human_bytes(a, bytes));
+    printf("%s  %zu %s, %s records/s, %s/s\n", now, s->count, each_partition ? "partitions" : "topics",
+           cli_human_count(rate, records), cli_human_bytes(a, bytes));
     cli_table_print(&t, stdout, "");
     if (hidden) printf("… and %zu more\n", hidden);
     if (!terminal) putchar('\n');
@@ -151,10 +155,12 @@ static void print_json(const sample *s)
     json_t *rows = json_array();
     for (size_t i = 0; i < s->count; i++) {
         const row *r = &s->rows[i];
-        json_t *o = json_pack("{s:s,s:f,s:f,s:I,s:I,s:I,s:I,s:I}", "topic", r->name, "records_per_s", r->records_per_s, "bytes_per_s", r->bytes_per_s,
-                              "log_start_offset", (json_int_t)r->start, "end_offset", (json_int_t)r->end, "size_bytes", (json_int_t)r->bytes,
-                              "segments", (json_int_t)r->segments, "not_durable", (json_int_t)r->not_durable);
-        json_object_set_new(o, r->partition >= 0 ? "partition" : "partitions", json_integer(r->partition >= 0 ? r->partition : r->partitions));
+        json_t *o =
+            json_pack("{s:s,s:f,s:f,s:I,s:I,s:I,s:I,s:I}", "topic", r->name, "records_per_s", r->records_per_s, "bytes_per_s",
+                      r->bytes_per_s, "log_start_offset", (json_int_t)r->start, "end_offset", (json_int_t)r->end, "size_bytes",
+                      (json_int_t)r->bytes, "segments", (json_int_t)r->segments, "not_durable", (json_int_t)r->not_durable);
+        json_object_set_new(o, r->partition >= 0 ? "partition" : "partitions",
+                            json_integer(r->partition >= 0 ? r->partition : r->partitions));
         json_array_append_new(rows, o);
     }
     json_t *doc = json_pack("{s:I,s:o}", "time_ms", (json_int_t)time(NULL) * 1000, "rows", rows);
@@ -186,9 +192,13 @@ static int parse(cli *c, top *t, int argc, char **argv)
     for (int id; (id = cli_args_next(&a)) != CLI_ARGS_END;) {
         char *end = NULL;
         switch (id) {
-        case CLI_ARGS_STOP: return a.exit_code;
-        case CLI_ARGS_OPERAND: return cli_usage(c, "takes no operand (%s)", a.value);
-        case ID_PARTITIONS: t->each_partition = true; break;
+        case CLI_ARGS_STOP:
+            return a.exit_code;
+        case CLI_ARGS_OPERAND:
+            return cli_usage(c, "takes no operand (%s)", a.value);
+        case ID_PARTITIONS:
+            t->each_partition = true;
+            break;
         case 'n':
             if (!cli_parse_int(a.value, 1, INT64_MAX, &t->count)) return cli_usage(c, "-n: %s is not a number from 1", a.value);
             break;
@@ -237,6 +247,13 @@ static int run(cli *c, int argc, char **argv)
 }
 
 const cli_command cli_top = {
-    "top", "", "Show live rates and sizes of topics.", NULL, options, true,
-    "  busway top\n  busway top --partitions --interval 0.5\n  busway top -n 1 --json | jq '.rows[] | select(.records_per_s > 0)'\n", run,
+    "top",
+    "",
+    "Show live rates and sizes of topics.",
+    NULL,
+    options,
+    true,
+    "  busway top\n  busway top --partitions --interval 0.5\n  busway top -n 1 --json | jq '.rows[] | select(.records_per_s > "
+    "0)'\n",
+    run,
 };

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define NAMES_MAX 256
+#define NAMES_MAX   256
 #define CONFIGS_MAX 64
 
 /* What the six have in common, after parsing. */
@@ -55,7 +55,8 @@ static int parse(cli *c, const cli_command *command, request *r, int argc, char 
     cli_args_init(&a, c, command, argc, argv);
     for (int id; (id = cli_args_next(&a)) != CLI_ARGS_END;) {
         switch (id) {
-        case CLI_ARGS_STOP: return a.exit_code;
+        case CLI_ARGS_STOP:
+            return a.exit_code;
         case CLI_ARGS_OPERAND:
             if (r->name_count == NAMES_MAX) return cli_usage(c, "more than %d topics", NAMES_MAX);
             r->names[r->name_count++] = a.value;
@@ -79,7 +80,9 @@ static int parse(cli *c, const cli_command *command, request *r, int argc, char 
                 return cli_usage(c, "--before: %s is neither an offset nor `end`", a.value);
             r->before = n;
             break;
-        default: r->if_missing_or_exists = true; break;
+        default:
+            r->if_missing_or_exists = true;
+            break;
         }
     }
     return -1;
@@ -109,7 +112,8 @@ static int topic_alter(cli *c, int argc, char **argv)
     bw_bus *bus = NULL;
     int rc = parse(c, &cli_topic_alter, &r, argc, argv);
     if (rc < 0 && r.name_count == 0) rc = cli_usage(c, "which topic? busway topic alter NAME -c name=value");
-    if (rc < 0 && r.config_count == 0 && r.partitions == 0) rc = cli_usage(c, "nothing to change: give -c, --unset or --partitions");
+    if (rc < 0 && r.config_count == 0 && r.partitions == 0)
+        rc = cli_usage(c, "nothing to change: give -c, --unset or --partitions");
     if (rc < 0) rc = cli_connect(c, &bus);
     for (size_t i = 0; bus && i < r.name_count; i++) {
         bw_err e = bw_topic_alter(bus, r.names[i], r.partitions, r.configs, r.config_count);
@@ -158,8 +162,7 @@ static int topic_purge(cli *c, int argc, char **argv)
     bw_bus *bus = NULL;
     int rc = parse(c, &cli_topic_purge, &r, argc, argv);
     if (rc < 0 && r.name_count == 0) rc = cli_usage(c, "which topic? busway topic purge NAME");
-    if (rc < 0 && r.before >= 0 && r.partition < 0)
-        rc = cli_usage(c, "--before OFFSET counts in one partition: name it with -p");
+    if (rc < 0 && r.before >= 0 && r.partition < 0) rc = cli_usage(c, "--before OFFSET counts in one partition: name it with -p");
     if (rc < 0) rc = cli_connect(c, &bus);
     json_t *results = c->json ? json_array() : NULL;
     for (size_t i = 0; bus && i < r.name_count; i++) {
@@ -262,11 +265,12 @@ static int topic_list(cli *c, int argc, char **argv)
 
 static void describe(const json_t *topic)
 {
-    static const char *const headings[] = {">PARTITION", ">START", ">END", ">DURABLE", ">RECORDS", ">BYTES", ">SEGMENTS", ">EPOCH", "STATE", NULL};
+    static const char *const headings[] = {">PARTITION", ">START",    ">END",   ">DURABLE", ">RECORDS",
+                                           ">BYTES",     ">SEGMENTS", ">EPOCH", "STATE",    NULL};
     totals s = sum(topic);
     char text[24], value[512];
-    printf("%s: %zu partition%s, %" PRId64 " records, %s", cli_doc_text(topic, "name", "?"), s.partitions, s.partitions == 1 ? "" : "s",
-           s.records, cli_human_bytes(text, (double)s.bytes));
+    printf("%s: %zu partition%s, %" PRId64 " records, %s", cli_doc_text(topic, "name", "?"), s.partitions,
+           s.partitions == 1 ? "" : "s", s.records, cli_human_bytes(text, (double)s.bytes));
     printf(", id %s\n", cli_doc_text(topic, "id", "?"));
     cli_table t;
     cli_table_init(&t, headings);
@@ -326,8 +330,14 @@ static int topic_describe(cli *c, int argc, char **argv)
     return rc;
 }
 
-#define CONFIG_OPTION {'c', 'c', "config", "NAME=VALUE", "a configuration value (retention.ms, segment.bytes, …); may be repeated"}
-#define NO_MORE       {0, 0, NULL, NULL, NULL}
+#define CONFIG_OPTION                                                                                                 \
+    {                                                                                                                 \
+        'c', 'c', "config", "NAME=VALUE", "a configuration value (retention.ms, segment.bytes, …); may be repeated" \
+    }
+#define NO_MORE                \
+    {                          \
+        0, 0, NULL, NULL, NULL \
+    }
 
 static const cli_opt create_options[] = {
     {ID_PARTITIONS, 0, "partitions", "N", "how many partitions (default: the daemon's num.partitions)"},
@@ -348,21 +358,47 @@ static const cli_opt purge_options[] = {
     NO_MORE,
 };
 
-const cli_command cli_topic_create = {"topic create", "NAME…", "Make a topic.", "When the command returns, the topic survives power loss.",
-                                      create_options, true,
+const cli_command cli_topic_create = {"topic create",
+                                      "NAME…",
+                                      "Make a topic.",
+                                      "When the command returns, the topic survives power loss.",
+                                      create_options,
+                                      true,
                                       "  busway topic create orders --partitions 4\n"
                                       "  busway topic create ticks -c retention.ms=3600000 -c segment.bytes=67108864\n",
                                       topic_create};
-const cli_command cli_topic_list = {"topic list", "", "List the topics with their sizes.", NULL, NULL, true,
-                                    "  busway topic list\n  busway topic list --json | jq -r '.[].name'\n", topic_list};
-const cli_command cli_topic_describe = {"topic describe", "[NAME…]", "Show partitions, offsets and configuration of topics.", NULL, NULL, true,
-                                        "  busway topic describe orders\n  busway topic describe --json\n", topic_describe};
-const cli_command cli_topic_alter = {"topic alter", "NAME…", "Change configuration, or add partitions.", NULL, alter_options, true,
+const cli_command cli_topic_list = {"topic list",
+                                    "",
+                                    "List the topics with their sizes.",
+                                    NULL,
+                                    NULL,
+                                    true,
+                                    "  busway topic list\n  busway topic list --json | jq -r '.[].name'\n",
+                                    topic_list};
+const cli_command cli_topic_describe = {"topic describe",
+                                        "[NAME…]",
+                                        "Show partitions, offsets and configuration of topics.",
+                                        NULL,
+                                        NULL,
+                                        true,
+                                        "  busway topic describe orders\n  busway topic describe --json\n",
+                                        topic_describe};
+const cli_command cli_topic_alter = {"topic alter",
+                                     "NAME…",
+                                     "Change configuration, or add partitions.",
+                                     NULL,
+                                     alter_options,
+                                     true,
                                      "  busway topic alter orders -c retention.bytes=1073741824\n"
                                      "  busway topic alter orders --unset retention.bytes --partitions 8\n",
                                      topic_alter};
-const cli_command cli_topic_delete = {"topic delete", "NAME…", "Delete topics with all their records.", NULL, delete_options, true,
-                                      "  busway topic delete orders\n", topic_delete};
-const cli_command cli_topic_purge = {"topic purge", "NAME…", "Delete records, keep the topic.",
-                                     "Readers see the new start at once; whole segments are removed from the disk.", purge_options, true,
-                                     "  busway topic purge orders\n  busway topic purge orders -p 0 --before 1000\n", topic_purge};
+const cli_command cli_topic_delete = {"topic delete", "NAME…", "Delete topics with all their records.", NULL,
+                                      delete_options, true,    "  busway topic delete orders\n",        topic_delete};
+const cli_command cli_topic_purge = {"topic purge",
+                                     "NAME…",
+                                     "Delete records, keep the topic.",
+                                     "Readers see the new start at once; whole segments are removed from the disk.",
+                                     purge_options,
+                                     true,
+                                     "  busway topic purge orders\n  busway topic purge orders -p 0 --before 1000\n",
+                                     topic_purge};

@@ -37,8 +37,8 @@ static void on_progress(void *opaque, uint64_t done, uint64_t total)
     double share = total ? (double)done / (double)total : 0;
     int cells = (int)(share * BAR_CELLS);
     char a[24], b[24], rate[24];
-    fprintf(stderr, "\r[%.*s%*s] %3.0f%%  %s of %s  %s/s\033[K", cells, "##############################", BAR_CELLS - cells, "", share * 100,
-            cli_human_bytes(a, (double)done), cli_human_bytes(b, (double)total),
+    fprintf(stderr, "\r[%.*s%*s] %3.0f%%  %s of %s  %s/s\033[K", cells, "##############################", BAR_CELLS - cells, "",
+            share * 100, cli_human_bytes(a, (double)done), cli_human_bytes(b, (double)total),
             cli_human_bytes(rate, (double)done * 1e9 / (double)(now - v->begun_ns)));
 }
 
@@ -75,15 +75,15 @@ static void print_totals(verify *v, const char *path, const bw_verify_totals *t)
         fflush(stdout);
         cli_json_string(&v->out, path, strlen(path));
         cli_out_flush(&v->out);
-        printf(",\"topics\":%" PRIu64 ",\"partitions\":%" PRIu64 ",\"segments\":%" PRIu64 ",\"batches\":%" PRIu64 ",\"records\":%" PRIu64
-               ",\"bytes\":%" PRIu64 ",\"errors\":%" PRIu64 ",\"notes\":%" PRIu64 "}\n",
+        printf(",\"topics\":%" PRIu64 ",\"partitions\":%" PRIu64 ",\"segments\":%" PRIu64 ",\"batches\":%" PRIu64
+               ",\"records\":%" PRIu64 ",\"bytes\":%" PRIu64 ",\"errors\":%" PRIu64 ",\"notes\":%" PRIu64 "}\n",
                t->topics, t->partitions, t->segments, t->batches, t->records, t->bytes, t->errors, t->notes);
         return;
     }
-    printf("%s: %" PRIu64 " topics, %" PRIu64 " partitions, %" PRIu64 " segments, %" PRIu64 " batches, %" PRIu64 " records, %s: %" PRIu64
-           " error%s, %" PRIu64 " note%s\n",
-           path, t->topics, t->partitions, t->segments, t->batches, t->records, cli_human_bytes(size, (double)t->bytes), t->errors,
-           t->errors == 1 ? "" : "s", t->notes, t->notes == 1 ? "" : "s");
+    printf("%s: %" PRIu64 " topics, %" PRIu64 " partitions, %" PRIu64 " segments, %" PRIu64 " batches, %" PRIu64
+           " records, %s: %" PRIu64 " error%s, %" PRIu64 " note%s\n",
+           path, t->topics, t->partitions, t->segments, t->batches, t->records, cli_human_bytes(size, (double)t->bytes),
+           t->errors, t->errors == 1 ? "" : "s", t->notes, t->notes == 1 ? "" : "s");
 }
 
 enum { ID_ERRORS_ONLY = 256 };
@@ -127,8 +127,14 @@ static int run(cli *c, int argc, char **argv)
 }
 
 const cli_command cli_verify = {
-    "verify", "DIR", "Check every byte of a data directory, a partition's folder or a segment file.",
-    "Needs no daemon and changes nothing. Each finding is a line: file, byte, offset, what is wrong. A note is no damage: a hint\n"
+    "verify",
+    "DIR",
+    "Check every byte of a data directory, a partition's folder or a segment file.",
+    "Needs no daemon and changes nothing. Each finding is a line: file, byte, offset, what is wrong. A note is no damage: a "
+    "hint\n"
     "file that will be made anew, an end that was not closed cleanly. Exit code 4 when something is corrupt.",
-    options, false, "  busway verify /var/lib/busway\n  busway verify --json ./bus | jq 'select(.finding == \"error\")'\n", run,
+    options,
+    false,
+    "  busway verify /var/lib/busway\n  busway verify --json ./bus | jq 'select(.finding == \"error\")'\n",
+    run,
 };

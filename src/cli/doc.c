@@ -11,7 +11,9 @@ json_t *cli_doc_parse(const cli *c, char *text)
 {
     json_error_t error = {0};
     json_t *doc = text ? json_loads(text, JSON_DECODE_ANY | JSON_ALLOW_NUL, &error) : NULL;
-    if (!doc) cli_error(c, CLI_FAILURE, "the library's answer is not JSON: %s at byte %d", text ? error.text : "no memory", error.position);
+    if (!doc)
+        cli_error(c, CLI_FAILURE, "the library's answer is not JSON: %s at byte %d", text ? error.text : "no memory",
+                  error.position);
     bw_free(text);
     return doc;
 }
@@ -39,12 +41,24 @@ const char *cli_doc_text(const json_t *object, const char *name, const char *oth
 const char *cli_doc_scalar(const json_t *value, char *out, size_t size)
 {
     switch (value ? json_typeof(value) : JSON_NULL) {
-    case JSON_STRING: snprintf(out, size, "%s", json_string_value(value)); break;
-    case JSON_INTEGER: snprintf(out, size, "%" PRId64, (int64_t)json_integer_value(value)); break;
-    case JSON_REAL: snprintf(out, size, "%.3f", json_real_value(value)); break;
-    case JSON_TRUE: snprintf(out, size, "yes"); break;
-    case JSON_FALSE: snprintf(out, size, "no"); break;
-    default: snprintf(out, size, "%s", ""); break;
+    case JSON_STRING:
+        snprintf(out, size, "%s", json_string_value(value));
+        break;
+    case JSON_INTEGER:
+        snprintf(out, size, "%" PRId64, (int64_t)json_integer_value(value));
+        break;
+    case JSON_REAL:
+        snprintf(out, size, "%.3f", json_real_value(value));
+        break;
+    case JSON_TRUE:
+        snprintf(out, size, "yes");
+        break;
+    case JSON_FALSE:
+        snprintf(out, size, "no");
+        break;
+    default:
+        snprintf(out, size, "%s", "");
+        break;
     }
     return out;
 }

@@ -20,9 +20,15 @@ static char unescape_one(const char **at)
     char c = s[1];
     s += 2;
     switch (c) {
-    case 'n': c = '\n'; break;
-    case 't': c = '\t'; break;
-    case 'r': c = '\r'; break;
+    case 'n':
+        c = '\n';
+        break;
+    case 't':
+        c = '\t';
+        break;
+    case 'r':
+        c = '\r';
+        break;
     case 'x': {
         int v = 0, n = 0;
         while (n < 2 && hex_digit(s[n]) >= 0) v = v * 16 + hex_digit(s[n++]);
@@ -60,7 +66,8 @@ bool cli_format_compile(cli_format *f, const char *string, const char **error, s
         bool literal = *s != '%' || s[1] == '%';
         if (!literal) {
             if (!s[1] || !strchr("sSRkKhTtpo", s[1])) {
-                *error = s[1] ? "unknown letter after %; known are s S R k K h T t p o and %%" : "% at the end; write %% for a percent sign";
+                *error = s[1] ? "unknown letter after %; known are s S R k K h T t p o and %%"
+                              : "% at the end; write %% for a percent sign";
                 *error_at = (size_t)(s - string);
                 goto fail;
             }
@@ -124,21 +131,42 @@ void cli_format_run(const cli_format *f, cli_out *o, const char *topic, int32_t 
         const cli_format_part *p = &f->parts[i];
         uint32_t n;
         switch (p->what) {
-        case 0: cli_out_put(o, f->text + p->from, p->len); break;
-        case 's': put_or_null(f, o, record->value, record->value_len); break;
-        case 'k': put_or_null(f, o, record->key, record->key_len); break;
-        case 'S': cli_out_int(o, record->value ? (int64_t)record->value_len : -1); break;
-        case 'K': cli_out_int(o, record->key ? (int64_t)record->key_len : -1); break;
+        case 0:
+            cli_out_put(o, f->text + p->from, p->len);
+            break;
+        case 's':
+            put_or_null(f, o, record->value, record->value_len);
+            break;
+        case 'k':
+            put_or_null(f, o, record->key, record->key_len);
+            break;
+        case 'S':
+            cli_out_int(o, record->value ? (int64_t)record->value_len : -1);
+            break;
+        case 'K':
+            cli_out_int(o, record->key ? (int64_t)record->key_len : -1);
+            break;
         case 'R':
             n = record->value ? record->value_len : UINT32_MAX;
             cli_out_put(o, (const uint8_t[4]){(uint8_t)(n >> 24), (uint8_t)(n >> 16), (uint8_t)(n >> 8), (uint8_t)n}, 4);
             break;
-        case 'h': put_headers(o, record); break;
-        case 'T': cli_out_int(o, record->timestamp_ms); break;
-        case 't': cli_out_text(o, topic); break;
-        case 'p': cli_out_int(o, partition); break;
-        case 'o': cli_out_int(o, record->offset); break;
-        default: break;
+        case 'h':
+            put_headers(o, record);
+            break;
+        case 'T':
+            cli_out_int(o, record->timestamp_ms);
+            break;
+        case 't':
+            cli_out_text(o, topic);
+            break;
+        case 'p':
+            cli_out_int(o, partition);
+            break;
+        case 'o':
+            cli_out_int(o, record->offset);
+            break;
+        default:
+            break;
         }
     }
 }

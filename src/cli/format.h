@@ -23,7 +23,8 @@ typedef struct cli_format {
     const char *null_text; /* shown for a null key or value; "" unless -Z */
 } cli_format;
 
-/* cli_format_compile: false when the string is wrong, with error (a static text) and its place; false and error NULL: no memory. */
+/* cli_format_compile: false when the string is wrong, with error (a static text) and its place; false and error NULL: no memory.
+ */
 bool cli_format_compile(cli_format *f, const char *string, const char **error, size_t *error_at);
 void cli_format_fini(cli_format *f);
 void cli_format_run(const cli_format *f, cli_out *o, const char *topic, int32_t partition, const bw_record_view *record);

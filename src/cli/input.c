@@ -30,7 +30,7 @@ static bool cut(cli_input *in, const char **piece, size_t *len)
 {
     char *from = in->data + in->at;
     size_t have = in->len - in->at;
-    char *hit = have <= in->searched          ? NULL
+    char *hit = have <= in->searched     ? NULL
                 : in->delimiter_len == 1 ? memchr(from + in->searched, in->delimiter[0], have - in->searched)
                                          : memmem(from + in->searched, have - in->searched, in->delimiter, in->delimiter_len);
     if (!hit) {

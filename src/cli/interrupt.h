@@ -1,6 +1,7 @@
 /* cli/interrupt.h: SIGINT, SIGTERM and SIGHUP end the work politely; SIGPIPE becomes EPIPE.
  *
- * A handler has no argument: interrupt.c holds the program's only mutable globals. The first signal asks; the second one kills. */
+ * A handler has no argument: interrupt.c holds the program's only mutable globals. The first signal asks; the second one kills.
+ */
 #ifndef BW_CLI_INTERRUPT_H
 #define BW_CLI_INTERRUPT_H
 

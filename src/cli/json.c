@@ -33,14 +33,30 @@ static void escape(cli_out *o, uint8_t c)
     static const char hex[] = "0123456789abcdef";
     char u[6] = {'\\', 'u', '0', '0', hex[c >> 4], hex[c & 15]};
     switch (c) {
-    case '"': cli_out_put(o, "\\\"", 2); return;
-    case '\\': cli_out_put(o, "\\\\", 2); return;
-    case '\n': cli_out_put(o, "\\n", 2); return;
-    case '\r': cli_out_put(o, "\\r", 2); return;
-    case '\t': cli_out_put(o, "\\t", 2); return;
-    case '\b': cli_out_put(o, "\\b", 2); return;
-    case '\f': cli_out_put(o, "\\f", 2); return;
-    default: cli_out_put(o, u, 6); return;
+    case '"':
+        cli_out_put(o, "\\\"", 2);
+        return;
+    case '\\':
+        cli_out_put(o, "\\\\", 2);
+        return;
+    case '\n':
+        cli_out_put(o, "\\n", 2);
+        return;
+    case '\r':
+        cli_out_put(o, "\\r", 2);
+        return;
+    case '\t':
+        cli_out_put(o, "\\t", 2);
+        return;
+    case '\b':
+        cli_out_put(o, "\\b", 2);
+        return;
+    case '\f':
+        cli_out_put(o, "\\f", 2);
+        return;
+    default:
+        cli_out_put(o, u, 6);
+        return;
     }
 }
 

@@ -6,8 +6,13 @@
 #include <string.h>
 
 const cli_command *const cli_commands[] = {
-    &cli_topic_create, &cli_topic_list, &cli_topic_describe, &cli_topic_alter, &cli_topic_delete, &cli_topic_purge, &cli_produce,
-    &cli_consume,      &cli_status,     &cli_top,            &cli_bench,       &cli_verify,       &cli_dump,        NULL,
+    &cli_topic_create,   &cli_topic_list,
+    &cli_topic_describe, &cli_topic_alter,
+    &cli_topic_delete,   &cli_topic_purge,
+    &cli_produce,        &cli_consume,
+    &cli_status,         &cli_top,
+    &cli_bench,          &cli_verify,
+    &cli_dump,           NULL,
 };
 
 static int unknown_command(const cli *c, const char *name)
@@ -54,7 +59,8 @@ static int help(const cli *c, int argc, char **argv)
         cli_help_command(command);
     } else if (strcmp(argv[0], "topic") == 0 && argc == 1) {
         for (size_t i = 0; cli_commands[i]; i++)
-            if (!strncmp(cli_commands[i]->name, "topic ", 6)) printf("  %-16s %s\n", cli_commands[i]->name, cli_commands[i]->summary);
+            if (!strncmp(cli_commands[i]->name, "topic ", 6))
+                printf("  %-16s %s\n", cli_commands[i]->name, cli_commands[i]->summary);
     } else {
         return unknown_command(c, name);
     }
@@ -84,7 +90,8 @@ int main(int argc, char **argv)
     char name[64];
     const cli_command *command = find_command(argc, argv, &words, name);
     if (!command) {
-        if (strcmp(argv[0], "topic") == 0 && words == 1) return cli_error(&c, CLI_USAGE, "topic: create, list, describe, alter, delete or purge? (see `busway help topic`)");
+        if (strcmp(argv[0], "topic") == 0 && words == 1)
+            return cli_error(&c, CLI_USAGE, "topic: create, list, describe, alter, delete or purge? (see `busway help topic`)");
         return unknown_command(&c, name);
     }
     c.command = command->name;

@@ -8,7 +8,8 @@
 enum { ID_TRANSPORT = 900, ID_TIMEOUT, ID_JSON };
 
 static const cli_opt connection_options[] = {
-    {'b', 'b', "bus", "URL", "the bus: dir:FOLDER or ipc://SOCKET (default: $BUSWAY_URL, /run/busway/bus.sock, a folder of your own)"},
+    {'b', 'b', "bus", "URL",
+     "the bus: dir:FOLDER or ipc://SOCKET (default: $BUSWAY_URL, /run/busway/bus.sock, a folder of your own)"},
     {ID_TRANSPORT, 0, "transport", "HOW", "auto, direct (shared memory or an error) or ipc (the socket); default auto"},
     {ID_TIMEOUT, 0, "timeout", "SECONDS", "give up on the daemon after so long"},
     {0, 0, NULL, NULL, NULL},
@@ -78,10 +79,18 @@ static int take(cli_args *a, const cli_opt *o)
     for (const cli_opt *mine = a->command ? a->command->options : NULL; mine && mine->id; mine++)
         if (mine == o) return o->id;
     switch (o->id) {
-    case 'b': c->url = a->value; return 0;
-    case ID_JSON: c->json = true; return 0;
-    case 'q': c->quiet = true; return 0;
-    case 'v': c->verbose = true; return 0;
+    case 'b':
+        c->url = a->value;
+        return 0;
+    case ID_JSON:
+        c->json = true;
+        return 0;
+    case 'q':
+        c->quiet = true;
+        return 0;
+    case 'v':
+        c->verbose = true;
+        return 0;
     case 'h':
         if (a->command)
             cli_help_command(a->command);
@@ -89,10 +98,12 @@ static int take(cli_args *a, const cli_opt *o)
             cli_help_all();
         return stop(a, CLI_OK);
     case ID_TIMEOUT:
-        if (!cli_parse_int(a->value, 1, 86400, &n)) return stop(a, cli_usage(c, "--timeout: %s is not a number of seconds", a->value));
+        if (!cli_parse_int(a->value, 1, 86400, &n))
+            return stop(a, cli_usage(c, "--timeout: %s is not a number of seconds", a->value));
         c->timeout_ms = (int32_t)(n * 1000);
         return 0;
-    default: break;
+    default:
+        break;
     }
     if (strcmp(a->value, "auto") == 0)
         c->transport = BW_TRANSPORT_AUTO;
@@ -197,7 +208,8 @@ static void print_options(const cli_opt *o)
 
 void cli_help_command(const cli_command *command)
 {
-    printf("Usage: busway %s%s%s [options]\n\n%s\n", command->name, *command->operands ? " " : "", command->operands, command->summary);
+    printf("Usage: busway %s%s%s [options]\n\n%s\n", command->name, *command->operands ? " " : "", command->operands,
+           command->summary);
     if (command->about) printf("\n%s\n", command->about);
     if (command->options) {
         printf("\nOptions:\n");
@@ -212,7 +224,8 @@ void cli_help_command(const cli_command *command)
 
 void cli_help_all(void)
 {
-    printf("Usage: busway [-b URL] COMMAND [options]\n\nBusway, a local event bus: topics, partitions and offsets at shared-memory speed, on disk.\n\n"
+    printf("Usage: busway [-b URL] COMMAND [options]\n\nBusway, a local event bus: topics, partitions and offsets at "
+           "shared-memory speed, on disk.\n\n"
            "Commands:\n");
     for (size_t i = 0; cli_commands[i]; i++) printf("  %-16s %s\n", cli_commands[i]->name, cli_commands[i]->summary);
     printf("  %-16s %s\n", "help COMMAND", "a command's options, with examples");

@@ -18,10 +18,10 @@ typedef struct cli_opt {
 typedef struct cli_command {
     const char *name; /* "produce", "topic create" */
     const char *operands;
-    const char *summary; /* one line, for the list of commands */
-    const char *about;   /* paragraph of the help; NULL: none */
+    const char *summary;    /* one line, for the list of commands */
+    const char *about;      /* paragraph of the help; NULL: none */
     const cli_opt *options; /* ends with an entry of id 0; NULL: none */
-    bool connects;       /* takes the connection's options too */
+    bool connects;          /* takes the connection's options too */
     const char *examples;
     int (*run)(cli *c, int argc, char **argv); /* argv[0] is the first word after the command's name */
 } cli_command;

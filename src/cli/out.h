@@ -5,9 +5,9 @@
 #define BW_CLI_OUT_H
 
 #include <busway/version.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <stdbool.h>
 
 typedef struct cli_out {
     int fd;

@@ -20,7 +20,7 @@ typedef struct cli_table {
 /* cli_table_init: headings end with NULL. */
 void cli_table_init(cli_table *t, const char *const *headings);
 void cli_table_fini(cli_table *t);
-void cli_table_row(cli_table *t);                       /* begins a row */
+void cli_table_row(cli_table *t); /* begins a row */
 void cli_table_cell(cli_table *t, size_t column, const char *format, ...) BW_PRINTF(3, 4);
 void cli_table_print(const cli_table *t, FILE *to, const char *indent);
 

@@ -83,8 +83,8 @@ static size_t not_in_place(const log_view *v, const demo_entry *acks, size_t cou
         const demo_entry *e = v->count ? bsearch(&acks[i], v->entries, v->count, sizeof *v->entries, by_place) : NULL;
         if (!e || e->hash != acks[i].hash || e->seq != acks[i].seq) {
             if (bad++ < 5)
-                demo_fail("%s: acknowledged %s %" PRId32 "/%" PRId64 " was %s", "check", demo_topic_names[acks[i].topic], acks[i].partition, acks[i].offset,
-                          e ? "another record" : "not read");
+                demo_fail("%s: acknowledged %s %" PRId32 "/%" PRId64 " was %s", "check", demo_topic_names[acks[i].topic],
+                          acks[i].partition, acks[i].offset, e ? "another record" : "not read");
         }
     }
     return bad;
@@ -127,27 +127,36 @@ bool demo_check(demo *d, uint64_t killed_after)
         examine(&views[i]);
     }
     printf("\nCheck\n");
-    snprintf(text, sizeof text, "%zu records acknowledged, %" PRIu64 " of them before the producer was killed", ack_count, killed_after);
+    snprintf(text, sizeof text, "%zu records acknowledged, %" PRIu64 " of them before the producer was killed", ack_count,
+             killed_after);
     good &= line(d, ack_count > 0 && killed_after > 0 && killed_after < ack_count, text);
     for (int i = 0; i < DEMO_READERS; i++) {
         size_t bad = not_in_place(&views[i], acks, ack_count);
-        snprintf(text, sizeof text, "%s reader: %zu of %zu acknowledged records read in their place, unchanged", demo_reader_names[i], ack_count - bad, ack_count);
+        snprintf(text, sizeof text, "%s reader: %zu of %zu acknowledged records read in their place, unchanged",
+                 demo_reader_names[i], ack_count - bad, ack_count);
         good &= line(d, bad == 0 && ack_count > 0, text);
-        snprintf(text, sizeof text, "%s reader: %zu records, %zu gaps, %zu read twice, %zu out of order", demo_reader_names[i], views[i].count, views[i].gaps,
-                 views[i].doubles, views[i].disorder);
+        snprintf(text, sizeof text, "%s reader: %zu records, %zu gaps, %zu read twice, %zu out of order", demo_reader_names[i],
+                 views[i].count, views[i].gaps, views[i].doubles, views[i].disorder);
         good &= line(d, views[i].gaps + views[i].doubles + views[i].disorder == 0, text);
     }
     bool same = views[0].count == views[1].count;
-    for (size_t i = 0; same && i < views[0].count; i++) same = by_place(&views[0].entries[i], &views[1].entries[i]) == 0 && views[0].entries[i].hash == views[1].entries[i].hash;
+    for (size_t i = 0; same && i < views[0].count; i++)
+        same = by_place(&views[0].entries[i], &views[1].entries[i]) == 0 && views[0].entries[i].hash == views[1].entries[i].hash;
     good &= line(d, same, "both readers saw the same log");
     size_t lines = atomic_load(&d->shared->lines);
     count_events(&views[DEMO_SOCKET], lines, &twice, &missing);
-    snprintf(text, sizeof text, "the package manager's log: %zu lines, %zu missing, %zu events twice (the producer found its place again)", lines, missing, twice);
+    snprintf(text, sizeof text,
+             "the package manager's log: %zu lines, %zu missing, %zu events twice (the producer found its place again)", lines,
+             missing, twice);
     good &= line(d, missing == 0 && twice == 0, text);
-    printf("\nLatency, from before the send to after the read (both readers asleep until a record comes)\n  %-22s %11s %11s %11s %11s %11s\n", "path", "p50", "p90",
-           "p99", "p99.9", "max");
+    printf("\nLatency, from before the send to after the read (both readers asleep until a record comes)\n  %-22s %11s %11s %11s "
+           "%11s %11s\n",
+           "path", "p50", "p90", "p99", "p99.9", "max");
     for (int i = 0; i < DEMO_READERS; i++)
-        latency_row(views[i].entries, views[i].count, i == DEMO_SOCKET ? "socket" : atomic_load(&d->shared->reader[i].fell_back) ? "direct (refused here)" : "direct");
+        latency_row(views[i].entries, views[i].count,
+                    i == DEMO_SOCKET                               ? "socket"
+                    : atomic_load(&d->shared->reader[i].fell_back) ? "direct (refused here)"
+                                                                   : "direct");
     for (int i = 0; i < DEMO_READERS; i++) free(views[i].entries);
     free(acks);
     return good;

@@ -26,17 +26,17 @@ extern const char *const demo_reader_names[DEMO_READERS];
 
 /* Counters for the live line; each has one writer. Zeroed by the conductor before anybody else maps it. */
 typedef struct demo_shared {
-    _Atomic int stop;                     /* conductor: readers end when they have read `target` */
-    _Atomic uint64_t target;              /* conductor: records in the log, once the producer is done */
-    _Atomic int64_t begun_ns, length_ns;  /* conductor: the schedule, so that a new producer goes on in it */
-    _Atomic int producer_ready;           /* producer: 1 it searched the log and goes on */
-    _Atomic uint64_t acknowledged;        /* producer: over both lives */
-    _Atomic uint64_t lines_done, lines;   /* producer */
+    _Atomic int stop;                            /* conductor: readers end when they have read `target` */
+    _Atomic uint64_t target;                     /* conductor: records in the log, once the producer is done */
+    _Atomic int64_t begun_ns, length_ns;         /* conductor: the schedule, so that a new producer goes on in it */
+    _Atomic int producer_ready;                  /* producer: 1 it searched the log and goes on */
+    _Atomic uint64_t acknowledged;               /* producer: over both lives */
+    _Atomic uint64_t lines_done, lines;          /* producer */
     _Atomic uint64_t found_lines, found_sensors; /* producer: what the log held when it started */
-    char last_event[128];                 /* producer: for the eye only, may be torn */
+    char last_event[128];                        /* producer: for the eye only, may be torn */
     struct {
-        _Atomic int ready;                /* 1 reading */
-        _Atomic int fell_back;            /* direct was refused: why_not says why */
+        _Atomic int ready;     /* 1 reading */
+        _Atomic int fell_back; /* direct was refused: why_not says why */
         _Atomic uint64_t records;
         _Atomic uint64_t histogram[DEMO_BUCKETS];
         char transport[16];

@@ -17,10 +17,10 @@
 #include <time.h>
 #include <unistd.h>
 
-#define KILL_AT      0.4 /* of the schedule */
-#define PAUSE_NS     700000000
-#define READY_MS     15000
-#define FINISH_MS    20000
+#define KILL_AT   0.4 /* of the schedule */
+#define PAUSE_NS  700000000
+#define READY_MS  15000
+#define FINISH_MS 20000
 
 static volatile sig_atomic_t interrupted;
 
@@ -83,9 +83,12 @@ static void show(stage *st)
     for (int i = 0; i < DEMO_READERS; i++) reads[i] = atomic_load(&s->reader[i].records);
     double seconds = (double)passed / 1e9;
     char text[256];
-    snprintf(text, sizeof text, "%5.1f s  acknowledged %7" PRIu64 " (%6.0f/s)   direct %7" PRIu64 " (%6.0f/s, p50 %5.1f us)   socket %7" PRIu64 " (%6.0f/s, p50 %5.1f us)",
+    snprintf(text, sizeof text,
+             "%5.1f s  acknowledged %7" PRIu64 " (%6.0f/s)   direct %7" PRIu64 " (%6.0f/s, p50 %5.1f us)   socket %7" PRIu64
+             " (%6.0f/s, p50 %5.1f us)",
              (double)(now - atomic_load(&s->begun_ns)) / 1e9, acks, (double)(acks - st->shown_acks) / seconds, reads[0],
-             (double)(reads[0] - st->shown_reads[0]) / seconds, live_p50(s, 0), reads[1], (double)(reads[1] - st->shown_reads[1]) / seconds, live_p50(s, 1));
+             (double)(reads[0] - st->shown_reads[0]) / seconds, live_p50(s, 0), reads[1],
+             (double)(reads[1] - st->shown_reads[1]) / seconds, live_p50(s, 1));
     if (st->d->terminal)
         printf("\r\033[K%s", text);
     else
@@ -103,8 +106,10 @@ static bool children_well(stage *st)
     for (int i = 0; i < DEMO_READERS; i++)
         if (st->readers[i] > 0 && waitpid(st->readers[i], &status, WNOHANG) == st->readers[i]) {
             st->readers[i] = 0;
-            return demo_fail("the %s reader ended early (%s %d)", demo_reader_names[i], WIFSIGNALED(status) ? "signal" : "exit code",
-                             WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status)), false;
+            return demo_fail("the %s reader ended early (%s %d)", demo_reader_names[i],
+                             WIFSIGNALED(status) ? "signal" : "exit code",
+                             WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status)),
+                   false;
         }
     if (st->producer > 0 && waitpid(st->producer, &status, WNOHANG) == st->producer) {
         st->producer = 0;
@@ -132,7 +137,8 @@ static bool open_stage(stage *st)
     int64_t begun = demo_now_ns();
     if (bw_bus_open(d->url, &options, &st->bus) != BW_OK) return demo_fail_bw("cannot open the bus"), false;
     for (int t = 0; t < DEMO_TOPICS; t++)
-        if (bw_topic_create(st->bus, demo_topic_names[t], DEMO_PARTITIONS, NULL, 0) != BW_OK) return demo_fail_bw("cannot create a topic"), false;
+        if (bw_topic_create(st->bus, demo_topic_names[t], DEMO_PARTITIONS, NULL, 0) != BW_OK)
+            return demo_fail_bw("cannot create a topic"), false;
     char text[512], *status = NULL;
     if (bw_status(st->bus, &status) == BW_OK) {
         json_t *doc = json_loads(status, 0, NULL);
@@ -140,7 +146,8 @@ static bool open_stage(stage *st)
         json_decref(doc);
     }
     bw_free(status);
-    snprintf(text, sizeof text, "A bus in an empty folder: %s, with two topics after %.0f ms", d->url, (double)(demo_now_ns() - begun) / 1e6);
+    snprintf(text, sizeof text, "A bus in an empty folder: %s, with two topics after %.0f ms", d->url,
+             (double)(demo_now_ns() - begun) / 1e6);
     say(d, text);
     return true;
 }
@@ -153,10 +160,12 @@ static bool start_all(stage *st)
     for (int i = 0; i < DEMO_READERS; i++)
         if (!wait_ready(st, &d->shared->reader[i].ready, "a reader")) return false;
     if (atomic_load(&d->shared->reader[DEMO_DIRECT].fell_back)) {
-        snprintf(text, sizeof text, "Shared memory is refused here, so both readers use the socket: %s", d->shared->reader[DEMO_DIRECT].why_not);
+        snprintf(text, sizeof text, "Shared memory is refused here, so both readers use the socket: %s",
+                 d->shared->reader[DEMO_DIRECT].why_not);
         say(d, text);
     }
-    snprintf(text, sizeof text, "Two readers: pid %d on shared memory (direct), pid %d through the socket", (int)st->readers[0], (int)st->readers[1]);
+    snprintf(text, sizeof text, "Two readers: pid %d on shared memory (direct), pid %d through the socket", (int)st->readers[0],
+             (int)st->readers[1]);
     say(d, text);
     atomic_store(&d->shared->begun_ns, demo_now_ns());
     atomic_store(&d->shared->length_ns, (int64_t)d->seconds * 1000000000);
@@ -166,9 +175,11 @@ static bool start_all(stage *st)
     demo_lines lines;
     if (demo_lines_load(&lines)) {
         if (lines.count)
-            snprintf(text, sizeof text, "A producer: pid %d sends %zu lines of %s, keyed by package, and samples of /proc", (int)st->producer, lines.count, lines.from);
+            snprintf(text, sizeof text, "A producer: pid %d sends %zu lines of %s, keyed by package, and samples of /proc",
+                     (int)st->producer, lines.count, lines.from);
         else
-            snprintf(text, sizeof text, "A producer: pid %d sends samples of /proc (no package manager's log on this machine)", (int)st->producer);
+            snprintf(text, sizeof text, "A producer: pid %d sends samples of /proc (no package manager's log on this machine)",
+                     (int)st->producer);
         demo_lines_free(&lines);
         say(d, text);
     }
@@ -183,7 +194,8 @@ static bool kill_and_restart(stage *st, uint64_t *killed_after)
     int status;
     size_t entries;
     pid_t old = st->producer;
-    if (old <= 0 || kill(old, SIGKILL) != 0 || waitpid(old, &status, 0) != old) return demo_fail("the producer was gone before it was killed"), false;
+    if (old <= 0 || kill(old, SIGKILL) != 0 || waitpid(old, &status, 0) != old)
+        return demo_fail("the producer was gone before it was killed"), false;
     st->producer = 0;
     free(demo_journal_load(d, "acks", &entries));
     *killed_after = entries;
@@ -196,8 +208,9 @@ static bool kill_and_restart(stage *st, uint64_t *killed_after)
     atomic_store(&d->shared->producer_ready, 0);
     st->producer = spawn(d, "producer");
     if (!wait_ready(st, &d->shared->producer_ready, "the new producer")) return false;
-    snprintf(text, sizeof text, "Producer %d started: found %" PRIu64 " lines and %" PRIu64 " samples in the log, goes on behind them", (int)st->producer,
-             atomic_load(&d->shared->found_lines), atomic_load(&d->shared->found_sensors));
+    snprintf(text, sizeof text,
+             "Producer %d started: found %" PRIu64 " lines and %" PRIu64 " samples in the log, goes on behind them",
+             (int)st->producer, atomic_load(&d->shared->found_lines), atomic_load(&d->shared->found_sensors));
     say(d, text);
     return true;
 }
@@ -230,7 +243,8 @@ static bool finish_readers(stage *st)
     for (int t = 0; t < DEMO_TOPICS; t++)
         for (int32_t p = 0; p < DEMO_PARTITIONS; p++) {
             bw_offset_range range;
-            if (bw_offsets_range(st->bus, demo_topic_names[t], p, &range) != BW_OK) return demo_fail_bw("cannot ask for the end"), false;
+            if (bw_offsets_range(st->bus, demo_topic_names[t], p, &range) != BW_OK)
+                return demo_fail_bw("cannot ask for the end"), false;
             target += (uint64_t)(range.end - range.log_start);
         }
     atomic_store(&s->target, target);
@@ -303,8 +317,9 @@ static bool close_stage(stage *st, bool verify)
         snprintf(path, sizeof path, "%s/bus", d->folder);
         bw_err e = bw_verify(path, NULL, NULL, NULL, &totals);
         if (e != BW_OK) demo_fail("verify: %s", bw_error_message());
-        printf("\nThe daemon is stopped; every byte on the disk checked: %" PRIu64 " batches, %" PRIu64 " records, %.1f MB, %" PRIu64 " errors\n", totals.batches,
-               totals.records, (double)totals.bytes / 1e6, totals.errors);
+        printf("\nThe daemon is stopped; every byte on the disk checked: %" PRIu64 " batches, %" PRIu64
+               " records, %.1f MB, %" PRIu64 " errors\n",
+               totals.batches, totals.records, (double)totals.bytes / 1e6, totals.errors);
         good = good && e == BW_OK;
     }
     if (d->keep)
@@ -326,12 +341,14 @@ static int conduct(demo *d)
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
     int64_t begun = demo_now_ns();
-    bool good = demo_shared_map(d, true) && open_stage(&st) && start_all(&st) && run_stage(&st, &killed_after) && finish_readers(&st);
+    bool good =
+        demo_shared_map(d, true) && open_stage(&st) && start_all(&st) && run_stage(&st, &killed_after) && finish_readers(&st);
     if (good) good = demo_check(d, killed_after);
     good = close_stage(&st, good) && good;
     const char *mark = good ? "\033[1;32m" : "\033[1;31m";
     printf("\n%s%s%s (%.1f s)\n", d->colour ? mark : "",
-           good ? "DEMO PASSED: what was acknowledged was read, in its place, on both paths, through a kill of the producer" : "DEMO FAILED: see above",
+           good ? "DEMO PASSED: what was acknowledged was read, in its place, on both paths, through a kill of the producer"
+                : "DEMO FAILED: see above",
            d->colour ? "\033[0m" : "", (double)(demo_now_ns() - begun) / 1e9);
     return good ? 0 : interrupted ? 130 : 1;
 }
@@ -362,8 +379,10 @@ int main(int argc, char **argv)
             d.seconds = atoi(argv[++i]);
         else {
             bool help = strcmp(argv[i], "--help") == 0;
-            fprintf(help ? stdout : stderr, "Usage: busway-demo [--seconds N (3 to 3600)] [--keep]\n"
-                                            "This machine's own events through a bus in a temporary folder, with a producer that is killed on the way.\n");
+            fprintf(
+                help ? stdout : stderr,
+                "Usage: busway-demo [--seconds N (3 to 3600)] [--keep]\n"
+                "This machine's own events through a bus in a temporary folder, with a producer that is killed on the way.\n");
             return help ? 0 : 2;
         }
     }

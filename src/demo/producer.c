@@ -62,7 +62,8 @@ static void journal_flush(producer *p)
 static void acknowledged(producer *p, uint32_t topic, int64_t seq, uint64_t hash, const bw_delivery *delivery)
 {
     if (delivery->error != BW_OK) {
-        demo_fail("%s %" PRId64 " was not delivered: %s", demo_topic_names[topic], seq, delivery->message ? delivery->message : bw_err_text(delivery->error));
+        demo_fail("%s %" PRId64 " was not delivered: %s", demo_topic_names[topic], seq,
+                  delivery->message ? delivery->message : bw_err_text(delivery->error));
         p->failed = true;
         return;
     }
@@ -100,8 +101,13 @@ static void send_line(producer *p, size_t index)
     }
     identity(headers, text, (int64_t)index, ns);
     *s = (sent){p, (int64_t)index, demo_hash(l->text + l->key, l->key_len, l->text, l->len, (int64_t)index, ns)};
-    bw_record r = {.key = l->key_len ? l->text + l->key : NULL, .key_len = l->key_len, .value = l->text, .value_len = l->len, .headers = headers,
-                   .header_count = 2, .timestamp_ms = BW_NO_TIMESTAMP};
+    bw_record r = {.key = l->key_len ? l->text + l->key : NULL,
+                   .key_len = l->key_len,
+                   .value = l->text,
+                   .value_len = l->len,
+                   .headers = headers,
+                   .header_count = 2,
+                   .timestamp_ms = BW_NO_TIMESTAMP};
     bw_err e = bw_producer_send(p->producer, demo_topic_names[DEMO_PACKAGES], BW_PARTITION_ANY, &r, on_delivery, s, 10000);
     if (e != BW_OK) {
         demo_fail_bw("cannot send a line");
@@ -119,7 +125,12 @@ static void send_sample(void *opaque, const char *key, size_t key_len, const cha
     bw_header headers[2];
     bw_delivery delivery = {0};
     identity(headers, text, seq, ns);
-    bw_record r = {.key = key, .key_len = key_len, .value = value, .value_len = value_len, .headers = headers, .header_count = 2,
+    bw_record r = {.key = key,
+                   .key_len = key_len,
+                   .value = value,
+                   .value_len = value_len,
+                   .headers = headers,
+                   .header_count = 2,
                    .timestamp_ms = BW_NO_TIMESTAMP};
     bw_err e = bw_producer_send_sync(p->producer, demo_topic_names[DEMO_SENSORS], BW_PARTITION_ANY, &r, 10000, &delivery);
     if (e != BW_OK) {
@@ -179,7 +190,8 @@ static bool journal_open(producer *p)
     demo_journal_path(p->d, "acks", path, sizeof path);
     p->journal_fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     /* A kill in the middle of the write leaves part of an entry. */
-    if (p->journal_fd < 0 || fstat(p->journal_fd, &st) != 0 || ftruncate(p->journal_fd, st.st_size / (off_t)sizeof(demo_entry) * (off_t)sizeof(demo_entry)) != 0)
+    if (p->journal_fd < 0 || fstat(p->journal_fd, &st) != 0 ||
+        ftruncate(p->journal_fd, st.st_size / (off_t)sizeof(demo_entry) * (off_t)sizeof(demo_entry)) != 0)
         return demo_fail("%s: %s", path, strerror(errno)), false;
     return true;
 }

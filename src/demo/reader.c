@@ -63,8 +63,11 @@ static bool read_batch(demo *d, int which, seen *s, bw_batch *batch)
     int64_t now = demo_now_ns();
     while ((more = bw_batch_next(batch, &r)) == 1) {
         int64_t seq, ns;
-        if (!demo_record_identity(&r, &seq, &ns)) return demo_fail("a record without identity at %s %" PRId32 "/%" PRId64, batch->topic, batch->partition, r.offset), false;
-        demo_entry e = {topic, batch->partition, r.offset, seq, demo_hash(r.key, r.key_len, r.value, r.value_len, seq, ns), now - ns};
+        if (!demo_record_identity(&r, &seq, &ns))
+            return demo_fail("a record without identity at %s %" PRId32 "/%" PRId64, batch->topic, batch->partition, r.offset),
+                   false;
+        demo_entry e = {topic,   batch->partition, r.offset, seq, demo_hash(r.key, r.key_len, r.value, r.value_len, seq, ns),
+                        now - ns};
         if (!remember(s, &e)) return demo_fail("out of memory"), false;
         atomic_fetch_add_explicit(&shared->reader[which].histogram[demo_bucket(e.latency_ns)], 1, memory_order_relaxed);
     }
@@ -81,7 +84,8 @@ int demo_reader_run(demo *d, int which)
     seen s = {0};
     if (!open_bus(d, which, &bus)) return 1;
     bool ok = bw_consumer_open(bus, NULL, &consumer) == BW_OK;
-    for (int t = 0; t < DEMO_TOPICS && ok; t++) ok = bw_consumer_assign(consumer, demo_topic_names[t], BW_PARTITION_ANY, BW_OFFSET_BEGINNING) == BW_OK;
+    for (int t = 0; t < DEMO_TOPICS && ok; t++)
+        ok = bw_consumer_assign(consumer, demo_topic_names[t], BW_PARTITION_ANY, BW_OFFSET_BEGINNING) == BW_OK;
     if (!ok) demo_fail_bw("a reader cannot start");
     atomic_store(&shared->reader[which].ready, 1);
     while (ok && !(atomic_load(&shared->stop) && s.count >= atomic_load(&shared->target))) {

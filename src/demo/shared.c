@@ -42,7 +42,8 @@ bool demo_shared_map(demo *d, bool create)
     int fd = open(path, O_RDWR | O_CLOEXEC | (create ? O_CREAT | O_EXCL : 0), 0600);
     if (fd < 0) return demo_fail("%s: %s", path, strerror(errno)), false;
     void *map = MAP_FAILED;
-    if (!create || ftruncate(fd, sizeof(demo_shared)) == 0) map = mmap(NULL, sizeof(demo_shared), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (!create || ftruncate(fd, sizeof(demo_shared)) == 0)
+        map = mmap(NULL, sizeof(demo_shared), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     close(fd);
     if (map == MAP_FAILED) return demo_fail("%s: %s", path, strerror(errno)), false;
     d->shared = map;
@@ -102,7 +103,10 @@ bool demo_record_identity(const bw_record_view *record, int64_t *seq, int64_t *n
     return found == 2;
 }
 
-void demo_journal_path(const demo *d, const char *who, char *out, size_t size) { snprintf(out, size, "%s/journal.%s", d->folder, who); }
+void demo_journal_path(const demo *d, const char *who, char *out, size_t size)
+{
+    snprintf(out, size, "%s/journal.%s", d->folder, who);
+}
 
 demo_entry *demo_journal_load(const demo *d, const char *who, size_t *count)
 {

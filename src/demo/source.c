@@ -46,8 +46,8 @@ static const struct kind {
     const char *pattern;
     void (*key)(demo_line *l);
 } kinds[] = {
-    {"/var/log/dpkg.log*", key_dpkg},  {"/var/log/pacman.log*", key_first}, {"/var/log/dnf.rpm.log*", key_first},
-    {"/var/log/apk.log*", key_first},  {"/var/log/apt/history.log*", key_first},
+    {"/var/log/dpkg.log*", key_dpkg}, {"/var/log/pacman.log*", key_first},      {"/var/log/dnf.rpm.log*", key_first},
+    {"/var/log/apk.log*", key_first}, {"/var/log/apt/history.log*", key_first},
 };
 
 /* Rotation: dpkg.log.2.gz is older than dpkg.log.1, which is older than dpkg.log. */
