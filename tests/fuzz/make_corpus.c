@@ -1,0 +1,121 @@
+/* Writes the seed inputs of the format fuzzers under the folder named on the command line; how tests/fuzz/corpus was made:
+ *   cc -D_GNU_SOURCE -Isrc -Iinclude tests/fuzz/make_corpus.c build/debug/libcore.a -llz4 -lzstd -lsnappy -lz -lisal -o
+ * make_corpus
+ *   ./make_corpus tests/fuzz/corpus */
+#include "format/codec.h"
+#include "format/index.h"
+#include "format/names.h"
+#include "format/record_batch.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+
+static const char *root;
+
+/* One file: a mode byte unless it is negative, then the bytes. */
+static void seed(const char *fuzzer, const char *name, int mode, const void *data, size_t len)
+{
+    char path[512];
+    snprintf(path, sizeof path, "%s/%s", root, fuzzer);
+    mkdir(path, 0755);
+    snprintf(path, sizeof path, "%s/%s/%s", root, fuzzer, name);
+    FILE *f = fopen(path, "wb");
+    if (!f) {
+        perror(path);
+        exit(1);
+    }
+    if (mode >= 0) fputc(mode, f);
+    fwrite(data, 1, len, f);
+    if (fclose(f) != 0) exit(1);
+}
+
+static void seed_batches(void)
+{
+    bw_batch_builder b;
+    bw_batch_builder_init(&b);
+    bw_header headers[] = {{"trace", 5, "00-ab", 5}, {"null", 4, NULL, 0}};
+    char value[150];
+    memset(value, 'v', sizeof value);
+    for (int codec = BW_CODEC_NONE; codec <= BW_CODEC_ZSTD; codec++) {
+        bw_batch_options options = BW_BATCH_OPTIONS_INIT;
+        uint8_t *batch;
+        size_t len;
+        char name[64];
+        options.codec = (bw_codec)codec;
+        bw_batch_builder_reset(&b);
+        for (int i = 0; i < 4; i++) {
+            bw_record r = {.key = i % 2 ? "key" : NULL,
+                           .key_len = i % 2 ? 3 : 0,
+                           .value = i == 2 ? NULL : value,
+                           .value_len = i == 2 ? 0 : (size_t)i * 50,
+                           .headers = headers,
+                           .header_count = (size_t)i % 3,
+                           .timestamp_ms = 1700000000000 + i * 100};
+            if (bw_batch_builder_add(&b, &r) != BW_OK) exit(1);
+        }
+        if (bw_batch_builder_finish(&b, &options, &batch, &len) != BW_OK) exit(1);
+        snprintf(name, sizeof name, "batch-%s", bw_codec_name((bw_codec)codec));
+        seed("record_batch", name, 0, batch, len);
+        snprintf(name, sizeof name, "mended-%s", bw_codec_name((bw_codec)codec));
+        seed("record_batch", name, 1, batch, len);
+        if (codec == BW_CODEC_NONE)
+            seed("record_batch", "section", 2 + 8 * 4, batch + BW_BATCH_HEADER_BYTES, len - BW_BATCH_HEADER_BYTES);
+        snprintf(name, sizeof name, "build-%s", bw_codec_name((bw_codec)codec));
+        seed("record_batch", name, 3 + codec, "\x05hello\x20some\x83\x02val\x40k\xff\x10", 24);
+        snprintf(name, sizeof name, "packed-%s", bw_codec_name((bw_codec)codec));
+        seed("codec", name, codec | 0xf8, batch + BW_BATCH_HEADER_BYTES, len - BW_BATCH_HEADER_BYTES);
+    }
+    bw_batch_builder_fini(&b);
+}
+
+static void seed_indexes(void)
+{
+    uint8_t data[20 + 12 * 8] = {0};
+    bw_put_be64(data, 5000);
+    bw_put_be32(data + 8, 1 << 20);
+    bw_put_be64(data + 12, 1300);
+    for (int i = 0; i < 8; i++) bw_index_put(data + 20 + 8 * i, 1250, 1250 + 9 * (i + 1), 4200u * (uint32_t)(i + 1));
+    seed("index", "offsets", -1, data, 20 + 8 * 8);
+    bw_put_be64(data + 12, 1700000000350);
+    for (int i = 0; i < 8; i++) bw_timeindex_put(data + 20 + 12 * i, 1250, 1700000000000 + 100 * i, 1250 + i);
+    seed("index", "times", -1, data, sizeof data);
+    memset(data + 20 + 36, 0, sizeof data - 20 - 36);
+    seed("index", "padded", -1, data, sizeof data);
+}
+
+static void seed_names(void)
+{
+    static const char *const texts[] = {"topic-0",
+                                        "a.b_c-12",
+                                        "00000000000000368769.log",
+                                        "0000000012.spare",
+                                        "00112233445566778899aabbccddeeff",
+                                        "ABEiM0RVZneImaq7zN3u_w"};
+    char name[32];
+    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
+        snprintf(name, sizeof name, "name-%zu", i);
+        seed("names", name, 0, texts[i], strlen(texts[i]));
+    }
+    seed("names", "topic", 1, texts[1], strlen(texts[1]));
+    seed("names", "metadata", 2, "version: 0\ntopic_id: ABEiM0RVZneImaq7zN3u_w\n", 44);
+    seed("names", "checkpoint", 3, "0\n2\n0 0\n3 1500\n", 15);
+    bw_seal s = {.length = 4096, .base_offset = 100, .next_offset = 200, .batches = 3, .root = 0x12345678};
+    uint8_t data[BW_SEAL_BYTES];
+    bw_seal_encode(data, &s);
+    seed("names", "seal", 4, data, sizeof data);
+    seed("names", "seal-fields", 5, data, sizeof data);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc != 2) {
+        fprintf(stderr, "usage: %s FOLDER\n", argv[0]);
+        return 2;
+    }
+    root = argv[1];
+    seed_batches();
+    seed_indexes();
+    seed_names();
+    return 0;
+}
