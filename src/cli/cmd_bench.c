@@ -296,7 +296,7 @@ static int parse(bench *b, int argc, char **argv)
             b->keep = true;
             break;
         }
-        if (!ok) return cli_usage(c, "%s is not a value that option takes", a.value);
+        if (!ok) return cli_usage(c, "--%s: %s is not a value that it takes", a.option->name, a.value);
     }
     if (!b->topic) return cli_usage(c, "which topic? busway bench TOPIC");
     return -1;

@@ -6,6 +6,7 @@
 #include <string.h>
 
 enum { ID_TRANSPORT = 900, ID_TIMEOUT, ID_JSON };
+enum { HELP_LEFT = 27, HELP_RIGHT = 70 };
 
 static const cli_opt connection_options[] = {
     {'b', 'b', "bus", "URL",
@@ -74,8 +75,7 @@ static int take(cli_args *a, const cli_opt *o)
 {
     cli *c = a->c;
     int64_t n;
-    const cli_opt *tables[4];
-    tables_of(a->command, tables);
+    a->option = o;
     for (const cli_opt *mine = a->command ? a->command->options : NULL; mine && mine->id; mine++)
         if (mine == o) return o->id;
     switch (o->id) {
@@ -192,6 +192,22 @@ const cli_command *cli_command_find(const char *name)
     return NULL;
 }
 
+/* "  left   text", the text filled up to HELP_RIGHT columns, its next lines below its first. */
+static void print_filled(const char *left, const char *text)
+{
+    while (*text) {
+        size_t len = strlen(text);
+        if (len > HELP_RIGHT) {
+            len = HELP_RIGHT;
+            while (len > 1 && text[len] != ' ') len--;
+        }
+        printf("  %-*s %.*s\n", HELP_LEFT, left, (int)len, text);
+        text += len;
+        while (*text == ' ') text++;
+        left = "";
+    }
+}
+
 static void print_options(const cli_opt *o)
 {
     for (; o->id; o++) {
@@ -199,10 +215,9 @@ static void print_options(const cli_opt *o)
         snprintf(left, sizeof left, "%s%c%s%s%s%s%s", o->letter ? "-" : "   ", o->letter ? o->letter : ' ',
                  o->letter && o->name ? ", " : "", o->name ? "--" : "", o->name ? o->name : "", o->argument ? " " : "",
                  o->argument ? o->argument : "");
-        if (strlen(left) > 27)
-            printf("  %s\n  %-27s %s\n", left, "", o->help);
-        else
-            printf("  %-27s %s\n", left, o->help);
+        bool own_line = strlen(left) > HELP_LEFT;
+        if (own_line) printf("  %s\n", left);
+        print_filled(own_line ? "" : left, o->help);
     }
 }
 

@@ -35,8 +35,9 @@ typedef struct cli_args {
     char **argv;
     const char *cluster; /* rest of a group of short flags */
     bool only_operands;
-    const char *value; /* the option's value, or the operand */
-    int exit_code;     /* with CLI_ARGS_STOP */
+    const char *value;     /* the option's value, or the operand */
+    const cli_opt *option; /* the option that was returned last */
+    int exit_code;         /* with CLI_ARGS_STOP */
 } cli_args;
 
 void cli_args_init(cli_args *a, cli *c, const cli_command *command, int argc, char **argv);
