@@ -188,7 +188,7 @@ install: all
 	    src/client/libbusway.pc.in > $(DESTDIR)$(LIBDIR)/pkgconfig/libbusway.pc
 	sed -e 's|@BINDIR@|$(BINDIR)|g' src/daemon/buswayd.service > $(DESTDIR)$(UNITDIR)/buswayd.service
 	install -m 644 src/daemon/buswayd.sysusers $(DESTDIR)$(SYSUSERSDIR)/busway.conf
-	for m in $$(find src -path '*/man/*.[1-8]'); do \
+	for m in $$(find src $(B)/man -path '*/man/*.[1-8]'); do \
 	    d=$(DESTDIR)$(DATADIR)/man/man$${m##*.}; install -d $$d && install -m 644 $$m $$d || exit 1; done
 	for c in $$(find src/cli -name 'busway.bash'); do \
 	    d=$(DESTDIR)$(DATADIR)/bash-completion/completions; install -d $$d && install -m 644 $$c $$d/busway || exit 1; done
