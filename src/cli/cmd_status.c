@@ -8,20 +8,48 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
+static bool ends_with(const char *text, const char *end)
+{
+    size_t n = strlen(text), m = strlen(end);
+    return n >= m && strcmp(text + n - m, end) == 0;
+}
+
+static void print_duration(int64_t ms)
+{
+    int64_t s = ms / 1000;
+    if (s >= 86400) printf("%" PRId64 " d ", s / 86400);
+    if (s >= 3600) printf("%" PRId64 " h ", s / 3600 % 24);
+    if (s >= 60) printf("%" PRId64 " min ", s / 60 % 60);
+    printf("%.1f s\n", (double)(ms % 60000) / 1000);
+}
+
+/* A scalar with its name; what its name says it is (bytes, a time, a duration) for people. Empty texts are left out. */
 static void print_value(const char *name, const json_t *value)
 {
-    char text[512], human[24];
-    size_t n = strlen(name);
-    bool bytes = json_is_integer(value) && n > 5 && strcmp(name + n - 5, "bytes") == 0;
-    char label[64];
+    char text[512], label[64];
+    int64_t n = json_is_integer(value) ? json_integer_value(value) : 0;
+    cli_doc_scalar(value, text, sizeof text);
+    if (!*text) return;
     snprintf(label, sizeof label, "%s", name);
+    if (ends_with(label, "_ms")) label[strlen(label) - 3] = 0;
     for (char *s = label; *s; s++)
         if (*s == '_') *s = ' ';
-    if (bytes)
-        printf("  %-22s %s\n", label, cli_human_bytes(human, (double)json_integer_value(value)));
-    else
-        printf("  %-22s %s\n", label, cli_doc_scalar(value, text, sizeof text));
+    printf("  %-22s ", label);
+    if (ends_with(name, "_bytes")) {
+        printf("%s\n", cli_human_bytes(text, (double)n));
+    } else if (strcmp(name, "uptime_ms") == 0) {
+        print_duration(n);
+    } else if (ends_with(name, "_ms")) {
+        time_t t = (time_t)(n / 1000);
+        struct tm tm;
+        localtime_r(&t, &tm);
+        strftime(text, sizeof text, "%Y-%m-%d %H:%M:%S", &tm);
+        printf("%s\n", text);
+    } else {
+        printf("%s\n", text);
+    }
 }
 
 static void print_connections(const json_t *list)
@@ -35,38 +63,14 @@ static void print_connections(const json_t *list)
     json_array_foreach(list, i, conn)
     {
         cli_table_row(&t);
-        cli_table_cell(&t, 0, "%s", cli_doc_text(conn, "client_id", cli_doc_text(conn, "client", "?")));
+        cli_table_cell(&t, 0, "%s", cli_doc_text(conn, "client", "?"));
         cli_table_cell(&t, 1, "%s", cli_doc_scalar(json_object_get(conn, "pid"), text, sizeof text));
         cli_table_cell(&t, 2, "%s", cli_doc_scalar(json_object_get(conn, "uid"), text, sizeof text));
         cli_table_cell(&t, 3, "%s", cli_doc_text(conn, "address", ""));
         cli_table_cell(&t, 4, "%s", cli_doc_text(conn, "transport", ""));
-        cli_table_cell(&t, 5, "%s", cli_doc_text(conn, "reason", cli_doc_text(conn, "why_not_direct", "")));
+        cli_table_cell(&t, 5, "%s", cli_doc_text(conn, "why_not_direct", ""));
     }
     printf("\nconnections: %zu\n", json_array_size(list));
-    if (json_array_size(list)) cli_table_print(&t, stdout, "  ");
-    cli_table_fini(&t);
-}
-
-static void print_partitions(const json_t *list)
-{
-    static const char *const headings[] = {"TOPIC", ">PARTITION", ">START", ">END", ">DURABLE", ">BYTES", "STATE", NULL};
-    cli_table t;
-    char human[24];
-    size_t i;
-    json_t *p;
-    cli_table_init(&t, headings);
-    json_array_foreach(list, i, p)
-    {
-        cli_table_row(&t);
-        cli_table_cell(&t, 0, "%s", cli_doc_text(p, "topic", "?"));
-        cli_table_cell(&t, 1, "%" PRId64, cli_doc_int(p, "partition", 0));
-        cli_table_cell(&t, 2, "%" PRId64, cli_doc_int(p, "log_start_offset", 0));
-        cli_table_cell(&t, 3, "%" PRId64, cli_doc_int(p, "end_offset", 0));
-        cli_table_cell(&t, 4, "%" PRId64, cli_doc_int(p, "durable_offset", 0));
-        cli_table_cell(&t, 5, "%s", cli_human_bytes(human, (double)cli_doc_int(p, "size_bytes", 0)));
-        cli_table_cell(&t, 6, "%s", cli_doc_text(p, "state", ""));
-    }
-    printf("\npartitions: %zu\n", json_array_size(list));
     if (json_array_size(list)) cli_table_print(&t, stdout, "  ");
     cli_table_fini(&t);
 }
@@ -90,7 +94,6 @@ static void print_status(const json_t *doc)
         }
     }
     if (json_object_get(doc, "connections")) print_connections(json_object_get(doc, "connections"));
-    if (json_is_array(json_object_get(doc, "partitions"))) print_partitions(json_object_get(doc, "partitions"));
 }
 
 static int run(cli *c, int argc, char **argv)
@@ -121,12 +124,6 @@ static int run(cli *c, int argc, char **argv)
 }
 
 const cli_command cli_status = {
-    "status",
-    "",
-    "Show the daemon: version, folders, connections (and why one is not direct), partitions.",
-    NULL,
-    NULL,
-    true,
-    "  busway status\n  busway -b dir:./bus status --json | jq .connections\n",
-    run,
+    "status", "",   "Show the daemon: version, folders, disk, connections (and why one is not direct).", NULL,
+    NULL,     true, "  busway status\n  busway -b dir:./bus status --json | jq .connections\n",          run,
 };

@@ -37,7 +37,7 @@ static void add(row *r, const json_t *p)
     r->bytes += cli_doc_int(p, "size_bytes", 0);
     r->segments += cli_doc_int(p, "segments", 0);
     const char *state = cli_doc_text(p, "state", "");
-    if (*state && strcmp(state, "ok") != 0 && strcmp(state, "online") != 0) snprintf(r->state, sizeof r->state, "%s", state);
+    if (*state && strcmp(state, "open") != 0) snprintf(r->state, sizeof r->state, "%s", state);
 }
 
 /* rows from the topics' document, by topic or by partition. */

@@ -37,20 +37,32 @@ static bool journal_write(demo *d, int which, const seen *s)
     return ok;
 }
 
-/* Open on the wanted path; where shared memory is refused, say why and go on as any program would. */
-static bool open_bus(demo *d, int which, bw_bus **bus)
+static bw_err open_on(demo *d, int which, bw_transport transport, bw_bus **bus, bw_consumer **consumer)
 {
     bw_bus_options options = BW_BUS_OPTIONS_INIT;
     options.client_id = which == DEMO_DIRECT ? "demo-reader-direct" : "demo-reader-socket";
-    options.transport = which == DEMO_DIRECT ? BW_TRANSPORT_DIRECT : BW_TRANSPORT_IPC;
+    options.transport = transport;
     bw_err e = bw_bus_open(d->url, &options, bus);
+    if (e == BW_OK) e = bw_consumer_open(*bus, NULL, consumer);
+    for (int t = 0; t < DEMO_TOPICS && e == BW_OK; t++)
+        e = bw_consumer_assign(*consumer, demo_topic_names[t], BW_PARTITION_ANY, BW_OFFSET_BEGINNING);
+    return e;
+}
+
+/* Read on the wanted path; where shared memory is refused, say why and go on as any program would. */
+static bool open_reader(demo *d, int which, bw_bus **bus, bw_consumer **consumer)
+{
+    bw_err e = open_on(d, which, which == DEMO_DIRECT ? BW_TRANSPORT_DIRECT : BW_TRANSPORT_IPC, bus, consumer);
     if (e != BW_OK && which == DEMO_DIRECT) {
         snprintf(d->shared->reader[which].why_not, sizeof d->shared->reader[which].why_not, "%s", bw_error_message());
         atomic_store(&d->shared->reader[which].fell_back, 1);
-        options.transport = BW_TRANSPORT_AUTO;
-        e = bw_bus_open(d->url, &options, bus);
+        bw_consumer_close(*consumer);
+        bw_bus_close(*bus);
+        *consumer = NULL;
+        *bus = NULL;
+        e = open_on(d, which, BW_TRANSPORT_AUTO, bus, consumer);
     }
-    if (e != BW_OK) demo_fail_bw("a reader cannot open the bus");
+    if (e != BW_OK) demo_fail_bw("a reader cannot start");
     return e == BW_OK;
 }
 
@@ -82,11 +94,8 @@ int demo_reader_run(demo *d, int which)
     bw_bus *bus = NULL;
     bw_consumer *consumer = NULL;
     seen s = {0};
-    if (!open_bus(d, which, &bus)) return 1;
-    bool ok = bw_consumer_open(bus, NULL, &consumer) == BW_OK;
-    for (int t = 0; t < DEMO_TOPICS && ok; t++)
-        ok = bw_consumer_assign(consumer, demo_topic_names[t], BW_PARTITION_ANY, BW_OFFSET_BEGINNING) == BW_OK;
-    if (!ok) demo_fail_bw("a reader cannot start");
+    if (!open_reader(d, which, &bus, &consumer)) return 1;
+    bool ok = true;
     atomic_store(&shared->reader[which].ready, 1);
     while (ok && !(atomic_load(&shared->stop) && s.count >= atomic_load(&shared->target))) {
         bw_batch batch;
