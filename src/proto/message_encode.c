@@ -100,11 +100,11 @@ static int pack_item(msgpack_packer *pk, const bw_shape *s, const uint8_t *base)
 
 static int pack_field(msgpack_packer *pk, const bw_field *f, const uint8_t *base)
 {
+    int bad = pack_key(pk, f);
+    if (f->kind != BW_FIELD_CONFIGS && f->kind != BW_FIELD_LIST) { return bad | pack_scalar(pk, f, base); }
     const void *items = *(const void *const *)(const void *)(base + f->offset);
     size_t count = *(const size_t *)(const void *)(base + f->count_offset);
-    int bad = pack_key(pk, f);
     if (f->kind == BW_FIELD_CONFIGS) { return bad | pack_configs(pk, (const bw_config_pair *)items, count); }
-    if (f->kind != BW_FIELD_LIST) { return bad | pack_scalar(pk, f, base); }
     bad |= msgpack_pack_array(pk, count);
     for (size_t i = 0; i < count; i++) { bad |= pack_item(pk, f->item, (const uint8_t *)items + i * f->item->size); }
     return bad;

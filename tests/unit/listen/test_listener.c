@@ -1,0 +1,764 @@
+/* The Busway listener with a broker that is made here: handshake, refusals, order, back-pressure, REP, records, stopping.
+ *
+ * The fake has the broker's rules: one thread, events in order, `gone` after the close when no request is under way. */
+#include "base/clock.h"
+#include "base/err.h"
+#include "format/record_batch.h"
+#include "listen/busway/listener.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+
+#include <cmocka.h>
+#include <msgpack.h>
+#include <nng/nng.h>
+#include <nng/protocol/reqrep0/req.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+/* ---- the fake broker ---- */
+
+typedef enum kind { OPENED, REQUEST, WRITABLE, CLOSED } kind;
+
+typedef struct event {
+    struct event *next;
+    kind kind;
+    bw_session *session;
+    bw_request request;
+    void *token;
+} event;
+
+struct bw_session {
+    bw_broker *broker;
+    const bw_session_ops *ops;
+    void *listener;
+    bw_peer peer;
+    bool closed;
+    int under_way;
+    event *parked; /* FETCH that waits for data that never comes */
+};
+
+struct bw_broker {
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    event *first, **last;
+    pthread_t thread;
+    bool stop;
+    int opened, requests, writable, gone;
+    bw_peer peer;
+    bw_buf stored; /* the last batch that was produced */
+};
+
+static void push(bw_broker *b, kind k, bw_session *s, const bw_request *r, void *token)
+{
+    event *e = calloc(1, sizeof *e);
+    if (!e) { abort(); }
+    e->kind = k;
+    e->session = s;
+    if (r) { e->request = *r; }
+    e->token = token;
+    pthread_mutex_lock(&b->lock);
+    *b->last = e;
+    b->last = &e->next;
+    pthread_cond_broadcast(&b->changed);
+    pthread_mutex_unlock(&b->lock);
+}
+
+bw_session *bw_broker_session_open(bw_broker *b, const bw_session_ops *ops, void *listener_session, const bw_peer *peer)
+{
+    bw_session *s = calloc(1, sizeof *s);
+    if (!s) { abort(); }
+    *s = (bw_session){.broker = b, .ops = ops, .listener = listener_session, .peer = *peer};
+    push(b, OPENED, s, NULL, NULL);
+    return s;
+}
+
+void bw_broker_submit(bw_broker *b, bw_session *s, const bw_request *request, void *token) { push(b, REQUEST, s, request, token); }
+void bw_broker_writable(bw_broker *b, bw_session *s) { push(b, WRITABLE, s, NULL, NULL); }
+void bw_broker_session_closed(bw_broker *b, bw_session *s) { push(b, CLOSED, s, NULL, NULL); }
+
+static void finish(event *e, bw_answer *a)
+{
+    bw_session *s = e->session;
+    if (a && !s->closed) { s->ops->reply(s->listener, a); }
+    s->ops->consumed(s->listener, e->token);
+    bw_request_fini(&e->request);
+    s->under_way--;
+    free(e);
+}
+
+static void fake_fetch(bw_broker *b, event *e, bw_answer *a)
+{
+    bw_fetched_part part = {.topic = e->request.parts[0].topic, .partition = e->request.parts[0].partition, .log_start = 0, .end = 100};
+    part.size = (uint32_t)b->stored.len;
+    a->parts = &part;
+    a->part_count = 1;
+    a->payload = b->stored.data;
+    a->payload_len = b->stored.len;
+    finish(e, a);
+}
+
+static void fake_request(bw_broker *b, event *e)
+{
+    bw_answer a;
+    const bw_request *r = &e->request;
+    bw_answer_init(&a, r);
+    e->session->under_way++;
+    if (e->session->closed) {
+        finish(e, NULL);
+        return;
+    }
+    switch (r->type) {
+    case BW_API_HELLO: a.data_dir = bw_str_of("/data"), a.server_pid = 1, finish(e, &a); return;
+    case BW_API_PRODUCE:
+        b->stored.len = 0;
+        bw_buf_append(&b->stored, r->payload, r->payload_len);
+        a.offset = r->correlation;
+        finish(e, r->acks ? &a : NULL);
+        return;
+    case BW_API_FETCH:
+        if (r->max_wait_ms > 1000) {
+            e->session->parked = e;
+            return;
+        }
+        fake_fetch(b, e, &a);
+        return;
+    case BW_API_REPORT: finish(e, NULL); return;
+    default: finish(e, &a); return;
+    }
+}
+
+static void fake_event(bw_broker *b, event *e)
+{
+    bw_session *s = e->session;
+    switch (e->kind) {
+    case OPENED: b->peer = s->peer; break;
+    case REQUEST: fake_request(b, e); break;
+    case WRITABLE: break;
+    case CLOSED:
+        s->closed = true;
+        if (s->parked) { finish(s->parked, NULL); }
+        break;
+    }
+    if (s->closed && s->under_way == 0) {
+        s->ops->gone(s->listener);
+        free(s);
+    }
+}
+
+static void *fake_main(void *arg)
+{
+    bw_broker *b = arg;
+    pthread_mutex_lock(&b->lock);
+    for (;;) {
+        while (!b->first && !b->stop) { pthread_cond_wait(&b->changed, &b->lock); }
+        event *e = b->first;
+        if (!e) { break; }
+        b->first = e->next;
+        if (!b->first) { b->last = &b->first; }
+        kind k = e->kind;
+        bool closing = k == CLOSED;
+        pthread_mutex_unlock(&b->lock);
+        fake_event(b, e);
+        if (k != REQUEST) { free(e); }
+        pthread_mutex_lock(&b->lock);
+        b->opened += k == OPENED;
+        b->requests += k == REQUEST;
+        b->writable += k == WRITABLE;
+        b->gone += closing;
+        pthread_cond_broadcast(&b->changed);
+    }
+    pthread_mutex_unlock(&b->lock);
+    return NULL;
+}
+
+static void wait_for(bw_broker *b, const int *counter, int value)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += 5;
+    pthread_mutex_lock(&b->lock);
+    while (*counter < value && pthread_cond_timedwait(&b->changed, &b->lock, &until) == 0) { }
+    int got = *counter;
+    pthread_mutex_unlock(&b->lock);
+    assert_true(got >= value);
+}
+
+/* ---- one daemon a test ---- */
+
+typedef struct fixture {
+    char folder[64];
+    char url[100];
+    char *urls[1];
+    bw_daemon_config config;
+    bw_broker broker;
+    bw_listener *listener;
+} fixture;
+
+static int set_up(void **state)
+{
+    fixture *x = calloc(1, sizeof *x);
+    if (!x) { return -1; }
+    snprintf(x->folder, sizeof x->folder, "/tmp/bw-test-listener-XXXXXX");
+    if (!mkdtemp(x->folder)) { return -1; }
+    snprintf(x->url, sizeof x->url, "ipc://%s/bus.sock", x->folder);
+    x->urls[0] = x->url;
+    x->config.listen = x->urls;
+    x->config.listen_count = 1;
+    x->config.socket_request_max_bytes = 1 << 20;
+    pthread_mutex_init(&x->broker.lock, NULL);
+    pthread_cond_init(&x->broker.changed, NULL);
+    x->broker.last = &x->broker.first;
+    pthread_create(&x->broker.thread, NULL, fake_main, &x->broker);
+    if (bw_listener_start(&x->broker, &x->config, NULL, &x->listener) != BW_OK) {
+        print_error("%s\n", bw_error_message());
+        return -1;
+    }
+    *state = x;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    fixture *x = *state;
+    if (x->listener) { bw_listener_stop(x->listener); }
+    pthread_mutex_lock(&x->broker.lock);
+    x->broker.stop = true;
+    pthread_cond_broadcast(&x->broker.changed);
+    pthread_mutex_unlock(&x->broker.lock);
+    pthread_join(x->broker.thread, NULL);
+    bool even = x->broker.opened == x->broker.gone;
+    bw_buf_free(&x->broker.stored);
+    pthread_mutex_destroy(&x->broker.lock);
+    pthread_cond_destroy(&x->broker.changed);
+    int rc = rmdir(x->folder); /* both sockets are gone */
+    free(x);
+    return rc == 0 && even ? 0 : -1;
+}
+
+static int dial(const fixture *x)
+{
+    struct sockaddr_un a = {.sun_family = AF_UNIX};
+    snprintf(a.sun_path, sizeof a.sun_path, "%s/bus.sock", x->folder);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(connect(fd, (struct sockaddr *)&a, sizeof a), 0);
+    struct timeval patience = {5, 0};
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+    return fd;
+}
+
+static void send_all(int fd, const bw_buf *b)
+{
+    for (size_t at = 0; at < b->len;) {
+        ssize_t n = send(fd, b->data + at, b->len - at, MSG_NOSIGNAL);
+        assert_true(n > 0);
+        at += (size_t)n;
+    }
+}
+
+static void send_request(int fd, const bw_request *r)
+{
+    bw_buf b = {0};
+    assert_int_equal(bw_request_encode(r, &b, false), BW_OK);
+    send_all(fd, &b);
+    bw_buf_free(&b);
+}
+
+/* The next answer; its memory is in b. */
+static void receive(int fd, bw_buf *b, bw_answer *a)
+{
+    bw_frame f;
+    size_t used, need;
+    b->len = 0;
+    for (;;) {
+        bw_err err = bw_frame_parse(b->data, b->len, 1 << 24, &f, &used, &need);
+        if (err == BW_OK) { break; }
+        assert_int_equal(err, BW_ERR_EMPTY);
+        assert_int_equal(bw_buf_reserve(b, need), BW_OK);
+        ssize_t n = recv(fd, b->data + b->len, need - b->len, 0);
+        assert_true(n > 0);
+        b->len += (size_t)n;
+    }
+    assert_int_equal(bw_answer_decode(&f, a), BW_OK);
+}
+
+static void send_simple(int fd, bw_api_key type, uint32_t correlation)
+{
+    bw_request r;
+    bw_request_init(&r, type);
+    r.correlation = correlation;
+    send_request(fd, &r);
+}
+
+static void introduce(int fd)
+{
+    bw_buf b = {0};
+    bw_answer a;
+    send_simple(fd, BW_API_HELLO, 1);
+    receive(fd, &b, &a);
+    assert_int_equal(a.error, BW_OK);
+    assert_int_equal(a.version, BW_PROTOCOL_VERSION);
+    assert_int_equal(a.frame_max, 1 << 20);
+    assert_true(bw_str_is(a.data_dir, "/data"));
+    assert_true(bw_str_is(a.server_version, BW_VERSION_STRING));
+    bw_answer_fini(&a);
+    bw_buf_free(&b);
+}
+
+/* Expects one answer with this error, and then the end of the connection if so. */
+static void expect_error(int fd, int32_t error, uint32_t correlation, bool closing, const char *text)
+{
+    bw_buf b = {0};
+    bw_answer a;
+    char c;
+    receive(fd, &b, &a);
+    assert_int_equal(a.error, error);
+    assert_int_equal(a.correlation, correlation);
+    assert_int_equal(a.flags & BW_FRAME_CLOSING, closing ? BW_FRAME_CLOSING : 0);
+    assert_true(a.message.len > 0);
+    assert_non_null(memmem(a.message.data, a.message.len, text, strlen(text)));
+    if (closing) { assert_int_equal(recv(fd, &c, 1, 0), 0); }
+    bw_answer_fini(&a);
+    bw_buf_free(&b);
+}
+
+static void test_listener_hello_tells_the_versions(void **state)
+{
+    fixture *x = *state;
+    int fd = dial(x);
+    introduce(fd);
+    wait_for(&x->broker, &x->broker.requests, 1);
+    assert_true(x->broker.peer.uid == (int64_t)getuid() && x->broker.peer.pid == getpid() && x->broker.peer.start_time > 0);
+    close(fd);
+    wait_for(&x->broker, &x->broker.gone, 1);
+}
+
+static void test_listener_request_before_hello_is_refused(void **state)
+{
+    fixture *x = *state;
+    int fd = dial(x);
+    send_simple(fd, BW_API_METADATA, 5);
+    expect_error(fd, BW_ERR_PROTOCOL, 5, true, "HELLO");
+    close(fd);
+}
+
+static void test_listener_other_version_is_answered_with_both(void **state)
+{
+    fixture *x = *state;
+    int fd = dial(x);
+    bw_request r;
+    bw_buf b = {0};
+    bw_answer a;
+    bw_request_init(&r, BW_API_HELLO);
+    r.version_min = 7;
+    r.version_max = 9;
+    r.correlation = 3;
+    send_request(fd, &r);
+    receive(fd, &b, &a);
+    assert_int_equal(a.error, BW_ERR_UNSUPPORTED_VERSION);
+    assert_int_equal(a.version_min, BW_PROTOCOL_VERSION_MIN);
+    assert_int_equal(a.version_max, BW_PROTOCOL_VERSION);
+    assert_non_null(memmem(a.message.data, a.message.len, "7 to 9", 6));
+    introduce(fd); /* it may try again */
+    close(fd);
+    bw_buf_free(&b);
+}
+
+static void test_listener_unknown_type_is_answered(void **state)
+{
+    fixture *x = *state;
+    int fd = dial(x);
+    introduce(fd);
+    bw_buf b = {0};
+    size_t mark;
+    assert_int_equal(bw_frame_begin(&b, 999, 0, 77, &mark), BW_OK);
+    bw_frame_header_done(&b, mark);
+    bw_frame_end(&b, mark, 0);
+    send_all(fd, &b);
+    expect_error(fd, BW_ERR_UNSUPPORTED, 77, false, "999");
+    send_simple(fd, BW_API_METADATA, 78); /* the connection goes on */
+    bw_answer a;
+    receive(fd, &b, &a);
+    assert_int_equal(a.correlation, 78);
+    assert_int_equal(a.error, BW_OK);
+    close(fd);
+    bw_buf_free(&b);
+}
+
+static void test_listener_malformed_input_closes_with_a_reason(void **state)
+{
+    fixture *x = *state;
+    static const struct { const char *bytes; size_t len; const char *text; } bad[] = {
+        {"\x00\x00\x00\x01", 4, "smallest"},
+        {"\xff\xff\xff\xff", 4, "limit"},
+        {"GET / HTTP/1.1\r\n", 16, "limit"},
+        {"\x00\x00\x00\x0d\x00\x02\x00\x00\x00\x00\x00\x05\x00\x00\x00\x01\xc1", 17, "METADATA"},
+        {"\x00\x00\x00\x11\x00\x08\x00\x00\x00\x00\x00\x05\x00\x00\x00\x05\xdd\xff\xff\xff\xff", 21, "FETCH"},
+        {"\x00\x00\x00\x0c\x00\x02\x00\x01\x00\x00\x00\x05\x00\x00\x00\x00", 16, "answer"},
+        {"\x00\x00\x00\x0c\x00\x0c\x00\x00\x00\x00\x00\x05\x00\x00\x00\x00", 16, "DATA"},
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        int fd = dial(x);
+        introduce(fd);
+        bw_buf b = {(uint8_t *)(uintptr_t)bad[i].bytes, bad[i].len, bad[i].len};
+        send_all(fd, &b);
+        expect_error(fd, BW_ERR_PROTOCOL, i < 3 ? 0 : 5, true, bad[i].text);
+        close(fd);
+    }
+    int fd = dial(x); /* the daemon lives */
+    introduce(fd);
+    close(fd);
+}
+
+static void test_listener_pipelined_requests_are_answered_in_order(void **state)
+{
+    enum { N = 5000 };
+    fixture *x = *state;
+    int fd = dial(x);
+    introduce(fd);
+    bw_buf out = {0}, in = {0};
+    bw_request r;
+    bw_answer a;
+    bw_request_init(&r, BW_API_PRODUCE);
+    r.topic = bw_str_of("t");
+    char payload[200] = {0};
+    r.payload = (uint8_t *)payload;
+    r.payload_len = sizeof payload;
+    for (uint32_t sent = 0, got = 0; got < N;) {
+        out.len = 0;
+        for (int i = 0; i < 100 && sent < N; i++) {
+            r.correlation = ++sent;
+            assert_int_equal(bw_request_encode(&r, &out, false), BW_OK);
+        }
+        send_all(fd, &out);
+        while (got < sent) {
+            receive(fd, &in, &a);
+            assert_int_equal(a.correlation, ++got);
+            assert_int_equal(a.offset, got);
+        }
+    }
+    close(fd);
+    bw_buf_free(&out);
+    bw_buf_free(&in);
+}
+
+static void test_listener_one_way_requests_have_no_answer(void **state)
+{
+    fixture *x = *state;
+    int fd = dial(x);
+    introduce(fd);
+    send_simple(fd, BW_API_REPORT, 5);
+    send_simple(fd, BW_API_STATUS, 6);
+    bw_buf b = {0};
+    bw_answer a;
+    receive(fd, &b, &a);
+    assert_int_equal(a.correlation, 6);
+    close(fd);
+    bw_buf_free(&b);
+}
+
+static void test_listener_stop_ends_parked_requests(void **state)
+{
+    fixture *x = *state;
+    int fd = dial(x);
+    introduce(fd);
+    bw_request r;
+    bw_fetch_part part = {bw_str_of("t"), 0, 0, 1000};
+    bw_request_init(&r, BW_API_FETCH);
+    r.max_wait_ms = 60000;
+    r.parts = &part;
+    r.part_count = 1;
+    send_request(fd, &r);
+    wait_for(&x->broker, &x->broker.requests, 2);
+    int64_t start = bw_clock_mono_ms();
+    bw_listener_stop(x->listener);
+    x->listener = NULL;
+    assert_true(bw_clock_mono_ms() - start < 3000);
+    char c;
+    assert_int_equal(recv(fd, &c, 1, 0), 0);
+    wait_for(&x->broker, &x->broker.gone, 1);
+    close(fd);
+}
+
+/* ---- REP ---- */
+
+static nng_socket dial_rep(const fixture *x)
+{
+    char url[128];
+    nng_socket s;
+    snprintf(url, sizeof url, "ipc://%s/rep.sock", x->folder);
+    assert_int_equal(nng_req0_open(&s), 0);
+    assert_int_equal(nng_socket_set_ms(s, NNG_OPT_RECVTIMEO, 5000), 0);
+    assert_int_equal(nng_dial(s, url, NULL, 0), 0);
+    return s;
+}
+
+/* Sends a request, gives its answer; *memory is nng_free'd by the caller. */
+static void ask(nng_socket s, const bw_request *r, bw_answer *a, void **memory, size_t *len)
+{
+    bw_buf b = {0};
+    bw_frame f;
+    assert_int_equal(bw_request_encode(r, &b, false), BW_OK);
+    assert_int_equal(nng_send(s, b.data + 4, b.len - 4, 0), 0);
+    assert_int_equal(nng_recv(s, memory, len, NNG_FLAG_ALLOC), 0);
+    assert_int_equal(bw_frame_parse_message(*memory, *len, 1 << 24, &f), BW_OK);
+    assert_int_equal(f.flags & BW_FRAME_ANSWER, BW_FRAME_ANSWER);
+    assert_int_equal(f.correlation, r->correlation);
+    assert_int_equal(bw_answer_decode(&f, a), BW_OK);
+    bw_buf_free(&b);
+}
+
+static void test_rep_request_without_hello_is_answered(void **state)
+{
+    fixture *x = *state;
+    nng_socket s = dial_rep(x);
+    bw_request r;
+    bw_answer a;
+    void *memory;
+    size_t len;
+    for (uint32_t i = 1; i <= 50; i++) {
+        bw_request_init(&r, BW_API_METADATA);
+        r.correlation = i;
+        ask(s, &r, &a, &memory, &len);
+        assert_int_equal(a.error, BW_OK);
+        nng_free(memory, len);
+    }
+    assert_true(x->broker.peer.uid == (int64_t)getuid());
+    nng_close(s);
+    wait_for(&x->broker, &x->broker.gone, 50);
+}
+
+static void test_rep_what_needs_a_connection_is_refused(void **state)
+{
+    fixture *x = *state;
+    nng_socket s = dial_rep(x);
+    static const bw_api_key types[] = {BW_API_SUBSCRIBE, BW_API_CREDIT,  BW_API_UNSUBSCRIBE,     BW_API_ATTACH,
+                                       BW_API_DETACH,    BW_API_MAILBOX, BW_API_RELEASE_MAILBOX, BW_API_REPORT};
+    for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
+        bw_request r;
+        bw_answer a;
+        void *memory;
+        size_t len;
+        bw_request_init(&r, types[i]);
+        ask(s, &r, &a, &memory, &len);
+        assert_int_equal(a.error, BW_ERR_UNSUPPORTED);
+        nng_free(memory, len);
+    }
+    assert_int_equal(x->broker.requests, 0);
+    nng_close(s);
+}
+
+static void test_rep_malformed_message_is_answered(void **state)
+{
+    fixture *x = *state;
+    nng_socket s = dial_rep(x);
+    void *memory;
+    size_t len;
+    static const struct { const char *bytes; size_t len; } bad[] = {{"", 0}, {"x", 1}, {"\x00\x02\x00\x00\x00\x00\x00\x05\x00\x00\x00\x01\xc1", 13}};
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        bw_frame f;
+        bw_answer a;
+        assert_int_equal(nng_send(s, (void *)(uintptr_t)bad[i].bytes, bad[i].len, 0), 0);
+        assert_int_equal(nng_recv(s, &memory, &len, NNG_FLAG_ALLOC), 0);
+        assert_int_equal(bw_frame_parse_message(memory, len, 1 << 24, &f), BW_OK);
+        assert_int_equal(bw_answer_decode(&f, &a), BW_OK);
+        assert_int_equal(a.error, BW_ERR_PROTOCOL);
+        nng_free(memory, len);
+    }
+    nng_close(s);
+}
+
+static void test_rep_produce_without_acks_is_answered_all_the_same(void **state)
+{
+    fixture *x = *state;
+    nng_socket s = dial_rep(x);
+    bw_request r;
+    bw_answer a;
+    void *memory;
+    size_t len;
+    bw_request_init(&r, BW_API_PRODUCE);
+    r.topic = bw_str_of("t");
+    r.acks = 0;
+    ask(s, &r, &a, &memory, &len);
+    assert_int_equal(a.error, BW_OK);
+    assert_int_equal(a.offset, -1);
+    nng_free(memory, len);
+    nng_close(s);
+}
+
+static void pack_text(msgpack_packer *pk, const char *text)
+{
+    msgpack_pack_str(pk, strlen(text));
+    msgpack_pack_str_body(pk, text, strlen(text));
+}
+
+static void test_rep_records_as_msgpack_make_a_batch_and_come_back(void **state)
+{
+    fixture *x = *state;
+    nng_socket s = dial_rep(x);
+    bw_request r;
+    bw_answer a;
+    void *memory;
+    size_t len;
+    msgpack_sbuffer doc;
+    msgpack_packer pk;
+    msgpack_sbuffer_init(&doc);
+    msgpack_packer_init(&pk, &doc, msgpack_sbuffer_write);
+    msgpack_pack_array(&pk, 3);
+    msgpack_pack_map(&pk, 4);
+    pack_text(&pk, "key"), pack_text(&pk, "k"), pack_text(&pk, "value"), pack_text(&pk, "v");
+    pack_text(&pk, "timestamp"), msgpack_pack_int64(&pk, 1700000000000);
+    pack_text(&pk, "headers"), msgpack_pack_map(&pk, 1), pack_text(&pk, "h"), msgpack_pack_nil(&pk);
+    msgpack_pack_map(&pk, 1);
+    pack_text(&pk, "value"), msgpack_pack_bin(&pk, 0);
+    msgpack_pack_map(&pk, 1);
+    pack_text(&pk, "unknown"), msgpack_pack_int(&pk, 1);
+    bw_request_init(&r, BW_API_PRODUCE);
+    r.topic = bw_str_of("t");
+    r.records = true;
+    r.payload = (uint8_t *)doc.data;
+    r.payload_len = doc.size;
+    ask(s, &r, &a, &memory, &len);
+    assert_int_equal(a.error, BW_OK);
+    nng_free(memory, len);
+    bw_batch_header h;
+    assert_int_equal(bw_batch_validate(x->broker.stored.data, x->broker.stored.len, 1 << 20, true, &h), BW_OK);
+    assert_int_equal(h.record_count, 3);
+
+    bw_fetch_part part = {bw_str_of("t"), 0, 1, 1000}; /* from the second on */
+    bw_request_init(&r, BW_API_FETCH);
+    r.records = true;
+    r.parts = &part;
+    r.part_count = 1;
+    ask(s, &r, &a, &memory, &len);
+    assert_int_equal(a.error, BW_OK);
+    assert_int_equal(a.part_count, 1);
+    assert_int_equal(a.parts[0].size, a.payload_len);
+    msgpack_unpacked u;
+    size_t at = 0;
+    msgpack_unpacked_init(&u);
+    assert_int_equal(msgpack_unpack_next(&u, (const char *)a.payload, a.payload_len, &at), MSGPACK_UNPACK_SUCCESS);
+    assert_int_equal(at, a.payload_len);
+    assert_int_equal(u.data.type, MSGPACK_OBJECT_ARRAY);
+    assert_int_equal(u.data.via.array.size, 2);
+    const msgpack_object_map *second = &u.data.via.array.ptr[0].via.map;
+    assert_int_equal(second->ptr[0].val.via.u64, 1);                       /* offset */
+    assert_int_equal(second->ptr[2].val.type, MSGPACK_OBJECT_NIL);         /* key: null */
+    assert_int_equal(second->ptr[3].val.type, MSGPACK_OBJECT_BIN);         /* value: empty */
+    assert_int_equal(second->ptr[3].val.via.bin.size, 0);
+    assert_int_equal(u.data.via.array.ptr[1].via.map.ptr[3].val.type, MSGPACK_OBJECT_NIL);
+    msgpack_unpacked_destroy(&u);
+    bw_answer_fini(&a);
+    nng_free(memory, len);
+    msgpack_sbuffer_destroy(&doc);
+    nng_close(s);
+}
+
+static void test_rep_broken_records_are_refused(void **state)
+{
+    fixture *x = *state;
+    nng_socket s = dial_rep(x);
+    static const struct { const char *bytes; size_t len; int32_t error; } bad[] = {
+        {"", 0, BW_ERR_PROTOCOL},
+        {"\x90", 1, BW_ERR_INVALID_ARGUMENT},
+        {"\xdd\xff\xff\xff\xff", 5, BW_ERR_PROTOCOL},
+        {"\x91\x81\xa3key\x01", 7, BW_ERR_PROTOCOL},
+        {"\x91\x81\xa7headers\xdf\xff\xff\xff\xff", 15, BW_ERR_PROTOCOL},
+        {"\x91\x80\xc0", 3, BW_ERR_PROTOCOL},
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        bw_request r;
+        bw_answer a;
+        void *memory;
+        size_t len;
+        bw_request_init(&r, BW_API_PRODUCE);
+        r.topic = bw_str_of("t");
+        r.records = true;
+        r.payload = (const uint8_t *)bad[i].bytes;
+        r.payload_len = bad[i].len;
+        ask(s, &r, &a, &memory, &len);
+        assert_int_equal(a.error, bad[i].error);
+        nng_free(memory, len);
+    }
+    assert_int_equal(x->broker.requests, 0);
+    nng_close(s);
+}
+
+static void test_rep_stop_answers_parked_requests(void **state)
+{
+    fixture *x = *state;
+    nng_socket s = dial_rep(x);
+    bw_request r;
+    bw_buf b = {0};
+    bw_fetch_part part = {bw_str_of("t"), 0, 0, 1000};
+    bw_request_init(&r, BW_API_FETCH);
+    r.max_wait_ms = 60000;
+    r.parts = &part;
+    r.part_count = 1;
+    assert_int_equal(bw_request_encode(&r, &b, false), BW_OK);
+    assert_int_equal(nng_send(s, b.data + 4, b.len - 4, 0), 0);
+    wait_for(&x->broker, &x->broker.requests, 1);
+    int64_t start = bw_clock_mono_ms();
+    bw_listener_stop(x->listener);
+    x->listener = NULL;
+    assert_true(bw_clock_mono_ms() - start < 3000);
+    wait_for(&x->broker, &x->broker.gone, 1);
+    bw_buf_free(&b);
+    nng_close(s);
+}
+
+/* ---- what may be listened on ---- */
+
+static void assert_start_fails(fixture *x, const char *url, const char *rep, const char *group, bw_err expected, const char *text)
+{
+    bw_daemon_config config = x->config;
+    char *urls[1] = {(char *)(uintptr_t)url};
+    bw_listener *l = NULL;
+    config.listen = urls;
+    config.listen_rep = (char *)(uintptr_t)rep;
+    config.socket_group = (char *)(uintptr_t)group;
+    assert_int_equal(bw_listener_start(&x->broker, &config, NULL, &l), expected);
+    assert_null(l);
+    assert_non_null(strstr(bw_error_message(), text));
+}
+
+static void test_listener_start_explains_what_it_cannot_do(void **state)
+{
+    fixture *x = *state;
+    assert_start_fails(x, "tcp://127.0.0.1:1", "none", NULL, BW_ERR_UNSUPPORTED, "ipc:///");
+    assert_start_fails(x, "/run/bus.sock", "none", NULL, BW_ERR_INVALID_ARGUMENT, "ipc:///");
+    assert_start_fails(x, x->url, "none", NULL, BW_ERR_BUSY, "another process");
+    char other[128];
+    snprintf(other, sizeof other, "ipc://%s/other.sock", x->folder);
+    assert_start_fails(x, other, NULL, NULL, BW_ERR_BUSY, "rep.sock"); /* the stream socket that was made goes again */
+    assert_int_equal(access(other + 6, F_OK), -1);
+    assert_start_fails(x, other, "none", "no-such-group-here", BW_ERR_INVALID_CONFIG, "no-such-group-here");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+#define T(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+        T(test_listener_hello_tells_the_versions),
+        T(test_listener_request_before_hello_is_refused),
+        T(test_listener_other_version_is_answered_with_both),
+        T(test_listener_unknown_type_is_answered),
+        T(test_listener_malformed_input_closes_with_a_reason),
+        T(test_listener_pipelined_requests_are_answered_in_order),
+        T(test_listener_one_way_requests_have_no_answer),
+        T(test_listener_stop_ends_parked_requests),
+        T(test_rep_request_without_hello_is_answered),
+        T(test_rep_what_needs_a_connection_is_refused),
+        T(test_rep_malformed_message_is_answered),
+        T(test_rep_produce_without_acks_is_answered_all_the_same),
+        T(test_rep_records_as_msgpack_make_a_batch_and_come_back),
+        T(test_rep_broken_records_are_refused),
+        T(test_rep_stop_answers_parked_requests),
+        T(test_listener_start_explains_what_it_cannot_do),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
