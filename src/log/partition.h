@@ -21,6 +21,7 @@ typedef struct bw_partition_config {
     uint32_t index_interval_bytes; /* index.interval.bytes */
     bool log_append_time;          /* message.timestamp.type */
     int64_t file_delete_delay_ms;  /* file.delete.delay.ms */
+    int64_t disk_reserve_bytes;    /* no new capacity while the file system has less than this free; 0: none */
 } bw_partition_config;
 
 /* Kept in LMDB by the caller; written only after the sync that it describes. */
@@ -40,7 +41,8 @@ typedef struct bw_recovery_report {
     int64_t end_offset;
     int64_t cut_from_bytes; /* bytes dropped */
     int32_t leader_epoch;
-    uint32_t quarantined;   /* corrupt segments below the recovery point */
+    uint32_t quarantined;   /* corrupt segments below the recovery point, kept as "<base>.log.corrupt" */
+    char detail[200];       /* what was found first, for the event; "" when nothing was wrong */
 } bw_recovery_report;
 
 /* bw_partition_create_files: make the folder with its metadata file, an empty first segment and leader-epoch-checkpoint; directory
@@ -72,6 +74,10 @@ bw_err bw_partition_delete_files(int data_fd, const char *topic, int32_t partiti
 /* bw_partition_tend: look at the slot and do what is wanted: capacity, spare, after-roll work, segment.ms roll, index of new
  * batches, sync when asked or when 64 MiB are unsynced. Cheap when nothing is wanted. *synced: durable moved. */
 bw_err bw_partition_tend(bw_partition *p, bool *synced);
+/* The two halves of tend, for a coordinator that syncs in a thread of its own, so that a slow disk keeps no writer waiting for
+ * room: tend_files does all but the sync; wants_sync says that bw_partition_sync is due. Both may run while a sync runs. */
+bw_err bw_partition_tend_files(bw_partition *p);
+bool bw_partition_wants_sync(bw_partition *p);
 /* bw_partition_sync: make everything visible now durable. POISONED for ever after a failure. */
 bw_err bw_partition_sync(bw_partition *p);
 bool bw_partition_has_unsynced(const bw_partition *p);

@@ -1,0 +1,305 @@
+/* log/partition.c: open, close, tend: the coordinator's handle of one partition. The work itself is in partition_*.c;
+ * log/segment.h says how a segment lives and which locks are taken in which order.
+ *
+ * tend is called for every partition each second and whenever a writer asked for something; with nothing wanted it is a few loads
+ * and no system call. Order inside: first what a writer may be waiting for (rolls noticed, capacity, spare), then names, indexes
+ * and seals. */
+#include "log/segment.h"
+
+#include "base/killpoint.h"
+#include "base/lock.h"
+#include "log/smallfile.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+bw_err bw_partition_create_files(int data_fd, const char *topic, int32_t partition, const bw_uuid *id)
+{
+    char name[BW_PARTITION_DIR_MAX], log[BW_SEGMENT_NAME_MAX], text[64];
+    bw_partition_dir_name(name, topic, partition);
+    if (bw_os_mkdir(data_fd, name, 0755) != 0) {
+        if (errno == EEXIST) return bw_fail(BW_ERR_BUSY, "partition folder %s exists already", name);
+        return bw_fail_errno(errno, "cannot make partition folder %s", name);
+    }
+    BW_KILL_POINT("create.folder");
+    int dir = bw_os_open_beneath(data_fd, name, O_RDONLY | O_DIRECTORY, 0);
+    if (dir < 0) return bw_fail_errno(errno, "cannot open partition folder %s", name);
+    bw_segment_name(log, 0, ".log");
+    bw_err e = BW_OK;
+    int fd = bw_os_open_beneath(dir, log, O_RDWR | O_CREAT | O_EXCL, 0644);
+    if (fd < 0) e = bw_fail_errno(errno, "cannot create %s/%s", name, log);
+    else if (bw_os_fallocate(fd, 0, 0, BW_GRANT_FIRST) != 0 || bw_os_fsync(fd) != 0)
+        e = bw_fail_errno(errno, "cannot allocate %s/%s", name, log);
+    bw_os_close(fd);
+    BW_KILL_POINT("create.segment");
+    if (!e) e = bw_smallfile_replace(dir, "leader-epoch-checkpoint", "0\n1\n0 0\n", 8);
+    if (!e) e = bw_smallfile_replace(dir, "partition.metadata", text, bw_partition_metadata_encode(text, id));
+    BW_KILL_POINT("create.metadata");
+    bw_os_close(dir);
+    if (!e && bw_os_sync_dir(data_fd) != 0) e = bw_fail_errno(errno, "cannot sync the data directory");
+    if (e) (void)bw_partition_delete_files(data_fd, topic, partition);
+    return e;
+}
+
+bw_err bw_partition_delete_files(int data_fd, const char *topic, int32_t partition)
+{
+    char name[BW_PARTITION_DIR_MAX], aside[BW_PARTITION_DIR_MAX + 48], hex[33];
+    bw_uuid id;
+    bw_partition_dir_name(name, topic, partition);
+    if (bw_os_uuid(id.b) != 0) return bw_fail_errno(errno, "no random numbers");
+    bw_uuid_hex(&id, hex);
+    /* A file name has at most 255 bytes; the topic's own may take nearly all of them. */
+    snprintf(aside, sizeof aside, "%.*s.%s-delete", 255 - 40, name, hex);
+    if (bw_os_rename(data_fd, name, data_fd, aside) != 0) return bw_fail_errno(errno, "cannot rename partition folder %s", name);
+    BW_KILL_POINT("delete.renamed");
+    if (bw_os_sync_dir(data_fd) != 0) return bw_fail_errno(errno, "cannot sync the data directory");
+    return bw_folder_remove(data_fd, aside);
+}
+
+static bw_err check_config(const bw_partition_config *c)
+{
+    if (c->segment_bytes < 1024 || c->segment_bytes > BW_POSITION_MAX)
+        return bw_fail(BW_ERR_INVALID_CONFIG, "segment.bytes is %u; from 1024 to %u", c->segment_bytes, BW_POSITION_MAX);
+    if (c->index_interval_bytes > BW_POSITION_MAX) return bw_fail(BW_ERR_INVALID_CONFIG, "index.interval.bytes is out of range");
+    return BW_OK;
+}
+
+static void store_config(bw_partition *p)
+{
+    atomic_store_explicit(&p->slot->segment_max, p->config.segment_bytes, memory_order_relaxed);
+    atomic_store_explicit(&p->slot->message_max, p->config.max_message_bytes, memory_order_relaxed);
+    uint32_t bit = BW_SLOT_LOG_APPEND_TIME;
+    if (p->config.log_append_time) atomic_fetch_or_explicit(&p->slot->flags, bit, memory_order_release);
+    else atomic_fetch_and_explicit(&p->slot->flags, ~bit, memory_order_release);
+}
+
+static void partition_free(bw_partition *p)
+{
+    bw_appender_close(p->appender);
+    for (size_t i = 0; i < p->count; i++) bw_segment_free(p->segments[i]);
+    free(p->segments);
+    bw_segment_free(p->spare);
+    bw_indexer_free(&p->indexer);
+    free(p->dropped);
+    bw_os_close(p->dir_fd);
+    pthread_mutex_destroy(&p->mutex);
+    pthread_mutex_destroy(&p->sync_mutex);
+    free(p);
+}
+
+bw_err bw_partition_open(const bw_partition_open_options *o, bw_partition **out, bw_recovery_report *report)
+{
+    bw_err e = check_config(&o->config);
+    if (e) return e;
+    bw_partition *p = calloc(1, sizeof *p);
+    if (!p) return bw_fail(BW_ERR_NO_MEMORY, "no memory for a partition");
+    pthread_mutex_init(&p->mutex, NULL);
+    pthread_mutex_init(&p->sync_mutex, NULL);
+    bw_partition_dir_name(p->dir_name, o->topic, o->partition);
+    p->number = o->partition;
+    p->bus_number = o->bus_number;
+    p->control = o->control;
+    p->slot = &o->control->slots[o->partition];
+    p->guard = o->guard;
+    p->config = o->config;
+    p->open_wall_ms = bw_clock_wall_ms();
+    p->open_mono_ms = bw_clock_mono_ms();
+    p->dir_fd = bw_os_open_beneath(o->data_fd, p->dir_name, O_RDONLY | O_DIRECTORY, 0);
+    bw_recovery_report ignored;
+    if (!report) report = &ignored;
+    *report = (bw_recovery_report){0};
+    if (p->dir_fd < 0) e = bw_fail_errno(errno, "cannot open partition folder %s", p->dir_name);
+    else if (o->fresh_slot) e = bw_partition_recover(p, &o->point, report);
+    else e = bw_partition_take_over(p, &o->point, report);
+    if (e) {
+        e = bw_error_context(e, "partition %s", p->dir_name);
+        partition_free(p);
+        return e;
+    }
+    store_config(p);
+    p->last_tick_ms = p->open_mono_ms;
+    *out = p;
+    return BW_OK;
+}
+
+bw_err bw_partition_set_config(bw_partition *p, const bw_partition_config *config)
+{
+    bw_err e = check_config(config);
+    if (e) return e;
+    pthread_mutex_lock(&p->mutex);
+    p->config = *config;
+    store_config(p);
+    pthread_mutex_unlock(&p->mutex);
+    return BW_OK;
+}
+
+/* What can wait a while: indexes, seals, names, deletions. */
+static bw_err tend_slow(bw_partition *p, bw_position tail, int64_t now)
+{
+    p->last_tick_ms = now;
+    bw_err e = bw_partition_follow(p, tail);
+    bw_err e2 = bw_indexer_flush(&p->indexer, p->dir_fd);
+    bw_partition_reap(p, now, false);
+    return e ? e : e2;
+}
+
+static uint64_t unfollowed(const bw_partition *p, bw_position tail)
+{
+    uint64_t bytes = 0;
+    for (size_t i = p->follow_at; i < p->count; i++) {
+        const bw_segment *s = p->segments[i];
+        bytes += (s->rolled ? s->final_length : bw_position_seq(tail) == s->seq ? bw_position_pos(tail) : s->length) - s->length;
+    }
+    return bytes;
+}
+
+static bw_err tend_locked(bw_partition *p)
+{
+    uint32_t state = atomic_load_explicit(&p->slot->state, memory_order_acquire);
+    if (state == BW_SLOT_DELETED || state == BW_SLOT_RETIRED || p->broken) return BW_OK;
+    bw_position tail = atomic_load_explicit(&p->slot->tail, memory_order_acquire);
+    int64_t now = bw_clock_mono_ms();
+    bool rolled = bw_position_seq(tail) != bw_partition_active(p)->seq;
+    if (rolled) bw_partition_adopt_rolls(p, tail);
+    bw_err e = state == BW_SLOT_OPEN ? bw_partition_grant(p, tail, now) : BW_OK;
+    bw_err e2 = bw_partition_link_files(p);
+    bool tick = now - p->last_tick_ms >= BW_TICK_MS;
+    if (rolled || (tick && unfollowed(p, tail) + p->indexer.index.len + p->dropped_count > 0)) {
+        bw_err e3 = tend_slow(p, tail, now);
+        if (!e2) e2 = e3;
+    }
+    bw_partition_seal_durable(p);
+    if (rolled && p->config.retention_bytes >= 0) bw_partition_retain_bytes(p, NULL);
+    return e ? e : e2;
+}
+
+bw_err bw_partition_tend_files(bw_partition *p)
+{
+    pthread_mutex_lock(&p->mutex);
+    bw_err e = tend_locked(p);
+    pthread_mutex_unlock(&p->mutex);
+    return e ? bw_error_context(e, "partition %s", p->dir_name) : BW_OK;
+}
+
+bool bw_partition_wants_sync(bw_partition *p)
+{
+    pthread_mutex_lock(&p->mutex);
+    bool wanted = bw_partition_wants_sync_locked(p, atomic_load_explicit(&p->slot->tail, memory_order_acquire));
+    pthread_mutex_unlock(&p->mutex);
+    return wanted;
+}
+
+bw_err bw_partition_tend(bw_partition *p, bool *synced)
+{
+    if (synced) *synced = false;
+    bw_err e = bw_partition_tend_files(p);
+    if (!bw_partition_wants_sync(p)) return e;
+    bw_err e2 = bw_partition_sync(p);
+    if (e2) return e2;
+    if (synced) *synced = true;
+    bw_err e3 = bw_partition_tend_files(p); /* a sync takes long: writers may have asked meanwhile; rolled segments can be sealed */
+    return e ? e : e3;
+}
+
+bool bw_partition_has_unsynced(const bw_partition *p)
+{
+    return atomic_load_explicit(&p->slot->durable, memory_order_acquire) !=
+           atomic_load_explicit(&p->slot->tail, memory_order_acquire);
+}
+
+/* Nobody writes any more: give back what was allocated ahead, so that the files end where the log ends. */
+static bw_err trim(bw_partition *p)
+{
+    bw_err e = bw_partition_lock_slot(p);
+    if (e) return e;
+    bw_position tail = atomic_load_explicit(&p->slot->tail, memory_order_acquire);
+    atomic_store_explicit(&p->slot->capacity, tail, memory_order_release);
+    atomic_store_explicit(&p->slot->spare_seq, 0, memory_order_release);
+    bw_partition_unlock_slot(p);
+    bw_partition_adopt_rolls(p, tail);
+    char name[BW_SEGMENT_NAME_MAX];
+    if (p->spare) {
+        bw_spare_name(name, p->spare->seq);
+        (void)bw_os_unlink(p->dir_fd, name, 0);
+        bw_segment_free(p->spare);
+        p->spare = NULL;
+        p->spare_published = false;
+        p->dir_dirty = true;
+    }
+    BW_KILL_POINT("close.spare");
+    bw_segment *a = bw_partition_active(p);
+    if (bw_position_seq(tail) != a->seq) return bw_fail(BW_ERR_INTERNAL, "the log rolled while it was closed");
+    if (a->file_bytes > bw_position_pos(tail)) {
+        if (bw_os_ftruncate(a->fd, bw_position_pos(tail)) != 0 || bw_os_fsync(a->fd) != 0)
+            return bw_fail_errno(errno, "cannot cut the newest segment to its length");
+        a->file_bytes = bw_position_pos(tail);
+        a->step = 0;
+        p->sync_grant = true;
+    }
+    BW_KILL_POINT("close.trimmed");
+    return BW_OK;
+}
+
+bw_err bw_partition_close(bw_partition *p, bool trim_files, bw_recovery_point *point)
+{
+    if (!p) return BW_OK;
+    uint32_t state = atomic_load_explicit(&p->slot->state, memory_order_acquire);
+    bool open = state == BW_SLOT_OPEN && !p->broken;
+    bw_err e = open ? bw_partition_sync(p) : BW_OK;
+    pthread_mutex_lock(&p->mutex);
+    if (open && !e) {
+        e = bw_partition_link_files(p);
+        if (!e && trim_files) e = trim(p);
+        if (!e && p->dir_dirty && bw_os_sync_dir(p->dir_fd) != 0) e = bw_fail_errno(errno, "cannot sync folder %s", p->dir_name);
+        if (!e) {
+            p->dir_dirty = false;
+            for (size_t i = 0; i < p->count; i++) p->segments[i]->link_syncing = p->segments[i]->linked;
+            bw_partition_unlink_spare_names(p);
+        }
+        bw_partition_seal_durable(p);
+        bw_err e2 = bw_indexer_flush(&p->indexer, p->dir_fd);
+        if (!e) e = e2;
+    }
+    if (state != BW_SLOT_DELETED) bw_partition_reap(p, 0, true);
+    if (point) *point = p->point;
+    pthread_mutex_unlock(&p->mutex);
+    if (e) e = bw_error_context(e, "partition %s", p->dir_name);
+    partition_free(p);
+    return e;
+}
+
+void bw_partition_info_get(bw_partition *p, bw_partition_info *out)
+{
+    pthread_mutex_lock(&p->mutex);
+    bw_tail_slot *s = p->slot;
+    *out = (bw_partition_info){
+        .log_start = atomic_load_explicit(&s->log_start, memory_order_acquire),
+        .end_offset = bw_slot_end_offset(s),
+        .durable_offset = atomic_load_explicit(&s->durable_offset, memory_order_acquire),
+        .segments = (uint32_t)p->count,
+        .leader_epoch = (int32_t)atomic_load_explicit(&s->leader_epoch, memory_order_acquire),
+        .state = (bw_slot_state)atomic_load_explicit(&s->state, memory_order_acquire),
+    };
+    bw_position tail = atomic_load_explicit(&s->tail, memory_order_acquire);
+    bw_partition_adopt_rolls(p, tail);
+    for (size_t i = 0; i + 1 < p->count; i++) out->size_bytes += p->segments[i]->final_length;
+    out->size_bytes += bw_position_pos(tail);
+    pthread_mutex_unlock(&p->mutex);
+}
+
+bool bw_partition_recovery_point(bw_partition *p, bw_recovery_point *out)
+{
+    pthread_mutex_lock(&p->mutex);
+    bool moved = p->point_moved;
+    p->point_moved = false;
+    *out = p->point;
+    pthread_mutex_unlock(&p->mutex);
+    return moved;
+}
+
+int bw_partition_dir_fd(const bw_partition *p) { return p->dir_fd; }
+bw_tail_slot *bw_partition_slot(const bw_partition *p) { return p->slot; }

@@ -1,0 +1,584 @@
+/* log/partition_recover.c: make the log's state from its files, when the control data is new (reboot, new generation).
+ *
+ * What is trusted: a sealed segment (it was synced before its seal was written) while the recovery point is known; whatever lies
+ * below the recovery point (it was synced before the point was written). Everything else is scanned: only whole batches with the
+ * expected base offset, an epoch that does not go back and a right checksum count.
+ *
+ *   below the point, bad        corruption: the segment is renamed to "<base>.log.corrupt" (quarantine). Nothing of it is served:
+ *                               readers of that range get CORRUPT where the neighbours do not join (OFFSET_OUT_OF_RANGE when it
+ *                               was the oldest: the log then starts at the first sound segment). If it is the segment that
+ *                               holds the point, what lies behind the point is copied to a new segment.
+ *   above the point, bad        never known to be durable: the log is cut there, later segments are deleted.
+ *   ends below the point, or    foreign: restored from a copy. Nothing is cut: the log goes on in a new segment if something
+ *   has other bytes there       unreadable lies behind its end; the caller makes a new incarnation.
+ *   no point (adopted, or LMDB  all is scanned; a bad segment in the middle is quarantined, never the reason to drop what follows;
+ *   was lost)                   the last one is cut at the first bad batch.
+ *
+ * What is below the point in the point's own segment is checked at its last 16 MiB only, so that a start does not read gigabytes;
+ * the rest is checked when it is read, and by `busway verify`.
+ *
+ * The leader epoch goes up unless the file ends exactly where the log ends, and at the point: allocated room behind the end means
+ * that records may have been seen there which are now lost, even when no trace of them is left. (That is why the first growth of
+ * a cleanly cut file is synced before it is used: sync_grant.) */
+#include "log/segment.h"
+
+#include "base/killpoint.h"
+#include "base/lock.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { CHECK_BELOW_POINT = 16 << 20, INDEX_FILE_MAX = 32 << 20, GARBAGE_LOOK = 1 << 20, COPY_PIECE = 256 << 10 };
+
+typedef struct recovery {
+    bw_partition *p;
+    bw_recovery_point point;
+    bw_recovery_report *report;
+    bw_found found;
+    bool known;   /* the recovery point holds for these files */
+    bool direct;  /* poisoned: believe only the medium */
+    bool cut;     /* the log ends here: what follows is dropped */
+    bool garbage; /* unreadable bytes lie behind the end of the last segment */
+    int64_t expected; /* base offset of the next segment; -1: any */
+    int64_t floor;      /* no new segment starts below this offset */
+    int32_t epoch;      /* the highest known */
+    int32_t scan_epoch; /* of the last batch scanned */
+    uint32_t last_crc;
+    bool indexed;       /* the indexer holds the last segment, from byte 0 on */
+} recovery;
+
+static void note(recovery *r)
+{
+    if (!r->report->detail[0]) snprintf(r->report->detail, sizeof r->report->detail, "%s", bw_error_message());
+}
+
+/* ---- spares: one with a valid first batch becomes a log file, the others go ---- */
+
+static bool has_inode(bw_partition *p, const bw_found *f, uint64_t inode)
+{
+    char name[BW_SEGMENT_NAME_MAX];
+    struct stat st;
+    for (size_t i = 0; i < f->log_count; i++) {
+        bw_segment_name(name, f->logs[i], ".log");
+        if (bw_os_stat_at(p->dir_fd, name, &st) == 0 && (uint64_t)st.st_ino == inode) return true;
+    }
+    return false;
+}
+
+/* The base offset of the first batch, when that is whole and right; else -1. */
+static int64_t first_batch_base(int fd, uint64_t bytes)
+{
+    bw_walk w;
+    int64_t base = -1;
+    if (bw_walk_init_fd(&w, fd, false, bytes, NULL, 0) == BW_OK && bw_walk_next(&w) == BW_OK) base = w.header.base_offset;
+    bw_walk_fini(&w);
+    return base;
+}
+
+static bw_err place_spare(recovery *r, uint32_t seq)
+{
+    bw_partition *p = r->p;
+    char name[BW_SEGMENT_NAME_MAX], log[BW_SEGMENT_NAME_MAX];
+    struct stat st;
+    bw_spare_name(name, seq);
+    int fd = bw_os_open_beneath(p->dir_fd, name, O_RDONLY, 0);
+    if (fd < 0) return bw_fail_errno(errno, "cannot open %s", name);
+    int64_t base = -1;
+    if (bw_os_fstat(fd, &st) == 0 && !has_inode(p, &r->found, (uint64_t)st.st_ino)) base = first_batch_base(fd, (uint64_t)st.st_size);
+    bw_os_close(fd);
+    p->dir_dirty = true;
+    bw_segment_name(log, base < 0 ? 0 : base, ".log");
+    if (base >= 0 && bw_os_stat_at(p->dir_fd, log, &st) != 0 && errno == ENOENT) {
+        int64_t *more = realloc(r->found.logs, (r->found.log_count + 1) * sizeof *more);
+        if (!more) return bw_fail(BW_ERR_NO_MEMORY, "no memory for the segment list");
+        r->found.logs = more;
+        if (bw_os_rename(p->dir_fd, name, p->dir_fd, log) != 0) return bw_fail_errno(errno, "cannot rename %s to %s", name, log);
+        size_t i = r->found.log_count++;
+        for (; i > 0 && more[i - 1] > base; i--) more[i] = more[i - 1];
+        more[i] = base;
+        BW_KILL_POINT("recover.spare_kept");
+        return BW_OK;
+    }
+    if (bw_os_unlink(p->dir_fd, name, 0) != 0) return bw_fail_errno(errno, "cannot remove %s", name);
+    BW_KILL_POINT("recover.spare_gone");
+    return BW_OK;
+}
+
+/* ---- quarantine and salvage ---- */
+
+static bw_err quarantine(recovery *r, size_t i)
+{
+    bw_partition *p = r->p;
+    bw_segment *s = p->segments[i];
+    note(r);
+    char name[BW_SEGMENT_NAME_MAX], aside[BW_SEGMENT_NAME_MAX + 24];
+    struct stat st;
+    bw_segment_name(name, s->base_offset, ".log");
+    snprintf(aside, sizeof aside, "%s.corrupt", name);
+    for (int n = 1; bw_os_stat_at(p->dir_fd, aside, &st) == 0 && n < 1000; n++) snprintf(aside, sizeof aside, "%s.corrupt.%d", name, n);
+    if (bw_os_rename(p->dir_fd, name, p->dir_fd, aside) != 0) return bw_fail_errno(errno, "cannot set %s aside", name);
+    BW_KILL_POINT("recover.quarantined");
+    bw_segment_unlink_hints(p, s->base_offset);
+    r->report->quarantined++;
+    bw_partition_remove_at(p, i);
+    return BW_OK;
+}
+
+static bw_err copy_bytes(int from_fd, uint32_t from, uint32_t len, int to_fd)
+{
+    uint8_t *piece = malloc(COPY_PIECE);
+    if (!piece) return bw_fail(BW_ERR_NO_MEMORY, "no memory to copy batches");
+    bw_err e = BW_OK;
+    for (uint32_t done = 0; !e && done < len;) {
+        uint32_t n = len - done < COPY_PIECE ? len - done : COPY_PIECE;
+        if (bw_os_pread(from_fd, piece, n, (off_t)from + done) != (ssize_t)n || bw_os_pwrite(to_fd, piece, n, done) < 0)
+            e = bw_fail_errno(errno, "cannot copy batches out of a corrupt segment");
+        done += n;
+    }
+    free(piece);
+    return e;
+}
+
+/* Segment i holds the point and is corrupt below it. What is sound behind the point goes to a new segment, in i's place. */
+static bw_err salvage(recovery *r, size_t i)
+{
+    bw_partition *p = r->p;
+    bw_segment *old = p->segments[i], *s;
+    note(r);
+    bw_scan scan = {.from = r->point.position, .next_offset = r->point.next_offset, .leader_epoch = INT32_MIN,
+                    .until = old->file_bytes, .direct = r->direct};
+    if (scan.from > scan.until) scan.from = scan.until;
+    bw_err e = bw_segment_scan(p, old, &scan);
+    if (e) return e;
+    uint32_t from = (uint32_t)scan.from, len = scan.position - from;
+    e = bw_segment_create_log(p, r->point.next_offset, len > BW_GRANT_FIRST ? len : BW_GRANT_FIRST, &s);
+    if (e) return e;
+    e = copy_bytes(old->fd, from, len, s->fd);
+    if (!e && bw_os_fdatasync(s->fd) != 0) e = bw_fail_errno(errno, "cannot sync the copy of a segment's sound end");
+    BW_KILL_POINT("recover.salvaged");
+    if (!e) e = quarantine(r, i);
+    if (!e) e = bw_partition_push(p, s);
+    if (e) {
+        bw_segment_free(s);
+        return e;
+    }
+    memmove(&p->segments[i + 1], &p->segments[i], (p->count - 1 - i) * sizeof *p->segments);
+    p->segments[i] = s;
+    return BW_OK;
+}
+
+/* ---- the recovery point's own segment ---- */
+
+typedef enum point_check { POINT_HOLDS, POINT_CORRUPT, POINT_FOREIGN, POINT_ERROR } point_check;
+
+/* A position from which to check, about 16 MiB below the point, where a batch begins according to the index; 0 if in doubt. */
+static uint32_t check_from(recovery *r, const bw_segment *s)
+{
+    if (r->point.position <= CHECK_BELOW_POINT) return 0;
+    char name[BW_SEGMENT_NAME_MAX];
+    bw_segment_name(name, s->base_offset, ".index");
+    int fd = bw_os_open_beneath(r->p->dir_fd, name, O_RDONLY, 0);
+    if (fd < 0) return 0;
+    struct stat st;
+    uint32_t from = 0, most = r->point.position - CHECK_BELOW_POINT;
+    uint8_t *data = bw_os_fstat(fd, &st) == 0 && st.st_size > 0 && st.st_size <= INDEX_FILE_MAX ? malloc((size_t)st.st_size) : NULL;
+    ssize_t n = data ? bw_os_pread(fd, data, (size_t)st.st_size, 0) : 0;
+    size_t entries = n > 0 ? bw_index_entries(data, (size_t)n, r->point.position) : 0;
+    for (size_t i = 0; i < entries && bw_get_be32(data + i * BW_INDEX_ENTRY_BYTES + 4) <= most; i++)
+        from = bw_get_be32(data + i * BW_INDEX_ENTRY_BYTES + 4);
+    free(data);
+    bw_os_close(fd);
+    return from;
+}
+
+static point_check check_point(recovery *r, const bw_segment *s)
+{
+    const bw_recovery_point *pt = &r->point;
+    if (pt->position == 0) return pt->next_offset == s->base_offset ? POINT_HOLDS : POINT_FOREIGN;
+    if (s->file_bytes < pt->position) return POINT_FOREIGN;
+    for (uint32_t from = check_from(r, s);; from = 0) {
+        bw_scan scan = {.from = from, .next_offset = from ? -1 : s->base_offset, .leader_epoch = INT32_MIN, .until = pt->position,
+                        .direct = r->direct};
+        if (bw_segment_scan(r->p, s, &scan) != BW_OK) return POINT_ERROR;
+        if (scan.position == pt->position)
+            return scan.next_offset == pt->next_offset && scan.last_crc == pt->last_crc ? POINT_HOLDS : POINT_FOREIGN;
+        if (from) continue; /* the index may have misled us */
+        bw_walk w;
+        bool zero = false;
+        uint64_t at;
+        bw_err e = bw_walk_init_fd(&w, s->fd, false, pt->position, NULL, 0);
+        if (!e) e = bw_walk_zero_from(&w, scan.position, &zero, &at);
+        bw_walk_fini(&w);
+        if (e) return POINT_ERROR;
+        if (zero) return POINT_FOREIGN; /* it simply ends there */
+        if (scan.end == BW_ERR_EMPTY)
+            (void)bw_fail(BW_ERR_CORRUPT, "segment %020lld.log: no batch at byte %u, below the recovery point", (long long)s->base_offset,
+                          scan.position);
+        return POINT_CORRUPT;
+    }
+}
+
+/* ---- one segment after the other ---- */
+
+/* Drops segment i and all that follow: above the point and behind a cut. */
+static bw_err drop_from(recovery *r, size_t i)
+{
+    bw_partition *p = r->p;
+    char name[BW_SEGMENT_NAME_MAX];
+    while (p->count > i) {
+        bw_segment *s = p->segments[p->count - 1];
+        bw_segment_name(name, s->base_offset, ".log");
+        r->report->cut_from_bytes += s->file_bytes;
+        r->report->cut = true;
+        if (bw_os_unlink(p->dir_fd, name, 0) != 0) return bw_fail_errno(errno, "cannot remove segment %s behind the cut", name);
+        bw_segment_unlink_hints(p, s->base_offset);
+        bw_partition_remove_at(p, p->count - 1);
+        BW_KILL_POINT("recover.dropped");
+    }
+    return BW_OK;
+}
+
+static void note_epoch(recovery *r, int32_t epoch)
+{
+    r->scan_epoch = epoch;
+    if (epoch > r->epoch) r->epoch = epoch;
+}
+
+static void joined(recovery *r, int64_t next_offset)
+{
+    r->expected = next_offset;
+    if (next_offset > r->floor) r->floor = next_offset;
+}
+
+/* A scan's outcome becomes the segment's state; a segment that is not the last one is closed. */
+static bw_err take_scan(recovery *r, size_t i, const bw_scan *scan, bool whole)
+{
+    bw_partition *p = r->p;
+    bw_segment *s = p->segments[i];
+    s->length = scan->position;
+    s->next_offset = scan->next_offset;
+    s->exact = whole;
+    if (scan->max_timestamp > s->max_timestamp) s->max_timestamp = scan->max_timestamp;
+    note_epoch(r, scan->leader_epoch);
+    joined(r, s->next_offset);
+    r->last_crc = scan->last_crc;
+    r->indexed = whole;
+    if (i + 1 == p->count) return BW_OK;
+    if (whole) bw_indexer_complete(&p->indexer, p->dir_fd);
+    return bw_segment_close_rolled(p, s, true);
+}
+
+/* Scans segment i from `from`. *again: look at index i anew (it was quarantined). */
+static bw_err scan_one(recovery *r, size_t i, uint32_t from, int64_t next_offset, bool *again)
+{
+    bw_partition *p = r->p;
+    bw_segment *s = p->segments[i];
+    bool whole = from == 0, last = i + 1 == p->count;
+    if (whole) bw_indexer_restart(&p->indexer, p->dir_fd, s->base_offset, p->config.index_interval_bytes);
+    bw_scan scan = {.from = from, .next_offset = next_offset, .leader_epoch = whole ? r->scan_epoch : r->point.leader_epoch,
+                    .until = s->file_bytes, .direct = r->direct, .indexer = whole ? &p->indexer : NULL};
+    if (!whole) scan.last_crc = r->point.last_crc;
+    bw_err e = bw_segment_scan(p, s, &scan);
+    if (e) return e;
+    bool below = r->known && !last && p->segments[i + 1]->base_offset <= r->point.segment_base;
+    bool bad = scan.end == BW_ERR_CORRUPT;
+    if (bad && !last && (below || !r->known)) {
+        *again = true;
+        r->expected = -1;
+        return quarantine(r, i);
+    }
+    if (bad) {
+        note(r);
+        r->garbage = true;
+        if (!r->report->foreign) r->report->cut = true;
+        r->report->cut_from_bytes += s->file_bytes - scan.position;
+    }
+    if (!last && r->known && !below && (bad || scan.next_offset != p->segments[i + 1]->base_offset)) {
+        r->cut = true;
+        e = drop_from(r, i + 1);
+        if (e) return e;
+    }
+    return take_scan(r, i, &scan, whole);
+}
+
+static bw_err load_sealed(recovery *r, size_t i, const bw_seal *seal, bool *again)
+{
+    bw_partition *p = r->p;
+    bw_segment *s = p->segments[i];
+    bw_err e = bw_segment_load_sealed(p, s, seal);
+    if (!e && !r->known) { /* not trusted: read it all, and compare */
+        bw_scan scan = {.next_offset = s->base_offset, .leader_epoch = INT32_MIN, .until = seal->length, .direct = r->direct};
+        bw_indexer_begin(&p->indexer, s->base_offset, p->config.index_interval_bytes);
+        scan.indexer = &p->indexer;
+        e = bw_segment_scan(p, s, &scan);
+        if (!e && scan.end == BW_ERR_CORRUPT) e = BW_ERR_CORRUPT;
+        else if (!e && (scan.position != seal->length || scan.next_offset != seal->next_offset ||
+                        bw_merkle_root(&p->indexer.merkle) != seal->root))
+            e = bw_fail(BW_ERR_CORRUPT, "segment %020lld.log does not match its seal", (long long)s->base_offset);
+        note_epoch(r, scan.leader_epoch);
+        s->max_timestamp = scan.max_timestamp;
+        s->exact = true;
+    }
+    if (e == BW_ERR_CORRUPT) {
+        *again = true;
+        r->expected = -1;
+        if (seal->next_offset > r->floor) r->floor = seal->next_offset;
+        return quarantine(r, i);
+    }
+    if (!e) joined(r, s->next_offset);
+    return e;
+}
+
+/* A gap or an overlap before segment i. *again: index i changed. */
+static bw_err check_joint(recovery *r, size_t i, bool *again)
+{
+    bw_segment *s = r->p->segments[i];
+    if (r->expected < 0 || s->base_offset == r->expected) return BW_OK;
+    (void)bw_fail(BW_ERR_CORRUPT, "segment %020lld.log begins at offset %lld, the one before ends at %lld", (long long)s->base_offset,
+                  (long long)s->base_offset, (long long)r->expected);
+    if (s->base_offset < r->expected) {
+        *again = true;
+        return quarantine(r, i);
+    }
+    note(r);
+    if (r->known && r->expected >= r->point.next_offset) { /* above the point: the segment before lost its end */
+        *again = true;
+        r->cut = true;
+        return drop_from(r, i);
+    }
+    return BW_OK; /* a segment is missing; readers are told so at the gap */
+}
+
+static bw_err recover_segment(recovery *r, size_t i, bool *again)
+{
+    bw_partition *p = r->p;
+    bw_segment *s = p->segments[i];
+    bw_seal seal;
+    bw_err e = check_joint(r, i, again);
+    if (e || *again) return e;
+    if (bw_segment_read_seal(p, s->base_offset, &seal)) return load_sealed(r, i, &seal, again);
+    e = bw_segment_open(p, s);
+    if (e) return e;
+    if (!r->known || s->base_offset != r->point.segment_base) return scan_one(r, i, 0, s->base_offset, again);
+    switch (check_point(r, s)) {
+    case POINT_HOLDS:
+        return scan_one(r, i, r->point.position, r->point.next_offset, again);
+    case POINT_CORRUPT:
+        *again = true;
+        r->expected = -1;
+        if (i + 1 < p->count && p->segments[i + 1]->base_offset <= r->point.next_offset) return quarantine(r, i);
+        return salvage(r, i);
+    case POINT_FOREIGN:
+        r->known = false;
+        r->report->foreign = true;
+        return scan_one(r, i, 0, s->base_offset, again);
+    case POINT_ERROR:
+    default:
+        return bw_error_context(BW_ERR_IO, "checking the recovery point");
+    }
+}
+
+/* Is the recovery point one of these files at all? */
+static void check_known(recovery *r)
+{
+    const bw_recovery_point *pt = &r->point;
+    r->known = pt->next_offset != 0 || pt->position != 0;
+    const bw_found *f = &r->found;
+    if (!r->known || (f->log_count > 0 && f->logs[f->log_count - 1] >= pt->segment_base)) {
+        for (size_t i = 0; i < f->log_count; i++)
+            if (f->logs[i] >= pt->segment_base) {
+                if (f->logs[i] > pt->segment_base && i > 0) r->known = false; /* its segment is missing: trust nothing */
+                return;
+            }
+        return;
+    }
+    r->known = false;
+    r->report->foreign = true;
+    (void)bw_fail(BW_ERR_CORRUPT, "the log ends below its recovery point (offset %lld)", (long long)pt->next_offset);
+    note(r);
+}
+
+static bw_err recover_segments(recovery *r)
+{
+    bw_partition *p = r->p;
+    for (size_t i = 0; i < r->found.log_count; i++) {
+        bw_segment *s = bw_segment_new(r->found.logs[i]);
+        if (!s) return bw_fail(BW_ERR_NO_MEMORY, "no memory for the segment list");
+        s->linked = true;
+        bw_err e = bw_partition_push(p, s);
+        if (e) {
+            bw_segment_free(s);
+            return e;
+        }
+        struct stat st;
+        char name[BW_SEGMENT_NAME_MAX];
+        bw_segment_name(name, s->base_offset, ".log");
+        if (bw_os_stat_at(p->dir_fd, name, &st) == 0 && st.st_size <= (off_t)BW_POSITION_MAX) s->file_bytes = (uint32_t)st.st_size;
+    }
+    for (size_t i = 0; i < p->count;) {
+        bool again = false;
+        bw_err e = recover_segment(r, i, &again);
+        if (e) return e;
+        if (!again) i++;
+        BW_KILL_POINT("recover.segment");
+    }
+    return BW_OK;
+}
+
+/* ---- the end of the log ---- */
+
+static bw_err look_for_garbage(recovery *r)
+{
+    bw_segment *a = bw_partition_active(r->p);
+    bw_walk w;
+    bool zero = true;
+    uint64_t at, end = (uint64_t)a->length + GARBAGE_LOOK;
+    if (r->garbage || a->file_bytes <= a->length) return BW_OK;
+    bw_err e = bw_walk_init_fd(&w, a->fd, false, end < a->file_bytes ? end : a->file_bytes, NULL, 0);
+    if (!e) e = bw_walk_zero_from(&w, a->length, &zero, &at);
+    bw_walk_fini(&w);
+    if (e || zero) return e;
+    r->garbage = true;
+    if (!r->report->foreign) r->report->cut = true;
+    r->report->cut_from_bytes += a->file_bytes - a->length;
+    (void)bw_fail(BW_ERR_CORRUPT, "segment %020lld.log: stray bytes at %llu behind the end at %u", (long long)a->base_offset,
+                  (unsigned long long)at, a->length);
+    note(r);
+    return BW_OK;
+}
+
+/* Sees to an unsealed last segment that may be appended to. *clean: the file ends where the log ends. */
+static bw_err prepare_active(recovery *r, bool *clean)
+{
+    bw_partition *p = r->p;
+    bw_err e = BW_OK;
+    *clean = false;
+    if (p->count > 0 && !bw_partition_active(p)->sealed) {
+        bw_segment *a = bw_partition_active(p);
+        e = look_for_garbage(r);
+        if (e) return e;
+        *clean = a->file_bytes == a->length;
+        if (a->length >= p->config.segment_bytes || (r->report->foreign && r->garbage)) {
+            e = bw_segment_close_rolled(p, a, !r->garbage);
+            if (e) return e;
+        } else {
+            a->limit = p->config.segment_bytes;
+            if (a->limit > BW_POSITION_MAX) a->limit = BW_POSITION_MAX;
+            e = bw_segment_zero_tail(a);
+            BW_KILL_POINT("recover.zeroed");
+            if (!e && bw_os_fdatasync(a->fd) != 0) e = bw_fail_errno(errno, "cannot sync the newest segment");
+            if (e) return e;
+            p->sync_grant = *clean;
+            p->follow_at = p->count - 1;
+            return r->indexed ? BW_OK : bw_partition_resume_index(p);
+        }
+    }
+    int64_t base = r->expected;
+    if (base < 0) { /* nothing sound at the end, or nothing at all: behind everything that is known to have been there */
+        base = r->floor;
+        if (r->point.next_offset > base) base = r->point.next_offset;
+        if (bw_partition_read_log_start(p) > base) base = bw_partition_read_log_start(p);
+    }
+    bw_segment *s;
+    e = bw_segment_create_log(p, base, BW_GRANT_FIRST, &s);
+    if (e) return e;
+    s->limit = p->config.segment_bytes;
+    s->step = s->file_bytes;
+    e = bw_partition_push(p, s);
+    if (e) {
+        bw_segment_free(s);
+        return e;
+    }
+    return bw_partition_resume_index(p);
+}
+
+static void init_slot(recovery *r)
+{
+    bw_partition *p = r->p;
+    bw_tail_slot *t = p->slot;
+    bw_segment *a = bw_partition_active(p);
+    a->seq = 1;
+    a->step = a->step ? a->step : a->file_bytes > a->length ? BW_GRANT_FIRST : 0;
+    int64_t start = bw_partition_read_log_start(p);
+    if (start < p->segments[0]->base_offset) start = p->segments[0]->base_offset;
+    if (start > a->next_offset) start = a->next_offset;
+    int64_t newest = -1;
+    for (size_t i = 0; i < p->count; i++)
+        if (p->segments[i]->max_timestamp > newest) newest = p->segments[i]->max_timestamp;
+    bw_position tail = bw_position_of(1, a->length);
+    bw_lock_init(&t->mutex);
+    atomic_store(&t->repair_pending, 0);
+    atomic_store(&t->bus_number, p->bus_number);
+    atomic_store(&t->tail, tail);
+    atomic_store(&t->next_offset, a->next_offset);
+    atomic_store(&t->max_timestamp, newest);
+    atomic_store(&t->first_unstable, INT64_MAX);
+    atomic_store(&t->intent_end, 0);
+    atomic_store(&t->flags, 0);
+    atomic_store(&t->state, BW_SLOT_OPEN);
+    atomic_store(&t->leader_epoch, (uint32_t)r->epoch);
+    atomic_fetch_add(&t->fence, 1);
+    atomic_store(&t->log_start, start);
+    atomic_store(&t->capacity, bw_position_of(1, a->file_bytes < a->limit ? a->file_bytes : a->limit));
+    atomic_store(&t->spare_seq, 0);
+    atomic_store(&t->durable, tail);
+    atomic_store(&t->durable_offset, a->next_offset);
+    atomic_store(&t->sync_request, 0);
+    atomic_store(&t->capacity_request, 0);
+    bw_ring_entry *e = bw_ring_at(t, 1);
+    atomic_store(&e->final_position, 0);
+    atomic_store(&e->base_offset, (uint64_t)a->base_offset);
+    atomic_store(&e->inode, a->inode);
+    atomic_store(&e->limit, a->limit);
+    atomic_store(&e->seq, 1);
+}
+
+static bw_err finish(recovery *r)
+{
+    bw_partition *p = r->p;
+    bool clean;
+    bool empty = r->found.log_count <= 1 && !r->known && !r->report->foreign;
+    bw_err e = prepare_active(r, &clean);
+    if (e) return e;
+    bw_segment *a = bw_partition_active(p);
+    empty = empty && a->next_offset == 0 && !r->garbage;
+    if (r->known && a->next_offset != r->point.next_offset) clean = false;
+    bool raise = !empty && (!clean || r->report->cut || r->report->foreign || r->report->quarantined || r->direct);
+    if (raise) {
+        r->epoch++;
+        e = bw_partition_write_epochs(p, r->epoch, a->next_offset);
+        if (e) return e;
+    }
+    BW_KILL_POINT("recover.epoch");
+    if (p->dir_dirty && bw_os_sync_dir(p->dir_fd) != 0) return bw_fail_errno(errno, "cannot sync the partition's folder");
+    p->dir_dirty = false;
+    if (r->direct && bw_os_unlink(p->dir_fd, "poisoned", 0) == 0) (void)bw_os_sync_dir(p->dir_fd);
+    init_slot(r);
+    p->point = (bw_recovery_point){.leader_epoch = -1};
+    bw_partition_note_point(p, a->next_offset, a, a->length, r->last_crc);
+    bw_segment_estimate_age(p, a);
+    r->report->recovered = true;
+    r->report->end_offset = a->next_offset;
+    r->report->leader_epoch = r->epoch;
+    return BW_OK;
+}
+
+bw_err bw_partition_recover(bw_partition *p, const bw_recovery_point *point, bw_recovery_report *report)
+{
+    recovery r = {.p = p, .point = *point, .report = report, .expected = -1, .scan_epoch = INT32_MIN};
+    r.direct = point->poisoned || bw_partition_poison_marker(p);
+    bw_err e = bw_partition_list(p, &r.found);
+    if (!e) e = bw_partition_read_epoch(p, &r.epoch);
+    if (!e && point->leader_epoch > r.epoch) r.epoch = point->leader_epoch;
+    for (size_t i = 0; !e && i < r.found.spare_count; i++) e = place_spare(&r, r.found.spares[i]);
+    if (!e) {
+        check_known(&r);
+        e = recover_segments(&r);
+    }
+    if (!e) e = finish(&r);
+    bw_found_free(&r.found);
+    return e;
+}

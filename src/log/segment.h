@@ -1,0 +1,200 @@
+/* log/segment.h: the coordinator's segment list and its index builder. Internal to log/partition*.c.
+ *
+ * A segment lives as: spare (file "<seq>.spare", allocated, maybe published in the slot) -> active (writers rolled into it; the
+ * coordinator links "<base>.log") -> rolled (final length known) -> sealed (durable, ".seal" written, file cut to its length,
+ * descriptor closed) -> dropped (unlinked).
+ *
+ * Descriptors: opened before a segment's first store and kept until everything in it is synced, because only a descriptor that was
+ * open when a writeback failed is told so.
+ *
+ * Locks: sync_mutex (one sync at a time) before mutex (all of struct bw_partition) before the partition's shared lock. No sync
+ * runs under mutex, so that a slow disk does not keep writers waiting for room. Shared lock: for a few stores, never for I/O. */
+#ifndef BW_LOG_SEGMENT_H
+#define BW_LOG_SEGMENT_H
+
+#include "format/index.h"
+#include "format/names.h"
+#include "log/partition.h"
+#include "log/walk.h"
+
+#include <pthread.h>
+
+enum {
+    BW_GRANT_FIRST = 64 << 10, /* bytes of a first grant */
+    BW_GRANT_MOST = 64 << 20,  /* of one step */
+    BW_SYNC_BYTES = 64 << 20,  /* unsynced bytes that start a sync */
+    BW_LOCK_WAIT_MS = 20,      /* for the shared lock; tried again at the next tend */
+    BW_TICK_MS = 900,          /* periodic work is done when tend is called at least this long after the last time */
+    BW_WALK_ROOM = 16 << 10,
+};
+
+typedef struct bw_segment {
+    int64_t base_offset;
+    int64_t next_offset;    /* behind the last batch that was followed */
+    uint32_t seq;           /* 0: older than this generation's control data */
+    uint32_t length;        /* bytes followed */
+    uint32_t final_length;  /* when rolled */
+    uint32_t file_bytes;    /* allocated */
+    uint32_t step;          /* bytes of the newest grant */
+    uint32_t limit;         /* bytes that clients map */
+    uint64_t inode;
+    int fd;                 /* -1: not open */
+    uint32_t users;         /* syncs that use fd at the moment */
+    bool dropped;           /* to be freed by the last user */
+    bool linked;            /* "<base>.log" exists */
+    bool spare_name;        /* "<seq>.spare" exists; goes when the folder was synced after the link */
+    bool link_syncing;      /* a sync of the folder began after the link was made */
+    bool rolled, sealed;
+    bool exact;             /* max_timestamp comes from the batches, not from a hint */
+    int64_t max_timestamp;  /* -1: none */
+    bw_merkle *merkle;      /* of a rolled segment that was followed whole; until it is sealed */
+    int64_t mtime_ms;       /* of the file, when rolled */
+    int64_t born_mono_ms;   /* monotonic time of the first data; 0: empty */
+    int64_t seen_mono_ms;   /* monotonic time at which this process first saw it */
+} bw_segment;
+
+/* Builds a segment's indexes and seal while its batches are followed. */
+typedef struct bw_indexer {
+    int64_t base_offset;
+    uint32_t interval;
+    uint32_t bytes_since;          /* since the last index entry */
+    bool whole;                    /* followed from byte 0: the Merkle root is that of the file */
+    bw_merkle merkle;
+    int64_t max_timestamp, max_timestamp_offset, last_time_entry;
+    uint32_t last_crc;
+    bw_buf index, times;           /* entries not yet in the files */
+    uint64_t index_bytes, time_bytes; /* entries in the files */
+} bw_indexer;
+
+void bw_indexer_begin(bw_indexer *ix, int64_t base_offset, uint32_t interval);
+bw_err bw_indexer_add(bw_indexer *ix, const bw_walk *w);
+/* bw_indexer_restart: begin, without the files that may be there. */
+void bw_indexer_restart(bw_indexer *ix, int dir_fd, int64_t base_offset, uint32_t interval);
+/* bw_indexer_complete: the segment is final: last time entry, flush; when that fails the files are removed (they are hints). */
+void bw_indexer_complete(bw_indexer *ix, int dir_fd);
+bw_err bw_indexer_flush(bw_indexer *ix, int dir_fd);
+void bw_indexer_free(bw_indexer *ix);
+
+typedef struct bw_dropped_file { int64_t base_offset; int64_t due_mono_ms; } bw_dropped_file;
+
+struct bw_partition {
+    pthread_mutex_t mutex, sync_mutex;
+    char dir_name[BW_PARTITION_DIR_MAX];
+    int32_t number;
+    int dir_fd;
+    uint32_t bus_number;
+    bw_control *control;
+    bw_tail_slot *slot;
+    const bw_fork_guard *guard;
+    bw_appender *appender; /* for the shared lock; made when first needed */
+    bw_partition_config config;
+    bw_segment **segments; /* oldest first, the last one is the active */
+    size_t count, cap;
+    size_t follow_at;      /* index of the segment that is followed */
+    bw_indexer indexer;    /* of that segment */
+    bw_segment *spare;
+    bool spare_published;
+    bool dir_dirty;        /* entries were made or removed since the folder's last sync */
+    bool sync_grant;       /* the next growth must be on the disk before it is used (a cleanly cut file: see recovery) */
+    bool no_space;
+    bool roll_wanted;      /* retention wants the active segment closed */
+    bool unverified;       /* taken over while a writer held the lock: (durable, tail] is still to be read from the medium */
+    bool broken;           /* the visible log could not be followed: poisoned */
+    int64_t last_tick_ms, tried_space_ms;
+    int64_t open_wall_ms, open_mono_ms;
+    bw_recovery_point point;
+    bool point_moved;
+    bw_dropped_file *dropped;
+    size_t dropped_count, dropped_cap;
+};
+
+static inline bw_segment *bw_partition_active(const bw_partition *p) { return p->segments[p->count - 1]; }
+static inline uint32_t bw_u32_min(uint64_t a, uint64_t b) { return (uint32_t)(a < b ? a : b); }
+
+/* partition_segment.c: the list and its files; mutex held (or nobody else knows the partition yet). */
+bw_segment *bw_segment_new(int64_t base_offset);
+void bw_segment_free(bw_segment *s);
+bw_err bw_partition_push(bw_partition *p, bw_segment *s);
+/* bw_partition_remove_at: out of the list; freed now or by its last user. */
+void bw_partition_remove_at(bw_partition *p, size_t i);
+/* bw_segment_open: its .log (or .spare), descriptor kept; file_bytes, inode, mtime set. */
+bw_err bw_segment_open(bw_partition *p, bw_segment *s);
+/* bw_segment_read_fd: the kept descriptor, or a fresh read-only one; *own: the caller closes it. */
+bw_err bw_segment_read_fd(bw_partition *p, const bw_segment *s, int *fd, bool *own);
+bw_err bw_segment_create_log(bw_partition *p, int64_t base_offset, uint32_t bytes, bw_segment **out);
+bw_err bw_segment_write_seal(bw_partition *p, const bw_segment *s, const bw_merkle *m);
+/* bw_segment_seal: walk it for the Merkle root, write the seal. The segment is rolled and durable. */
+bw_err bw_segment_seal(bw_partition *p, bw_segment *s);
+void bw_segment_unlink_hints(bw_partition *p, int64_t base_offset);
+bw_err bw_partition_write_epochs(bw_partition *p, int32_t epoch, int64_t start_offset);
+bw_err bw_partition_read_epoch(bw_partition *p, int32_t *epoch);
+bw_err bw_partition_write_log_start(bw_partition *p, int64_t log_start);
+int64_t bw_partition_read_log_start(bw_partition *p);
+
+/* partition_files.c */
+void bw_partition_adopt_rolls(bw_partition *p, bw_position tail);
+bw_err bw_partition_grant(bw_partition *p, bw_position tail, int64_t now_mono_ms);
+bw_err bw_partition_link_files(bw_partition *p);
+void bw_partition_unlink_spare_names(bw_partition *p);
+void bw_partition_seal_durable(bw_partition *p);
+bw_err bw_partition_lock_slot(bw_partition *p);
+void bw_partition_unlock_slot(bw_partition *p);
+
+/* partition_index.c */
+/* bw_partition_follow: read the headers of everything visible up to tail, feed the indexer, finish rolled segments. */
+bw_err bw_partition_follow(bw_partition *p, bw_position tail);
+/* bw_partition_resume_index: the indexer for the active segment as found on disk, whose data ends at (length, next_offset);
+ * next_offset -1: it is found. */
+bw_err bw_partition_resume_index(bw_partition *p);
+
+/* partition_sync.c */
+bool bw_partition_wants_sync_locked(bw_partition *p, bw_position tail);
+void bw_partition_poison(bw_partition *p);
+bool bw_partition_poison_marker(bw_partition *p);
+/* bw_partition_note_point: point = tail's batch, as synced. mutex held. */
+void bw_partition_note_point(bw_partition *p, int64_t next_offset, const bw_segment *s, uint32_t position, uint32_t last_crc);
+
+/* partition_scan.c: what recovery and takeover need. */
+typedef struct bw_found {
+    int64_t *logs; /* base offsets, ascending */
+    size_t log_count, log_cap;
+    uint32_t *spares; /* sequences, ascending */
+    size_t spare_count, spare_cap;
+    bool failed;
+} bw_found;
+bw_err bw_partition_list(bw_partition *p, bw_found *out);
+void bw_found_free(bw_found *f);
+typedef struct bw_scan {
+    uint64_t from;       /* in: start here */
+    int64_t next_offset; /* in/out: expected there */
+    int32_t leader_epoch;/* in/out */
+    uint64_t until;      /* in: at most up to here */
+    bool direct;         /* in: from the medium */
+    bw_indexer *indexer; /* in: fed with each batch; may be NULL */
+    bw_err end;          /* out: EMPTY (fresh bytes or `until`) or CORRUPT */
+    uint32_t position;   /* out */
+    uint32_t last_crc;   /* out; unchanged when there is no batch */
+    int64_t max_timestamp; /* out: -1 when there is none */
+    uint64_t batches;    /* out */
+} bw_scan;
+/* bw_segment_scan: checksums, order, epochs. BW_OK: see scan->end (with CORRUPT the message says what); IO, NO_MEMORY. */
+bw_err bw_segment_scan(bw_partition *p, const bw_segment *s, bw_scan *scan);
+bool bw_segment_read_seal(bw_partition *p, int64_t base_offset, bw_seal *seal);
+/* bw_segment_load_sealed: sizes and hints of a segment whose seal is known, without opening it. CORRUPT: shorter than its seal. */
+bw_err bw_segment_load_sealed(bw_partition *p, bw_segment *s, const bw_seal *seal);
+/* bw_segment_estimate_age: born_mono_ms from its first batch's timestamp, clamped by the file's time. */
+void bw_segment_estimate_age(bw_partition *p, bw_segment *s);
+bw_err bw_segment_zero_tail(const bw_segment *s);
+/* bw_segment_close_rolled: final at its length: sync, seal, cut the file (if wanted), close. */
+bw_err bw_segment_close_rolled(bw_partition *p, bw_segment *s, bool cut);
+
+/* partition_recover.c, partition_takeover.c */
+bw_err bw_partition_recover(bw_partition *p, const bw_recovery_point *point, bw_recovery_report *report);
+bw_err bw_partition_take_over(bw_partition *p, const bw_recovery_point *point, bw_recovery_report *report);
+bw_err bw_partition_verify_takeover(bw_partition *p);
+
+/* partition_retain.c */
+void bw_partition_reap(bw_partition *p, int64_t now_mono_ms, bool all);
+void bw_partition_retain_bytes(bw_partition *p, uint32_t *deleted);
+
+#endif
