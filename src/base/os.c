@@ -212,6 +212,14 @@ int64_t bw_os_free_bytes(int fd)
     return (int64_t)st.f_bavail * (int64_t)st.f_frsize;
 }
 
+int64_t bw_os_total_bytes(int fd)
+{
+    if (enter(BW_OS_statfs)) return -1;
+    struct statvfs st;
+    if (fstatvfs(fd, &st) != 0) return -1;
+    return (int64_t)st.f_blocks * (int64_t)st.f_frsize;
+}
+
 int bw_os_link(int old_dir, const char *old_path, int new_dir, const char *new_path)
 {
     RETRY(link, linkat(old_dir, old_path, new_dir, new_path, 0));

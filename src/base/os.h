@@ -65,6 +65,8 @@ int bw_os_chown_at(int dir_fd, const char *path, uid_t uid, gid_t gid);
 int bw_os_list_dir(int dir_fd, bool (*fn)(void *opaque, const char *name), void *opaque);
 /* bw_os_free_bytes: what an ordinary user may still allocate on the file system of fd; -1 and errno. */
 int64_t bw_os_free_bytes(int fd);
+/* bw_os_total_bytes: the size of the file system of fd; -1 and errno. */
+int64_t bw_os_total_bytes(int fd);
 
 /* bw_os_populate: MADV_POPULATE_WRITE/READ over [addr, addr+len), page-aligned outward; 0, or an errno (ENOSPC, EFAULT for
  * past the end of file, EIO). Where the kernel lacks it (EINVAL) returns EOPNOTSUPP. */

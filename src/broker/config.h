@@ -54,6 +54,10 @@ void bw_daemon_config_init(bw_daemon_config *c);
 void bw_daemon_config_fini(bw_daemon_config *c);
 /* bw_daemon_config_load: an ini file; INVALID_CONFIG names file, line, key, what is allowed. */
 bw_err bw_daemon_config_load(bw_daemon_config *c, const char *path);
+/* bw_daemon_config_parse: the same for text in memory; name stands for the file in messages. */
+bw_err bw_daemon_config_parse(bw_daemon_config *c, const char *name, const char *text, size_t len);
+/* bw_daemon_config_copy: to needs no init; NO_MEMORY leaves nothing to free. */
+bw_err bw_daemon_config_copy(bw_daemon_config *to, const bw_daemon_config *from);
 /* bw_daemon_config_set: one option by its name (command line: --set name=value). */
 bw_err bw_daemon_config_set(bw_daemon_config *c, const char *name, const char *value);
 /* bw_daemon_config_check: what depends on several options. */

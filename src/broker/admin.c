@@ -1,0 +1,165 @@
+/* broker/admin.c: who may do what, and which function answers which request. */
+#include "broker/core.h"
+
+#include "base/os.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+/* Is gid among the supplementary groups of the peer's process? The kernel's list, not the name service, which may block. */
+static bool process_has_group(pid_t pid, int64_t gid)
+{
+    char path[64], text[16384];
+    snprintf(path, sizeof path, "/proc/%d/status", (int)pid);
+    int fd = pid > 0 ? bw_os_open(AT_FDCWD, path, O_RDONLY, 0) : -1;
+    if (fd < 0) return false;
+    ssize_t n = bw_os_pread(fd, text, sizeof text - 1, 0);
+    bw_os_close(fd);
+    if (n <= 0) return false;
+    text[n] = 0;
+    char *at = strstr(text, "\nGroups:");
+    if (!at) return false;
+    at += 8;
+    char *line_end = strchr(at, '\n');
+    if (line_end) *line_end = 0;
+    while (*at) {
+        char *end;
+        long long g = strtoll(at, &end, 10);
+        if (end == at) break;
+        if (g == gid) return true;
+        at = end;
+    }
+    return false;
+}
+
+bw_role bw_broker_role_of(bw_broker *b, const bw_peer *peer)
+{
+    if (peer->uid < 0) return BW_ROLE_NONE;
+    if (peer->uid == 0 || (uint64_t)peer->uid == b->uid) return BW_ROLE_ADMIN;
+    if (b->socket_gid < 0) return BW_ROLE_NONE;
+    return peer->gid == b->socket_gid || process_has_group(peer->pid, b->socket_gid) ? BW_ROLE_CLIENT : BW_ROLE_NONE;
+}
+
+/* ---- small requests ---- */
+
+static void handle_hello(bw_broker *b, bw_op *op)
+{
+    const bw_request *r = &op->request;
+    bw_session *s = op->session;
+    bw_answer a;
+    bw_answer_init(&a, r);
+    a.version_min = BW_PROTOCOL_VERSION_MIN;
+    a.version_max = BW_PROTOCOL_VERSION;
+    if (r->version_min > BW_PROTOCOL_VERSION || r->version_max < BW_PROTOCOL_VERSION_MIN) {
+        a.error = bw_fail(BW_ERR_UNSUPPORTED_VERSION, "the client speaks protocol versions %d to %d, this daemon %d to %d", r->version_min, r->version_max,
+                          BW_PROTOCOL_VERSION_MIN, BW_PROTOCOL_VERSION);
+        a.message = bw_str_of(bw_error_message());
+        bw_op_finish(op, &a);
+        return;
+    }
+    size_t n = r->client_id.len < sizeof s->client_id ? r->client_id.len : sizeof s->client_id - 1;
+    if (n) memcpy(s->client_id, r->client_id.data, n);
+    s->client_id[n] = 0;
+    a.version = r->version_max < BW_PROTOCOL_VERSION ? r->version_max : BW_PROTOCOL_VERSION;
+    a.server_version = bw_str_of(BW_VERSION_STRING);
+    a.data_dir = bw_str_of(b->dir->path);
+    a.arena_dir = b->ready && !b->no_direct[0] ? bw_str_of(b->arena_path) : bw_str_of("");
+    memcpy(a.generation, b->dir->generation, 16);
+    a.server_pid = getpid();
+    a.server_uid = b->uid;
+    a.frame_max = b->config.socket_request_max_bytes;
+    bw_op_finish(op, &a);
+}
+
+static void handle_init_producer(bw_broker *b, bw_op *op)
+{
+    const bw_request *r = &op->request;
+    bw_answer a;
+    bw_answer_init(&a, r);
+    int16_t epoch = 0;
+    bw_err e = r->producer_name.len ? bw_store_producer_named(b->store, r->producer_name.data, r->producer_name.len, &a.producer_id, &epoch)
+                                    : bw_store_producer_id(b->store, &a.producer_id);
+    if (e) {
+        bw_op_fail(op, e);
+        return;
+    }
+    a.producer_epoch = epoch;
+    bw_op_finish(op, &a);
+}
+
+static void copy_text(char *out, size_t size, bw_str text)
+{
+    size_t n = text.len < size ? text.len : size - 1;
+    if (n) memcpy(out, text.data, n);
+    out[n] = 0;
+}
+
+static void handle_report(bw_broker *b, bw_op *op)
+{
+    (void)b;
+    bw_session *s = op->session;
+    copy_text(s->transport, sizeof s->transport, op->request.transport);
+    copy_text(s->reason, sizeof s->reason, op->request.reason);
+    bw_op_finish(op, NULL);
+}
+
+/* ---- dispatch ---- */
+
+typedef struct api {
+    void (*handle)(bw_broker *b, bw_op *op);
+    bw_role role;
+    bool needs_data; /* refused while the control data cannot be made */
+} api;
+
+static const api apis[BW_API_KEY_COUNT] = {
+    [BW_API_HELLO] = {handle_hello, BW_ROLE_CLIENT, false},
+    [BW_API_METADATA] = {bw_handle_metadata, BW_ROLE_CLIENT, false},
+    [BW_API_CREATE_TOPIC] = {bw_handle_create_topic, BW_ROLE_ADMIN, true},
+    [BW_API_DELETE_TOPIC] = {bw_handle_delete_topic, BW_ROLE_ADMIN, true},
+    [BW_API_ALTER_TOPIC] = {bw_handle_alter_topic, BW_ROLE_ADMIN, true},
+    [BW_API_DESCRIBE_TOPICS] = {bw_handle_describe, BW_ROLE_CLIENT, true},
+    [BW_API_PRODUCE] = {bw_handle_produce, BW_ROLE_CLIENT, true},
+    [BW_API_FETCH] = {bw_handle_fetch, BW_ROLE_CLIENT, true},
+    [BW_API_SUBSCRIBE] = {bw_handle_subscribe, BW_ROLE_CLIENT, true},
+    [BW_API_CREDIT] = {bw_handle_credit, BW_ROLE_CLIENT, true},
+    [BW_API_UNSUBSCRIBE] = {bw_handle_unsubscribe, BW_ROLE_CLIENT, true},
+    [BW_API_LIST_OFFSETS] = {bw_handle_list_offsets, BW_ROLE_CLIENT, true},
+    [BW_API_DELETE_RECORDS] = {bw_handle_delete_records, BW_ROLE_ADMIN, true},
+    [BW_API_INIT_PRODUCER_ID] = {handle_init_producer, BW_ROLE_CLIENT, false},
+    [BW_API_ATTACH] = {bw_handle_attach, BW_ROLE_CLIENT, true},
+    [BW_API_DETACH] = {bw_handle_detach, BW_ROLE_CLIENT, true},
+    [BW_API_MAILBOX] = {bw_handle_mailbox, BW_ROLE_CLIENT, true},
+    [BW_API_RELEASE_MAILBOX] = {bw_handle_release_mailbox, BW_ROLE_CLIENT, true},
+    [BW_API_REPORT] = {handle_report, BW_ROLE_CLIENT, false},
+    [BW_API_STATUS] = {bw_handle_status, BW_ROLE_CLIENT, false},
+};
+
+static bw_err refuse(const bw_broker *b, const bw_op *op)
+{
+    const bw_session *s = op->session;
+    uint16_t type = op->request.type;
+    const char *name = bw_api_name(type);
+    if (type >= BW_API_KEY_COUNT || !apis[type].handle)
+        return bw_fail(BW_ERR_UNSUPPORTED, "request type %u is not known to this daemon (version %s)", type, BW_VERSION_STRING);
+    if (s->role < apis[type].role)
+        return bw_fail(BW_ERR_NOT_PERMITTED, "%s needs %s; this is uid %lld, gid %lld: run as root or uid %llu%s", name,
+                       apis[type].role == BW_ROLE_ADMIN ? "an administrator" : "a member of the socket's group", (long long)s->peer.uid,
+                       (long long)s->peer.gid, (unsigned long long)b->uid, apis[type].role == BW_ROLE_ADMIN ? "" : ", or join the group");
+    if (apis[type].needs_data && !b->ready) return bw_fail(BW_ERR_BUSY, "%s", b->not_ready);
+    return BW_OK;
+}
+
+static bool is_one_way(const bw_request *r)
+{
+    return r->type == BW_API_CREDIT || r->type == BW_API_REPORT || (r->type == BW_API_PRODUCE && r->acks == 0);
+}
+
+void bw_broker_handle(bw_broker *b, bw_op *op)
+{
+    bw_err e = refuse(b, op);
+    if (!e) apis[op->request.type].handle(b, op);
+    else if (is_one_way(&op->request)) bw_op_finish(op, NULL);
+    else bw_op_fail(op, e);
+}

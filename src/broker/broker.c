@@ -1,0 +1,164 @@
+/* broker/broker.c: start and stop. */
+#include "broker/core.h"
+
+#include "base/os.h"
+#include "log/wait.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#define THREAD_STACK_BYTES (256 * 1024)
+
+static bw_err find_socket_group(bw_broker *b)
+{
+    const char *name = b->config.socket_group;
+    b->socket_gid = getegid();
+    if (!name) return BW_OK;
+    char *end;
+    long number = strtol(name, &end, 10);
+    if (*name && !*end && number >= 0) {
+        b->socket_gid = number;
+        return BW_OK;
+    }
+    struct group g, *found = NULL;
+    char room[4096];
+    int rc = getgrnam_r(name, &g, room, sizeof room, &found);
+    if (!found) return bw_fail(BW_ERR_INVALID_CONFIG, "socket-group = '%s': there is no such group%s", name, rc ? " (look-up failed)" : "");
+    b->socket_gid = found->gr_gid;
+    return BW_OK;
+}
+
+bw_err bw_broker_start_thread(pthread_t *thread, void *(*fn)(void *), void *arg)
+{
+    pthread_attr_t attr;
+    pthread_attr_init(&attr);
+    pthread_attr_setstacksize(&attr, THREAD_STACK_BYTES);
+    int rc = pthread_create(thread, &attr, fn, arg);
+    pthread_attr_destroy(&attr);
+    return rc ? bw_fail_errno(rc, "cannot start a thread") : BW_OK;
+}
+
+static void init_locks(bw_broker *b)
+{
+    pthread_condattr_t attr;
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&b->queue_cond, &attr);
+    pthread_cond_init(&b->sync_cond, &attr);
+    pthread_condattr_destroy(&attr);
+    pthread_mutex_init(&b->queue_lock, NULL);
+    pthread_mutex_init(&b->parts_lock, NULL);
+    pthread_mutex_init(&b->job_lock, NULL);
+    pthread_cond_init(&b->job_cond, NULL);
+    pthread_mutex_init(&b->sync_lock, NULL);
+}
+
+static void destroy(bw_broker *b)
+{
+    bw_store_close(b->store);
+    bw_datadir_close(b->dir);
+    if (b->guard.word) bw_fork_guard_fini(&b->guard);
+    bw_timers_free(&b->timers);
+    bw_buf_free(&b->payload);
+    bw_buf_free(&b->scratch);
+    bw_buf_free(&b->doc);
+    bw_daemon_config_fini(&b->config);
+    pthread_cond_destroy(&b->queue_cond);
+    pthread_cond_destroy(&b->job_cond);
+    pthread_cond_destroy(&b->sync_cond);
+    pthread_mutex_destroy(&b->queue_lock);
+    pthread_mutex_destroy(&b->parts_lock);
+    pthread_mutex_destroy(&b->job_lock);
+    pthread_mutex_destroy(&b->sync_lock);
+    free(b);
+}
+
+/* At most a twentieth of the file system: on a small one the whole reserve would leave no room for data. */
+static void set_reserve(bw_broker *b)
+{
+    int64_t total = bw_os_total_bytes(b->dir->fd), reserve = b->config.disk_reserve_bytes;
+    if (total >= 0 && reserve > total / 20) reserve = total / 20;
+    atomic_store(&b->reserve_bytes, reserve);
+}
+
+static bw_err start(bw_broker *b)
+{
+    bw_err e = find_socket_group(b);
+    if (!e && bw_fork_guard_init(&b->guard)) e = bw_fail(BW_ERR_NO_MEMORY, "no memory for the fork guard");
+    if (!e) e = bw_datadir_open_coordinator(b->config.data_dir, true, &b->dir);
+    if (!e) set_reserve(b);
+    if (!e) e = bw_store_open(b->dir->path, b->config.meta_map_bytes, &b->store);
+    if (!e) e = bw_broker_bring_up(b);
+    if (!e && !(e = bw_broker_start_thread(&b->broker_thread, bw_broker_thread_main, b))) b->broker_running = true;
+    return e;
+}
+
+bw_err bw_broker_start(const bw_daemon_config *config, bw_broker **out)
+{
+    *out = NULL;
+    bw_broker *b = calloc(1, sizeof *b);
+    if (!b) return bw_fail(BW_ERR_NO_MEMORY, "no memory for the broker");
+    bw_err e = bw_daemon_config_copy(&b->config, config);
+    if (e) {
+        free(b);
+        return e;
+    }
+    init_locks(b);
+    b->arena_fd = -1;
+    b->uid = geteuid();
+    b->started_mono_ms = bw_clock_mono_ms();
+    b->started_wall_ms = bw_clock_wall_ms();
+    atomic_store(&b->idle_since_ms, b->started_mono_ms);
+    if ((e = start(b))) {
+        char why[1024];
+        snprintf(why, sizeof why, "%s", bw_error_message());
+        bw_broker_stop(b);
+        return bw_error_set_message(e, why);
+    }
+    *out = b;
+    return BW_OK;
+}
+
+static void wake_broker(bw_broker *b)
+{
+    pthread_mutex_lock(&b->queue_lock);
+    pthread_cond_signal(&b->queue_cond);
+    bw_mail *mail = b->mail;
+    pthread_mutex_unlock(&b->queue_lock);
+    if (mail) bw_mailbox_poke(bw_mail_box(mail, BW_MAILBOX_BROKER));
+}
+
+/* What nobody will handle any more: let go of it, so that `consumed` and `gone` come for everything. */
+static void drain(bw_broker *b)
+{
+    while (b->queue) {
+        bw_event *e = b->queue;
+        b->queue = e->next;
+        if (!b->queue) b->queue_last = NULL;
+        bw_session_dispatch(b, e);
+    }
+    while (b->sessions) {
+        bw_event closing = {.kind = BW_EVENT_CLOSED, .session = b->sessions};
+        bw_session_dispatch(b, &closing);
+    }
+}
+
+void bw_broker_stop(bw_broker *b)
+{
+    if (!b) return;
+    atomic_store(&b->stopping, true);
+    bw_worker_stop(b);
+    if (b->broker_running) {
+        wake_broker(b);
+        pthread_join(b->broker_thread, NULL);
+    }
+    bw_worker_stop(b); /* a last request may have started it again */
+    bw_keeper_stop(b);
+    drain(b);
+    if (b->store && b->dir) bw_broker_take_down(b);
+    destroy(b);
+}

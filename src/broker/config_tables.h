@@ -1,0 +1,68 @@
+/* broker/config_tables.h: the two tables of options. Columns: field, kind, name, least, most, default, choices, help. */
+#ifndef BW_BROKER_CONFIG_TABLES_H
+#define BW_BROKER_CONFIG_TABLES_H
+
+#include "broker/config.h"
+#include "broker/option.h"
+
+/* clang-format off */
+#define BW_DAEMON_OPTIONS(X)                                                                                                         \
+    X(data_dir, TEXT, "data-dir", 0, 0, "", "a folder",                                                                              \
+      "Where topics and metadata lie. One daemon owns it at a time. Required.")                                                      \
+    X(runtime_dir, TEXT, "runtime-dir", 0, 0, "", "a folder",                                                                        \
+      "Where the sockets lie, mode 0750, and, when it is on a tmpfs, the control data that processes share. Default: run in the "    \
+      "data directory.")                                                                                                             \
+    X(listen, LIST, "listen", 0, 0, "", "URLs, separated by commas: ipc:///path",                                                     \
+      "Where clients connect. Default: ipc://<runtime-dir>/bus.sock.")                                                               \
+    X(listen_rep, TEXT, "listen-rep", 0, 0, "", "a URL, or none",                                                                    \
+      "A plain nng REP endpoint that takes the same requests, one a message. Default: rep.sock beside the first ipc socket.")        \
+    X(idle_exit_ms, DURATION, "idle-exit", 0, INT64_MAX / 2000000, "0", NULL,                                                        \
+      "Stop after having had no connection for so long; 0: never.")                                                                  \
+    X(log_json, BOOL, "log-json", 0, 0, "false", NULL, "Log events as JSON, one object a line.")                                     \
+    X(log_level, LEVEL, "log-level", 0, 0, "info", NULL, "Events below this level are not logged.")                                  \
+    X(socket_group, TEXT, "socket-group", 0, 0, "", "a group's name or number",                                                      \
+      "Members may produce and consume. Default: the daemon's own group. Root and the daemon's user may do everything, "             \
+      "everybody else nothing.")                                                                                                     \
+    X(num_partitions, NUMBER, "num.partitions", 1, 16384, "1", NULL, "Partitions of a topic that is made without a number.")         \
+    X(auto_create_topics, BOOL, "auto.create.topics.enable", 0, 0, "true", NULL,                                                     \
+      "Make a topic when a client that allows it names one that does not exist.")                                                    \
+    X(socket_request_max_bytes, SIZE, "socket.request.max.bytes", 65536, 1 << 30, "64MiB", NULL,                                     \
+      "Largest request that is read; a larger one closes the connection with an error.")                                             \
+    X(retention_check_interval_ms, DURATION, "log.retention.check.interval.ms", 1, INT64_MAX / 2000000, "300000", NULL,              \
+      "How often retention.ms and retention.bytes are looked at.")                                                                   \
+    X(flush_interval_ms, DURATION, "log.flush.interval.ms", 1, INT64_MAX / 2000000, "1000", NULL,                                    \
+      "Data is synced to the disk at least so often, even when nobody waits for it.")                                                \
+    X(producer_id_expiration_ms, DURATION, "producer.id.expiration.ms", 1, INT64_MAX / 2000000, "86400000", NULL,                    \
+      "A producer's last sequence numbers are forgotten after so long without a batch from it.")                                     \
+    X(meta_map_bytes, SIZE, "meta.map.bytes", 1 << 20, INT64_C(1) << 36, "64MiB", NULL,                                              \
+      "Address space for the metadata to start with; it grows by itself.")                                                           \
+    X(disk_reserve_bytes, SIZE, "disk.reserve.bytes", 0, INT64_MAX / 2, "16MiB", NULL,                                               \
+      "Free space that data may not take, so that metadata and deletes go on; at most a twentieth of the file system. Below it "     \
+      "appends answer \"disk full\" until there is half as much again.")
+
+#define BW_TOPIC_OPTIONS(X)                                                                                                          \
+    X(retention_ms, DURATION, "retention.ms", -1, INT64_MAX / 2000000, "604800000", NULL,                                            \
+      "Whole segments whose newest record is older are deleted; -1: never.")                                                         \
+    X(retention_bytes, SIZE, "retention.bytes", -1, INT64_MAX, "-1", NULL,                                                           \
+      "Whole segments are deleted, oldest first, while the partition would still hold this much; -1: no limit.")                     \
+    X(segment_bytes, SIZE, "segment.bytes", 1024, 2147483647, "1073741824", NULL, "Largest segment file.")                           \
+    X(segment_ms, DURATION, "segment.ms", 1, INT64_MAX / 2000000, "604800000", NULL,                                                 \
+      "A segment is closed after so long even if it is not full.")                                                                   \
+    X(max_message_bytes, SIZE, "max.message.bytes", 128, 1 << 30, "1048588", NULL, "Largest record batch, as stored.")               \
+    X(index_interval_bytes, SIZE, "index.interval.bytes", 64, 1 << 30, "4096", NULL,                                                 \
+      "An entry in the offset and time index about every so many bytes.")                                                            \
+    X(file_delete_delay_ms, DURATION, "file.delete.delay.ms", 0, INT64_MAX / 2000000, "60000", NULL,                                 \
+      "A deleted segment's file stays so long, for those who still read it.")                                                        \
+    X(timestamp_type, CHOICE, "message.timestamp.type", 0, 0, "CreateTime", "CreateTime|LogAppendTime",                              \
+      "Whose clock a record's time is: the producer's, or the log's when the batch is appended.")                                    \
+    X(compression_type, CHOICE, "compression.type", 0, 0, "producer", "producer|uncompressed|gzip|snappy|lz4|zstd",                  \
+      "How batches are stored: as the producer sends them, or all with one codec.")                                                  \
+    X(cleanup_policy, CHOICE, "cleanup.policy", 0, 0, "delete", "delete", "What becomes of old segments.")
+/* clang-format on */
+
+extern const bw_option bw_daemon_options[];
+extern const size_t bw_daemon_option_count;
+extern const bw_option bw_topic_options[];
+extern const size_t bw_topic_option_count;
+
+#endif

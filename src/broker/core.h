@@ -1,0 +1,328 @@
+/* broker/core.h: the broker's inside, shared by the files of this folder only.
+ *
+ * Threads
+ *   broker thread   owns sessions, requests, subscriptions, appenders, readers, producer tables, the registry of topics. Sleeps on
+ *                   BW_MAILBOX_BROKER. Never syncs data, never scans a log.
+ *   keeper thread   space, rolls, indexes, retention of all partitions. Sleeps on BW_MAILBOX_COORDINATOR, at most 1 s.
+ *   syncer thread   syncs, and recovery points to LMDB.
+ *   worker thread   made when it is first needed: long file work of single requests (deletes, searches by time, scans).
+ *   any thread      puts events into `queue` and pokes the broker thread.
+ * Between them: `parts` (which partitions there are) under parts_lock, with a count of users in each bw_part; events; atomics. */
+#ifndef BW_BROKER_CORE_H
+#define BW_BROKER_CORE_H
+
+#include "broker/broker.h"
+#include "broker/timer.h"
+#include "log/datadir.h"
+#include "log/partition.h"
+#include "meta/store.h"
+
+#include <pthread.h>
+#include <uthash.h>
+
+#define BW_TICK_MS 1000
+
+typedef struct bw_topic bw_topic;
+typedef struct bw_part bw_part;
+typedef struct bw_producers bw_producers;
+typedef struct bw_sub bw_sub;
+typedef struct bw_produce bw_produce;
+typedef struct bw_fetch bw_fetch;
+typedef struct bw_fetch_link bw_fetch_link;
+typedef struct bw_job bw_job;
+typedef struct bw_attachment bw_attachment;
+
+/* ---- what is asked ---- */
+
+/* One request on its way. Held by the broker until it was answered and its memory is not used any more. */
+typedef struct bw_op {
+    bw_session *session; /* counted */
+    bw_request request;
+    void *token;
+} bw_op;
+
+typedef enum bw_event_kind { BW_EVENT_OPENED, BW_EVENT_REQUEST, BW_EVENT_WRITABLE, BW_EVENT_CLOSED, BW_EVENT_JOB_DONE } bw_event_kind;
+
+typedef struct bw_event {
+    struct bw_event *next;
+    bw_event_kind kind;
+    bw_session *session;
+    bw_op *op;
+    bw_job *job;
+} bw_event;
+
+struct bw_session {
+    bw_broker *broker;
+    const bw_session_ops *ops;
+    void *listener;
+    bw_peer peer;
+    bw_role role;
+    uint64_t number;
+    int64_t since_wall_ms;
+    bool closed;
+    uint32_t refs; /* broker thread: ops and jobs under way, and 1 while it is open */
+    _Atomic bool writable_queued;
+    char client_id[64];
+    char transport[16], reason[160]; /* the last REPORT */
+    bw_sub *subs;
+    bw_fetch *fetches;
+    bw_attachment *attached;
+    uint64_t mailboxes[BW_MAILBOXES / 64]; /* bit: this session's */
+    int pid_fd;
+    uint64_t requests, produced_bytes, sent_bytes;
+    bw_event open_event, close_event, writable_event; /* so that these never need memory */
+    struct bw_session *prev, *next;
+};
+
+/* ---- what there is ---- */
+
+struct bw_part {
+    bw_topic *topic;
+    uint32_t index;
+    uint32_t bus_number;
+    _Atomic uint32_t users; /* the table's, the keeper's rounds, jobs */
+    bw_partition *log; /* NULL: it could not be opened: why */
+    char *why;
+    /* broker thread */
+    bw_appender *appender;
+    bw_reader *readers[2]; /* by read limit, for FETCH */
+    int64_t reader_used_ms[2];
+    bw_produce *parked, *parked_last; /* wait for space, for the lock or for the producer table; in order */
+    bw_timer retry;
+    bw_produce *undurable, *undurable_last; /* appended; wait for durable; ends ascend */
+    bw_fetch_link *fetches;
+    bw_sub *subs;
+    bw_producers *producers; /* NULL: not read from the log yet */
+    bool producers_loading;
+    bool armed, in_again, in_unarmed;
+    bw_part *again_next, *unarmed_next;
+    uint64_t in_batches, in_bytes, out_bytes;
+    /* keeper and syncer */
+    _Atomic int64_t synced_ms;  /* when it was last seen with nothing unsynced */
+    _Atomic bool sync_queued;
+    bw_part *sync_next;         /* under sync_lock */
+    _Atomic bool failing;       /* its last tending failed and was logged */
+};
+
+struct bw_topic {
+    char name[BW_TOPIC_NAME_MAX + 1];
+    bw_uuid id;
+    int64_t created_ms;
+    bw_topic_config config;
+    bw_meta_config *overrides;
+    size_t override_count;
+    bw_control *control;
+    bw_part **parts;
+    uint32_t part_count;   /* opened */
+    uint32_t wanted_parts; /* as stored, while starting */
+    bool deleting;
+    UT_hash_handle by_name, by_id;
+};
+
+/* Long file work of one request. run: worker thread. done: broker thread; frees the job. */
+struct bw_job {
+    bw_job *next;
+    void (*run)(bw_broker *b, bw_job *job);
+    void (*done)(bw_broker *b, bw_job *job);
+    bw_op *op; /* may be NULL */
+    bw_part *part;
+    bw_topic *topic;
+    bw_err error;
+    char message[512];
+    int64_t in, out[2];
+    void *data;
+    bw_event event;
+};
+
+struct bw_broker {
+    bw_daemon_config config;
+    int64_t started_mono_ms, started_wall_ms;
+    uint64_t uid;
+    int64_t socket_gid; /* -1: none */
+    bw_datadir *dir;
+    bw_store *store;
+    bw_fork_guard guard;
+    /* control data; broker thread after start */
+    bool ready;          /* control data is there: data can be written and read */
+    bool fresh;          /* it was made anew by this start */
+    bool registry_loaded;
+    char not_ready[1024]; /* why not */
+    char no_direct[512];  /* why nobody may use the direct path; empty: it is there */
+    char arena_path[4096];
+    int arena_fd;
+    bw_mail *mail;
+    /* events */
+    pthread_mutex_t queue_lock; /* queue, and mail while it is set */
+    pthread_cond_t queue_cond;  /* while there is no mail */
+    bw_event *queue, *queue_last;
+    _Atomic bool stopping;
+    pthread_t broker_thread, keeper_thread, syncer_thread, worker_thread;
+    bool broker_running, keeper_running, worker_running;
+    /* broker thread */
+    bw_topic *topics_by_name, *topics_by_id;
+    bw_session *sessions;
+    uint64_t session_count, next_session;
+    bw_timers timers;
+    bw_part *again;   /* to be served once more before sleeping */
+    bw_part *unarmed; /* something waits, but no wake was asked for yet */
+    bw_timer bring_up;
+    bw_timer tick;
+    bw_buf payload, scratch, doc;
+    uint8_t mailbox_state[BW_MAILBOXES];
+    int64_t mailbox_free_at_ms[BW_MAILBOXES];
+    bw_attachment *lost; /* writers whose connection ended, maybe still alive */
+    _Atomic int64_t idle_since_ms; /* 0: there is a session */
+    /* parts_lock */
+    pthread_mutex_t parts_lock;
+    bw_part **parts; /* by bus number */
+    uint32_t parts_cap, parts_count;
+    uint32_t bus_floor; /* numbers below belong to control data that was taken over */
+    /* worker */
+    pthread_mutex_t job_lock;
+    pthread_cond_t job_cond;
+    bw_job *jobs, *jobs_last;
+    bool worker_stop;
+    /* between keeper and syncer */
+    pthread_mutex_t sync_lock;
+    pthread_cond_t sync_cond;
+    bw_part *sync_first, *sync_last;
+    bool points_due, sync_stop;
+    /* keeper; read by others */
+    _Atomic bool keeper_stopping, points_moved;
+    _Atomic bool low_space;
+    _Atomic int64_t free_bytes, reserve_bytes;
+    _Atomic uint64_t syncs, keeper_rounds;
+};
+
+/* events.c */
+void bw_broker_event(bw_broker *b, bw_log_level level, const char *event, const char *format, ...) BW_PRINTF(4, 5);
+/* bw_event_text: text as a value of an event's fields: quoted and escaped when it must be. Returns out. */
+const char *bw_event_text(const char *text, char *out, size_t size);
+
+/* loop.c */
+void bw_broker_push(bw_broker *b, bw_event *e);
+void *bw_broker_thread_main(void *broker);
+void bw_broker_again(bw_broker *b, bw_part *p); /* serve it again before sleeping */
+void bw_broker_forget(bw_broker *b, bw_part *p);
+void bw_broker_tick_on(bw_broker *b);
+void bw_part_serve(bw_broker *b, bw_part *p); /* everything that waits on it */
+
+/* session.c */
+void bw_session_ref(bw_session *s);
+void bw_session_unref(bw_session *s);
+void bw_session_dispatch(bw_broker *b, bw_event *e);
+void bw_session_writable(bw_broker *b, bw_session *s);
+/* bw_op_reply: send; a->type, correlation are the op's. Nothing when the session is closed. */
+void bw_op_reply(bw_op *op, bw_answer *a);
+/* bw_op_finish: reply (a may be NULL) and let go of the op's memory. */
+void bw_op_finish(bw_op *op, bw_answer *a);
+/* bw_op_fail: finish with a code and the thread's message. */
+void bw_op_fail(bw_op *op, bw_err e);
+void bw_op_ok(bw_op *op);
+
+/* admin.c */
+bw_role bw_broker_role_of(bw_broker *b, const bw_peer *peer);
+void bw_broker_handle(bw_broker *b, bw_op *op);
+
+/* admin_topics.c */
+void bw_handle_create_topic(bw_broker *b, bw_op *op);
+void bw_handle_delete_topic(bw_broker *b, bw_op *op);
+void bw_handle_alter_topic(bw_broker *b, bw_op *op);
+void bw_handle_list_offsets(bw_broker *b, bw_op *op);
+void bw_handle_delete_records(bw_broker *b, bw_op *op);
+void bw_handle_metadata(bw_broker *b, bw_op *op);
+
+/* topics.c: the registry */
+bw_topic *bw_topic_find(bw_broker *b, bw_str name);
+/* bw_topic_of: find, or make when allowed and configured. UNKNOWN_TOPIC, INVALID_TOPIC, and creation's errors. */
+bw_err bw_topic_of(bw_broker *b, bw_str name, bool may_create, bw_topic **out);
+bw_err bw_part_of(bw_broker *b, bw_str name, int32_t partition, bool may_create, bw_part **out);
+bw_err bw_topic_create_new(bw_broker *b, bw_str name, int32_t partitions, const bw_config_pair *configs, size_t count, bw_topic **out);
+bw_err bw_topic_alter_config(bw_broker *b, bw_topic *t, int32_t partitions, const bw_config_pair *configs, size_t count);
+/* bw_topic_delete: promise it in LMDB, refuse everything from now on, and leave the files to the worker; op is answered after. */
+bw_err bw_topic_delete_start(bw_broker *b, bw_topic *t, bw_op *op);
+void bw_topic_meta_fill(const bw_topic *t, bw_meta_topic *out); /* out->configs is t's */
+bw_err bw_topic_from_meta(bw_broker *b, const bw_meta_topic *m, bw_topic **out);
+void bw_topic_free(bw_broker *b, bw_topic *t);
+
+/* part.c: one partition of the registry */
+/* bw_topic_open_parts: parts [t->part_count, upto): files that are missing are made, then recovery or takeover, then published. */
+bw_err bw_topic_open_parts(bw_broker *b, bw_topic *t, uint32_t upto, bool new_files);
+void bw_part_stop_io(bw_broker *b, bw_part *p); /* close appender and readers */
+bool bw_part_remove(bw_broker *b, bw_part *p);  /* out of the table; false: it was not there */
+void bw_part_free(bw_part *p);
+void bw_part_release(bw_part *p);
+bool bw_part_close_idle_readers(bw_part *p); /* true: some are still open */
+bw_part *bw_part_by_number(bw_broker *b, uint32_t bus_number);
+bw_err bw_part_appender(bw_broker *b, bw_part *p, bw_appender **out);
+bw_err bw_part_open_reader(bw_broker *b, bw_part *p, int limit, bw_reader **out);
+bw_err bw_part_reader(bw_broker *b, bw_part *p, int limit, bw_reader **out);
+/* bw_parts_hold: a counted snapshot of all partitions; bw_parts_drop gives it back. */
+size_t bw_parts_hold(bw_broker *b, bw_part ***out);
+bw_part *bw_part_hold_number(bw_broker *b, uint32_t bus_number);
+void bw_parts_drop(bw_part **parts, size_t count);
+void bw_part_range(const bw_part *p, int64_t *log_start, int64_t *end, int64_t *durable);
+
+/* adopt.c */
+bw_err bw_broker_adopt(bw_broker *b);
+/* bw_broker_finish_deletes: folders and records of deletions that a crash cut short. */
+bw_err bw_broker_finish_deletes(bw_broker *b, bw_meta_topic *topics, size_t count);
+
+/* bringup.c: control data and all partitions */
+bw_err bw_broker_bring_up(bw_broker *b);
+void bw_broker_take_down(bw_broker *b);
+
+/* produce.c */
+void bw_handle_produce(bw_broker *b, bw_op *op);
+void bw_produce_serve(bw_broker *b, bw_part *p); /* parked and undurable ones */
+void bw_produce_drop_session(bw_broker *b, bw_session *s);
+void bw_produce_fail_all(bw_broker *b, bw_part *p, bw_err e);
+bool bw_produce_waiting(const bw_part *p);
+
+/* producers.c: see producers.h */
+
+/* fetch.c, subscribe.c */
+void bw_handle_fetch(bw_broker *b, bw_op *op);
+void bw_fetch_serve(bw_broker *b, bw_part *p);
+void bw_fetch_drop_session(bw_broker *b, bw_session *s);
+void bw_handle_subscribe(bw_broker *b, bw_op *op);
+void bw_handle_credit(bw_broker *b, bw_op *op);
+void bw_handle_unsubscribe(bw_broker *b, bw_op *op);
+void bw_sub_serve(bw_broker *b, bw_part *p);
+void bw_sub_serve_session(bw_broker *b, bw_session *s);
+void bw_sub_drop_session(bw_broker *b, bw_session *s);
+bool bw_sub_waiting(const bw_part *p, bw_wait_class cls);
+bool bw_fetch_waiting(const bw_part *p, bw_wait_class cls);
+/* bw_resolve_offset: BEGINNING and END to numbers, for a read limit. */
+int64_t bw_resolve_offset(const bw_part *p, int64_t offset, int8_t read_limit);
+
+/* attach.c */
+void bw_handle_attach(bw_broker *b, bw_op *op);
+void bw_handle_detach(bw_broker *b, bw_op *op);
+void bw_handle_mailbox(bw_broker *b, bw_op *op);
+void bw_handle_release_mailbox(bw_broker *b, bw_op *op);
+void bw_attach_session_closed(bw_broker *b, bw_session *s);
+bool bw_attach_tick(bw_broker *b); /* true: call again in a second */
+void bw_attach_forget_topic(bw_broker *b, const bw_uuid *id);
+void bw_attach_mail_taken_over(bw_broker *b, bw_mail *mail);
+uint32_t bw_attach_writers(const bw_session *s);
+
+/* status.c */
+void bw_handle_status(bw_broker *b, bw_op *op);
+void bw_handle_describe(bw_broker *b, bw_op *op);
+
+/* keeper.c */
+/* bw_keeper_want_sync: any thread. */
+void bw_keeper_want_sync(bw_broker *b, bw_part *p);
+bw_err bw_keeper_start(bw_broker *b);
+void bw_keeper_stop(bw_broker *b);
+
+/* broker.c */
+bw_err bw_broker_start_thread(pthread_t *thread, void *(*fn)(void *), void *arg);
+
+/* worker.c */
+bw_err bw_worker_submit(bw_broker *b, bw_job *job);
+void bw_worker_stop(bw_broker *b);
+void bw_job_set_error(bw_job *job, bw_err e);
+
+#endif

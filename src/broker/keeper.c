@@ -1,0 +1,232 @@
+/* broker/keeper.c: the keeper thread (space, rolls, names, indexes, retention of all partitions) and the syncer thread.
+ *
+ * The keeper never syncs data: a slow disk must not keep a writer waiting for room. It sleeps on the coordinator's mailbox, tends what
+ * is notified at once and everything each second, and hands over to the syncer what wants a sync: because somebody waits for
+ * "durable", because 64 MiB are unsynced, or because log.flush.interval.ms passed. The syncer has no timer: idle, it sleeps.
+ * One fdatasync serves all who wait on a partition; who asked meanwhile is served by the next round.
+ * Recovery points go to LMDB from the syncer, after the syncs they describe, at most once a second, and only those that moved. */
+#include "broker/core.h"
+
+#include "base/killpoint.h"
+#include "base/os.h"
+#include "log/wait.h"
+
+#include <stdlib.h>
+
+#define NOTIFIED_AT_ONCE 256
+#define STORE_CARE_MS 60000
+#define POINTS_MS 1000
+
+/* ---- syncer ---- */
+
+void bw_keeper_want_sync(bw_broker *b, bw_part *p)
+{
+    if (atomic_exchange(&p->sync_queued, true)) return;
+    atomic_fetch_add(&p->users, 1);
+    pthread_mutex_lock(&b->sync_lock);
+    p->sync_next = NULL;
+    if (b->sync_last) b->sync_last->sync_next = p;
+    else b->sync_first = p;
+    b->sync_last = p;
+    pthread_cond_signal(&b->sync_cond);
+    pthread_mutex_unlock(&b->sync_lock);
+}
+
+static void say_failure(bw_broker *b, bw_part *p, bw_err e, const char *event)
+{
+    bool failed = e != BW_OK;
+    if (atomic_exchange(&p->failing, failed) == failed) return;
+    char why[700];
+    if (failed)
+        bw_broker_event(b, BW_LOG_ERROR, event, "topic=%s partition=%u error=%s reason=%s", p->topic->name, p->index, bw_err_name(e),
+                        bw_event_text(bw_error_message(), why, sizeof why));
+    else bw_broker_event(b, BW_LOG_INFO, "partition_well_again", "topic=%s partition=%u", p->topic->name, p->index);
+}
+
+static void save_points(bw_broker *b)
+{
+    bw_part **parts;
+    size_t n = bw_parts_hold(b, &parts), moved = 0;
+    bw_meta_point *points = parts ? malloc((n + 1) * sizeof *points) : NULL;
+    for (size_t i = 0; points && i < n; i++) {
+        bw_meta_point *m = &points[moved];
+        if (!bw_partition_recovery_point(parts[i]->log, &m->point)) continue;
+        m->topic = parts[i]->topic->id;
+        m->partition = parts[i]->index;
+        moved++;
+    }
+    BW_KILL_POINT("keeper.points");
+    bw_err e = points ? bw_store_points_put(b->store, points, moved) : BW_ERR_NO_MEMORY;
+    char why[700];
+    if (e)
+        bw_broker_event(b, BW_LOG_ERROR, "recovery_points_not_saved", "error=%s reason=%s", bw_err_name(e),
+                        bw_event_text(bw_error_message(), why, sizeof why));
+    free(points);
+    bw_parts_drop(parts, parts ? n : 0);
+}
+
+/* One partition, or NULL when only the points are due or the thread is to end. */
+static bw_part *next_to_sync(bw_broker *b, bool *points, bool *stop)
+{
+    pthread_mutex_lock(&b->sync_lock);
+    while (!b->sync_first && !b->points_due && !b->sync_stop) pthread_cond_wait(&b->sync_cond, &b->sync_lock);
+    bw_part *p = b->sync_first;
+    if (p && !(b->sync_first = p->sync_next)) b->sync_last = NULL;
+    *points = b->points_due;
+    b->points_due = false;
+    *stop = b->sync_stop;
+    pthread_mutex_unlock(&b->sync_lock);
+    return p;
+}
+
+static void sync_one(bw_broker *b, bw_part *p)
+{
+    atomic_store(&p->sync_queued, false);
+    uint32_t state = atomic_load(&p->topic->control->slots[p->index].state);
+    if (state == BW_SLOT_OPEN && bw_partition_has_unsynced(p->log)) {
+        bw_err e = bw_partition_sync(p->log);
+        atomic_fetch_add(&b->syncs, 1);
+        atomic_store(&b->points_moved, true);
+        if (e) say_failure(b, p, e, "sync_failed");
+        else if (bw_partition_wants_sync(p->log)) bw_keeper_want_sync(b, p); /* asked meanwhile */
+    }
+    atomic_store(&p->synced_ms, bw_clock_mono_ms());
+    bw_part_release(p);
+}
+
+static void *syncer_main(void *broker)
+{
+    bw_broker *b = broker;
+    bool points, stop;
+    do {
+        bw_part *p = next_to_sync(b, &points, &stop);
+        if (p) sync_one(b, p);
+        if (points) save_points(b);
+    } while (!stop || b->sync_first);
+    return NULL;
+}
+
+/* ---- keeper ---- */
+
+static void tend(bw_broker *b, bw_part *p)
+{
+    bw_err e = bw_partition_tend_files(p->log);
+    if (e != BW_ERR_POISONED) say_failure(b, p, e, "tending_failed");
+    if (bw_partition_wants_sync(p->log)) bw_keeper_want_sync(b, p);
+}
+
+static void tend_notified(bw_broker *b, bw_mailbox *box)
+{
+    uint32_t numbers[NOTIFIED_AT_ONCE];
+    size_t n = bw_mailbox_drain(box, numbers, NOTIFIED_AT_ONCE);
+    for (size_t i = 0; i < n; i++) {
+        bw_part *p = bw_part_hold_number(b, numbers[i]);
+        if (!p) continue;
+        tend(b, p);
+        bw_part_release(p);
+    }
+}
+
+static void look_at_space(bw_broker *b)
+{
+    int64_t bytes = bw_os_free_bytes(b->dir->fd);
+    if (bytes < 0) return;
+    atomic_store(&b->free_bytes, bytes);
+    int64_t reserve = atomic_load(&b->reserve_bytes);
+    bool low = atomic_load(&b->low_space);
+    bool now_low = low ? bytes < reserve + reserve / 2 : bytes < reserve;
+    if (low == now_low) return;
+    atomic_store(&b->low_space, now_low);
+    bw_broker_event(b, now_low ? BW_LOG_ERROR : BW_LOG_INFO, now_low ? "disk_low" : "disk_enough", "free_bytes=%lld reserve_bytes=%lld",
+                    (long long)bytes, (long long)reserve);
+}
+
+static void retain(bw_broker *b, bw_part *p)
+{
+    uint32_t deleted = 0;
+    bw_err e = bw_partition_retain(p->log, bw_clock_wall_ms(), &deleted);
+    if (e) say_failure(b, p, e, "retention_failed");
+    else if (deleted) bw_broker_event(b, BW_LOG_INFO, "segments_deleted", "topic=%s partition=%u segments=%u", p->topic->name, p->index, deleted);
+}
+
+typedef struct keeper {
+    int64_t next_tick_ms, next_retention_ms, next_care_ms, next_points_ms;
+} keeper;
+
+static void tick(bw_broker *b, keeper *k, int64_t now)
+{
+    bw_part **parts;
+    size_t n = bw_parts_hold(b, &parts);
+    bool retention = now >= k->next_retention_ms;
+    if (retention) k->next_retention_ms = now + b->config.retention_check_interval_ms;
+    look_at_space(b);
+    for (size_t i = 0; parts && i < n; i++) {
+        bw_part *p = parts[i];
+        tend(b, p);
+        if (retention) retain(b, p);
+        if (!bw_partition_has_unsynced(p->log)) atomic_store(&p->synced_ms, now);
+        else if (now - atomic_load(&p->synced_ms) >= b->config.flush_interval_ms) bw_keeper_want_sync(b, p);
+    }
+    bw_parts_drop(parts, parts ? n : 0);
+    if (now >= k->next_points_ms && atomic_exchange(&b->points_moved, false)) {
+        k->next_points_ms = now + POINTS_MS;
+        pthread_mutex_lock(&b->sync_lock);
+        b->points_due = true;
+        pthread_cond_signal(&b->sync_cond);
+        pthread_mutex_unlock(&b->sync_lock);
+    }
+    if (now >= k->next_care_ms) {
+        k->next_care_ms = now + STORE_CARE_MS;
+        bw_store_maintain(b->store);
+    }
+    atomic_fetch_add(&b->keeper_rounds, 1);
+}
+
+static void *keeper_main(void *broker)
+{
+    bw_broker *b = broker;
+    bw_mailbox *box = bw_mail_box(b->mail, BW_MAILBOX_COORDINATOR);
+    int64_t now = bw_clock_mono_ms();
+    int64_t step = b->config.flush_interval_ms < BW_TICK_MS ? b->config.flush_interval_ms : BW_TICK_MS;
+    if (step < 10) step = 10;
+    keeper k = {now, now + b->config.retention_check_interval_ms, now + STORE_CARE_MS, now};
+    while (!atomic_load(&b->keeper_stopping)) {
+        tend_notified(b, box);
+        now = bw_clock_mono_ms();
+        if (now >= k.next_tick_ms) {
+            tick(b, &k, now);
+            k.next_tick_ms = now + step;
+        }
+        bw_mailbox_sleep(box, bw_deadline_in_ms(k.next_tick_ms - now));
+    }
+    return NULL;
+}
+
+bw_err bw_keeper_start(bw_broker *b)
+{
+    bw_err e = bw_broker_start_thread(&b->syncer_thread, syncer_main, b);
+    if (e) return e;
+    e = bw_broker_start_thread(&b->keeper_thread, keeper_main, b);
+    b->keeper_running = !e;
+    if (!e) return BW_OK;
+    pthread_mutex_lock(&b->sync_lock);
+    b->sync_stop = true;
+    pthread_cond_signal(&b->sync_cond);
+    pthread_mutex_unlock(&b->sync_lock);
+    pthread_join(b->syncer_thread, NULL);
+    return e;
+}
+
+void bw_keeper_stop(bw_broker *b)
+{
+    if (!b->keeper_running) return;
+    atomic_store(&b->keeper_stopping, true);
+    bw_mailbox_poke(bw_mail_box(b->mail, BW_MAILBOX_COORDINATOR));
+    pthread_join(b->keeper_thread, NULL);
+    pthread_mutex_lock(&b->sync_lock);
+    b->sync_stop = true;
+    pthread_cond_signal(&b->sync_cond);
+    pthread_mutex_unlock(&b->sync_lock);
+    pthread_join(b->syncer_thread, NULL);
+    b->keeper_running = false;
+}

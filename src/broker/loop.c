@@ -1,0 +1,197 @@
+/* broker/loop.c: the broker thread.
+ *
+ * One round: events, notified partitions, timers, partitions to be served again. When a round finds nothing, interest is armed for
+ * partitions on which something waits, a fence, one more look at each of them (the sleeper's side of the protocol in log/wait.c),
+ * then the thread sleeps until the next timer. The 1 s tick runs only while something waits or a writer is watched, and serves every
+ * partition that has waiters: a lost wake costs at most that. */
+#include "broker/core.h"
+
+#include "log/wait.h"
+
+#include <stdlib.h>
+
+#define NOTIFIED_AT_ONCE 256
+
+void bw_broker_push(bw_broker *b, bw_event *e)
+{
+    e->next = NULL;
+    pthread_mutex_lock(&b->queue_lock);
+    bool was_empty = !b->queue;
+    if (b->queue_last) b->queue_last->next = e;
+    else b->queue = e;
+    b->queue_last = e;
+    bw_mailbox *box = was_empty && b->mail ? bw_mail_box(b->mail, BW_MAILBOX_BROKER) : NULL;
+    if (was_empty && !box) pthread_cond_signal(&b->queue_cond);
+    pthread_mutex_unlock(&b->queue_lock);
+    if (box) bw_mailbox_poke(box);
+}
+
+static bw_event *take_events(bw_broker *b)
+{
+    pthread_mutex_lock(&b->queue_lock);
+    bw_event *e = b->queue;
+    b->queue = b->queue_last = NULL;
+    pthread_mutex_unlock(&b->queue_lock);
+    return e;
+}
+
+void bw_broker_again(bw_broker *b, bw_part *p)
+{
+    if (p->in_again) return;
+    p->in_again = true;
+    p->again_next = b->again;
+    b->again = p;
+}
+
+static bool waits_for(const bw_part *p, bw_wait_class cls)
+{
+    return bw_fetch_waiting(p, cls) || bw_sub_waiting(p, cls) || (cls == BW_WAIT_STATE && bw_produce_waiting(p));
+}
+
+void bw_part_serve(bw_broker *b, bw_part *p)
+{
+    bw_produce_serve(b, p);
+    bw_fetch_serve(b, p);
+    bw_sub_serve(b, p);
+    if (!p->armed && !p->in_unarmed && (waits_for(p, BW_WAIT_TAIL) || waits_for(p, BW_WAIT_STATE))) {
+        p->in_unarmed = true;
+        p->unarmed_next = b->unarmed;
+        b->unarmed = p;
+    }
+}
+
+void bw_broker_forget(bw_broker *b, bw_part *p)
+{
+    for (bw_part **at = &b->again; *at; at = &(*at)->again_next) {
+        if (*at != p) continue;
+        *at = p->again_next;
+        break;
+    }
+    for (bw_part **at = &b->unarmed; *at; at = &(*at)->unarmed_next) {
+        if (*at != p) continue;
+        *at = p->unarmed_next;
+        break;
+    }
+    p->in_again = p->in_unarmed = false;
+}
+
+static size_t serve_again(bw_broker *b)
+{
+    size_t n = 0;
+    bw_part *list = b->again; /* no part is freed while it is served: frees come as events */
+    b->again = NULL;
+    while (list) {
+        bw_part *p = list;
+        list = p->again_next;
+        p->in_again = false;
+        bw_part_serve(b, p);
+        n++;
+    }
+    return n;
+}
+
+static size_t serve_notified(bw_broker *b)
+{
+    uint32_t numbers[NOTIFIED_AT_ONCE];
+    size_t n = b->mail ? bw_mailbox_drain(bw_mail_box(b->mail, BW_MAILBOX_BROKER), numbers, NOTIFIED_AT_ONCE) : 0;
+    for (size_t i = 0; i < n; i++) {
+        bw_part *p = bw_part_by_number(b, numbers[i]);
+        if (!p) continue; /* hints may be nonsense */
+        p->armed = false;
+        bw_part_serve(b, p);
+    }
+    return n;
+}
+
+static size_t handle_events(bw_broker *b)
+{
+    size_t n = 0;
+    for (bw_event *e = take_events(b), *next; e; e = next) {
+        next = e->next;
+        bw_session_dispatch(b, e); /* frees e */
+        n++;
+    }
+    return n;
+}
+
+/* Arms what waits and is not armed yet; true when something was armed, so that one must look again before sleeping. */
+static bool arm_waiters(bw_broker *b)
+{
+    bool fresh = false;
+    bw_part *list = b->unarmed;
+    b->unarmed = NULL;
+    while (list) {
+        bw_part *p = list;
+        list = p->unarmed_next;
+        p->in_unarmed = false;
+        bool tail = waits_for(p, BW_WAIT_TAIL), state = waits_for(p, BW_WAIT_STATE);
+        if (tail) bw_arm(p->topic->control, p->index, BW_WAIT_TAIL, BW_MAILBOX_BROKER);
+        if (state) bw_arm(p->topic->control, p->index, BW_WAIT_STATE, BW_MAILBOX_BROKER);
+        if (!tail && !state) continue;
+        p->armed = true;
+        fresh = true;
+        bw_broker_again(b, p);
+    }
+    if (!fresh) return false;
+    bw_arm_fence();
+    bw_broker_tick_on(b);
+    return true;
+}
+
+void bw_broker_tick_on(bw_broker *b)
+{
+    if (!b->tick.index) bw_timers_set(&b->timers, &b->tick, bw_deadline_in_ms(BW_TICK_MS));
+}
+
+/* Once a second while something waits: the audit of every wait, dead writers, readers that nobody used for a while. */
+static void on_tick(void *broker, bw_timer *timer)
+{
+    (void)timer;
+    bw_broker *b = broker;
+    bool needed = bw_attach_tick(b);
+    for (uint32_t i = 0; i < b->parts_count; i++) {
+        bw_part *p = b->parts[i];
+        if (!p) continue;
+        needed |= bw_part_close_idle_readers(p);
+        if (!waits_for(p, BW_WAIT_TAIL) && !waits_for(p, BW_WAIT_STATE)) continue;
+        needed = true;
+        p->armed = false;
+        bw_part_serve(b, p);
+    }
+    if (needed) bw_broker_tick_on(b);
+}
+
+static void rest(bw_broker *b)
+{
+    bw_deadline next = bw_timers_next(&b->timers);
+    if (b->mail) {
+        bw_mailbox_sleep(bw_mail_box(b->mail, BW_MAILBOX_BROKER), next);
+        return;
+    }
+    pthread_mutex_lock(&b->queue_lock); /* no control data yet: bring_up tries again by its timer */
+    if (!b->queue && !atomic_load(&b->stopping)) {
+        struct timespec until;
+        int64_t ns = next == BW_DEADLINE_NEVER ? bw_clock_mono_ns() + INT64_C(1000000000) : next;
+        until.tv_sec = ns / 1000000000;
+        until.tv_nsec = ns % 1000000000;
+        pthread_cond_timedwait(&b->queue_cond, &b->queue_lock, &until);
+    }
+    pthread_mutex_unlock(&b->queue_lock);
+}
+
+void *bw_broker_thread_main(void *broker)
+{
+    bw_broker *b = broker;
+    b->tick.fire = on_tick;
+    for (;;) {
+        bool stopping = atomic_load(&b->stopping);
+        size_t work = handle_events(b);
+        work += serve_notified(b);
+        work += bw_timers_run(&b->timers, b, bw_clock_mono_ns());
+        work += serve_again(b);
+        if (stopping && !work) break; /* what was queued before the stop is answered */
+        if (work || arm_waiters(b)) continue;
+        rest(b);
+    }
+    return NULL;
+}

@@ -1,0 +1,282 @@
+/* broker/part.c: one partition in the registry: opening it, its appender and readers, and who uses it.
+ *
+ * A part is in the table `parts` under its bus number, which is its bit in every mailbox. Users are counted: the table's one, one a
+ * keeper's round, one a job. Who takes it out of the table (deletion) waits until it is the last, then closes and frees it. */
+#include "broker/core.h"
+
+#include "base/killpoint.h"
+#include "base/os.h"
+#include "broker/producers.h"
+#include "format/names.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define READER_IDLE_MS 10000
+
+/* ---- the table ---- */
+
+static bw_err table_insert(bw_broker *b, bw_part *p, uint32_t wanted)
+{
+    bw_err e = BW_OK;
+    pthread_mutex_lock(&b->parts_lock);
+    uint32_t number = wanted;
+    if (number >= BW_BUS_PARTITIONS_MAX || (number < b->parts_count && b->parts[number])) {
+        number = b->bus_floor;
+        while (number < b->parts_count && b->parts[number]) number++;
+    }
+    if (number >= BW_BUS_PARTITIONS_MAX) e = bw_fail(BW_ERR_INVALID_ARGUMENT, "the bus has its most partitions, %u; delete topics", BW_BUS_PARTITIONS_MAX);
+    else if (number >= b->parts_cap) {
+        uint32_t cap = b->parts_cap ? b->parts_cap : 64;
+        while (cap <= number) cap *= 2;
+        bw_part **grown = realloc(b->parts, cap * sizeof *grown);
+        if (!grown) e = bw_fail(BW_ERR_NO_MEMORY, "no memory for %u partitions", cap);
+        else {
+            b->parts = grown;
+            b->parts_cap = cap;
+        }
+    }
+    if (!e) {
+        while (b->parts_count <= number) b->parts[b->parts_count++] = NULL;
+        b->parts[number] = p;
+        p->bus_number = number;
+        atomic_store(&p->users, 1);
+    }
+    pthread_mutex_unlock(&b->parts_lock);
+    return e;
+}
+
+bool bw_part_remove(bw_broker *b, bw_part *p)
+{
+    bw_broker_forget(b, p);
+    bw_timers_clear(&b->timers, &p->retry);
+    pthread_mutex_lock(&b->parts_lock);
+    bool there = p->bus_number < b->parts_count && b->parts[p->bus_number] == p;
+    if (there) b->parts[p->bus_number] = NULL;
+    pthread_mutex_unlock(&b->parts_lock);
+    return there;
+}
+
+bw_part *bw_part_by_number(bw_broker *b, uint32_t number) { return number < b->parts_count ? b->parts[number] : NULL; }
+
+size_t bw_parts_hold(bw_broker *b, bw_part ***out)
+{
+    size_t n = 0;
+    pthread_mutex_lock(&b->parts_lock);
+    bw_part **list = malloc((b->parts_count ? b->parts_count : 1) * sizeof *list);
+    for (uint32_t i = 0; list && i < b->parts_count; i++) {
+        if (!b->parts[i] || !b->parts[i]->log) continue;
+        atomic_fetch_add(&b->parts[i]->users, 1);
+        list[n++] = b->parts[i];
+    }
+    pthread_mutex_unlock(&b->parts_lock);
+    *out = list;
+    return n;
+}
+
+bw_part *bw_part_hold_number(bw_broker *b, uint32_t number)
+{
+    pthread_mutex_lock(&b->parts_lock);
+    bw_part *p = number < b->parts_count ? b->parts[number] : NULL;
+    if (p && p->log) atomic_fetch_add(&p->users, 1);
+    else p = NULL;
+    pthread_mutex_unlock(&b->parts_lock);
+    return p;
+}
+
+void bw_part_release(bw_part *p) { atomic_fetch_sub(&p->users, 1); }
+
+void bw_parts_drop(bw_part **parts, size_t count)
+{
+    for (size_t i = 0; i < count; i++) bw_part_release(parts[i]);
+    free(parts);
+}
+
+/* ---- open ---- */
+
+static bw_err ensure_folder(bw_broker *b, const bw_topic *t, uint32_t index, bool new_files)
+{
+    char folder[BW_PARTITION_DIR_MAX];
+    struct stat st;
+    bw_partition_dir_name(folder, t->name, (int32_t)index);
+    if (!new_files) {
+        if (!bw_os_stat_at(b->dir->fd, folder, &st)) return BW_OK;
+        if (errno != ENOENT) return bw_fail_errno(errno, "cannot look at partition folder %s", folder);
+        char name[300];
+        bw_recovery_point point;
+        bool had_data = !bw_store_point_get(b->store, &t->id, index, &point) && point.next_offset > 0;
+        bw_broker_event(b, had_data ? BW_LOG_ERROR : BW_LOG_INFO, had_data ? "partition_folder_lost" : "partition_folder_made",
+                        "topic=%s partition=%u", bw_event_text(t->name, name, sizeof name), index);
+    }
+    return bw_partition_create_files(b->dir->fd, t->name, (int32_t)index, &t->id);
+}
+
+static void report_recovery(bw_broker *b, const bw_part *p, const bw_recovery_report *r)
+{
+    const char *topic = p->topic->name;
+    if (r->quarantined)
+        bw_broker_event(b, BW_LOG_ERROR, "segments_quarantined", "topic=%s partition=%u segments=%u", topic, p->index, r->quarantined);
+    if (r->foreign)
+        bw_broker_event(b, BW_LOG_ERROR, "log_behind_recovery_point", "topic=%s partition=%u end=%lld epoch=%d reason=%s", topic, p->index,
+                        (long long)r->end_offset, r->leader_epoch, "\"restored from a copy? taken as it is\"");
+    if (r->cut)
+        bw_broker_event(b, BW_LOG_WARN, "log_cut", "topic=%s partition=%u end=%lld bytes=%lld epoch=%d", topic, p->index,
+                        (long long)r->end_offset, (long long)r->cut_from_bytes, r->leader_epoch);
+    else if (r->recovered)
+        bw_broker_event(b, BW_LOG_DEBUG, "log_recovered", "topic=%s partition=%u end=%lld", topic, p->index, (long long)r->end_offset);
+}
+
+static bw_err open_log(bw_broker *b, bw_part *p, bool fresh, bool new_files)
+{
+    bw_topic *t = p->topic;
+    bw_err e = ensure_folder(b, t, p->index, new_files);
+    if (e) return e;
+    bw_partition_open_options o = {
+        .data_fd = b->dir->fd,
+        .topic = t->name,
+        .partition = (int32_t)p->index,
+        .control = t->control,
+        .bus_number = p->bus_number,
+        .fresh_slot = fresh,
+        .guard = &b->guard,
+    };
+    bw_topic_config_partition(&t->config, &o.config);
+    o.config.disk_reserve_bytes = atomic_load(&b->reserve_bytes);
+    e = new_files ? BW_ERR_NOT_FOUND : bw_store_point_get(b->store, &t->id, p->index, &o.point);
+    if (e && e != BW_ERR_NOT_FOUND) return e;
+    bw_recovery_report report = {0};
+    if ((e = bw_partition_open(&o, &p->log, &report))) return e;
+    atomic_store(&t->control->slots[p->index].bus_number, p->bus_number);
+    report_recovery(b, p, &report);
+    return BW_OK;
+}
+
+/* A partition that does not open must not stop the others: it stays in the registry, closed, and its slot refuses. */
+static void keep_closed(bw_broker *b, bw_part *p, bw_err e, bool fresh)
+{
+    char why[700];
+    p->why = strdup(bw_error_message());
+    if (fresh) atomic_store(&p->topic->control->slots[p->index].state, BW_SLOT_POISONED);
+    bw_broker_event(b, BW_LOG_ERROR, "partition_not_opened", "topic=%s partition=%u error=%s reason=%s", p->topic->name, p->index, bw_err_name(e),
+                    bw_event_text(p->why ? p->why : "", why, sizeof why));
+}
+
+static bw_err open_part(bw_broker *b, bw_topic *t, uint32_t index, uint32_t published, bool new_files)
+{
+    bw_part *p = calloc(1, sizeof *p);
+    if (!p) return bw_fail(BW_ERR_NO_MEMORY, "no memory for a partition");
+    p->topic = t;
+    p->index = index;
+    atomic_store(&p->synced_ms, bw_clock_mono_ms());
+    bool fresh = index >= published;
+    uint32_t wanted = fresh ? UINT32_MAX : atomic_load(&t->control->slots[index].bus_number);
+    bw_err e = table_insert(b, p, wanted);
+    if (e) {
+        free(p);
+        return e;
+    }
+    t->parts[index] = p;
+    t->part_count = index + 1;
+    e = open_log(b, p, fresh, new_files);
+    if (!e) return BW_OK;
+    keep_closed(b, p, e, fresh);
+    return new_files ? e : BW_OK;
+}
+
+bw_err bw_topic_open_parts(bw_broker *b, bw_topic *t, uint32_t upto, bool new_files)
+{
+    bw_err e = BW_OK;
+    bw_part **grown = realloc(t->parts, upto * sizeof *grown);
+    if (!grown) return bw_fail(BW_ERR_NO_MEMORY, "no memory for %u partitions", upto);
+    t->parts = grown;
+    uint32_t published = atomic_load(&t->control->header->slots);
+    if (upto > published && (e = bw_control_grow(b->arena_fd, t->control, upto))) return e;
+    while (!e && t->part_count < upto) {
+        e = open_part(b, t, t->part_count, published, new_files);
+        BW_KILL_POINT("topic.partition");
+    }
+    if (!e && upto > published) bw_control_publish(t->control, upto);
+    return e;
+}
+
+/* ---- input and output; broker thread ---- */
+
+static bw_err closed_part(const bw_part *p)
+{
+    return bw_fail(BW_ERR_IO, "topic '%s' partition %u is not open: %s", p->topic->name, p->index, p->why ? p->why : "see the daemon's log");
+}
+
+bw_err bw_part_appender(bw_broker *b, bw_part *p, bw_appender **out)
+{
+    if (!p->log) return closed_part(p);
+    if (!p->appender) {
+        bw_appender_options o = {p->topic->control, p->index, bw_partition_dir_fd(p->log), true, &b->guard};
+        bw_err e = bw_appender_open(&o, &p->appender);
+        if (e) return e;
+    }
+    *out = p->appender;
+    return BW_OK;
+}
+
+bw_err bw_part_open_reader(bw_broker *b, bw_part *p, int limit, bw_reader **out)
+{
+    if (!p->log) return closed_part(p);
+    bw_reader_options o = {p->topic->control, p->index, bw_partition_dir_fd(p->log),
+                           limit == BW_LIMIT_DURABLE ? BW_LIMIT_DURABLE : BW_LIMIT_VISIBLE, false, true, &b->guard};
+    return bw_reader_open(&o, out);
+}
+
+bw_err bw_part_reader(bw_broker *b, bw_part *p, int limit, bw_reader **out)
+{
+    int i = limit == BW_LIMIT_DURABLE;
+    if (!p->readers[i]) {
+        bw_err e = bw_part_open_reader(b, p, limit, &p->readers[i]);
+        if (e) return e;
+        bw_broker_tick_on(b);
+    }
+    p->reader_used_ms[i] = bw_clock_mono_ms();
+    *out = p->readers[i];
+    return BW_OK;
+}
+
+bool bw_part_close_idle_readers(bw_part *p)
+{
+    bool open = false;
+    for (int i = 0; i < 2; i++) {
+        if (!p->readers[i]) continue;
+        if (bw_clock_mono_ms() - p->reader_used_ms[i] < READER_IDLE_MS) open = true;
+        else {
+            bw_reader_close(p->readers[i]);
+            p->readers[i] = NULL;
+        }
+    }
+    return open;
+}
+
+void bw_part_stop_io(bw_broker *b, bw_part *p)
+{
+    (void)b;
+    bw_appender_close(p->appender);
+    p->appender = NULL;
+    for (int i = 0; i < 2; i++) {
+        bw_reader_close(p->readers[i]);
+        p->readers[i] = NULL;
+    }
+    bw_producers_free(p->producers);
+    p->producers = NULL;
+}
+
+void bw_part_free(bw_part *p)
+{
+    free(p->why);
+    free(p);
+}
+
+void bw_part_range(const bw_part *p, int64_t *log_start, int64_t *end, int64_t *durable)
+{
+    const bw_tail_slot *s = &p->topic->control->slots[p->index];
+    *log_start = atomic_load_explicit(&s->log_start, memory_order_acquire);
+    *durable = atomic_load_explicit(&s->durable_offset, memory_order_acquire);
+    *end = bw_slot_end_offset(s);
+}

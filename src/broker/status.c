@@ -1,0 +1,190 @@
+/* broker/status.c: the documents of STATUS and DESCRIBE_TOPICS, in msgpack. Names as in busway/admin.h. */
+#include "broker/core.h"
+
+#include "base/os.h"
+
+#include <fcntl.h>
+#include <msgpack/pack.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+static int append(void *data, const char *bytes, size_t len) { return bw_buf_append(data, bytes, len) ? -1 : 0; }
+
+static int put_text(msgpack_packer *pk, const char *text)
+{
+    size_t len = strlen(text);
+    return msgpack_pack_str(pk, len) | (len ? msgpack_pack_str_body(pk, text, len) : 0);
+}
+static int key_text(msgpack_packer *pk, const char *key, const char *text) { return put_text(pk, key) | put_text(pk, text); }
+static int key_int(msgpack_packer *pk, const char *key, int64_t v) { return put_text(pk, key) | msgpack_pack_int64(pk, v); }
+static int put_bool(msgpack_packer *pk, bool v) { return v ? msgpack_pack_true(pk) : msgpack_pack_false(pk); }
+static int key_bool(msgpack_packer *pk, const char *key, bool v) { return put_text(pk, key) | put_bool(pk, v); }
+
+static void send_doc(bw_broker *b, bw_op *op, int bad)
+{
+    if (bad) {
+        bw_op_fail(op, bw_fail(BW_ERR_NO_MEMORY, "no memory for the answer"));
+        return;
+    }
+    bw_answer a;
+    bw_answer_init(&a, &op->request);
+    a.doc = b->doc.data;
+    a.doc_len = b->doc.len;
+    bw_op_finish(op, &a);
+    if (b->doc.cap > (256u << 10)) bw_buf_free(&b->doc);
+}
+
+/* ---- topics ---- */
+
+static const char *state_name(bw_slot_state state)
+{
+    static const char *const names[] = {"open", "poisoned", "deleted", "retired"};
+    return (unsigned)state < 4 ? names[state] : "unknown";
+}
+
+static int put_partition(msgpack_packer *pk, const bw_part *p)
+{
+    bw_partition_info info = {.state = BW_SLOT_POISONED};
+    if (p->log) bw_partition_info_get(p->log, &info);
+    int bad = msgpack_pack_map(pk, p->log ? 8 : 9);
+    bad |= key_int(pk, "partition", p->index) | key_int(pk, "log_start_offset", info.log_start) | key_int(pk, "end_offset", info.end_offset);
+    bad |= key_int(pk, "durable_offset", info.durable_offset) | key_int(pk, "size_bytes", (int64_t)info.size_bytes);
+    bad |= key_int(pk, "segments", info.segments) | key_int(pk, "leader_epoch", info.leader_epoch);
+    bad |= key_text(pk, "state", p->log ? state_name(info.state) : "closed");
+    if (!p->log) bad |= key_text(pk, "reason", p->why ? p->why : "");
+    return bad;
+}
+
+struct config_walk {
+    msgpack_packer *pk;
+    size_t count;
+    int bad;
+};
+static void count_config(void *opaque, const char *name, const char *value, bool is_default)
+{
+    (void)name, (void)value, (void)is_default;
+    ((struct config_walk *)opaque)->count++;
+}
+static void put_config(void *opaque, const char *name, const char *value, bool is_default)
+{
+    struct config_walk *w = opaque;
+    w->bad |= put_text(w->pk, name) | msgpack_pack_map(w->pk, 2);
+    w->bad |= key_text(w->pk, "value", value) | key_bool(w->pk, "default", is_default);
+}
+
+static int put_topic(bw_broker *b, msgpack_packer *pk, const bw_topic *t)
+{
+    char id[23];
+    bw_uuid_base64(&t->id, id);
+    int bad = msgpack_pack_map(pk, 5);
+    bad |= key_text(pk, "name", t->name) | key_text(pk, "id", id) | key_int(pk, "created_ms", t->created_ms);
+    bad |= put_text(pk, "partitions") | msgpack_pack_array(pk, t->part_count);
+    for (uint32_t i = 0; i < t->part_count; i++) bad |= put_partition(pk, t->parts[i]);
+    struct config_walk w = {.pk = pk};
+    bw_topic_config_each(&t->config, b->config.topic_defaults, count_config, &w);
+    bad |= put_text(pk, "config") | msgpack_pack_map(pk, w.count);
+    bw_topic_config_each(&t->config, b->config.topic_defaults, put_config, &w);
+    return bad | w.bad;
+}
+
+static int by_name(const void *x, const void *y)
+{
+    const bw_topic *const *a = x, *const *b = y;
+    return strcmp((*a)->name, (*b)->name);
+}
+
+void bw_handle_describe(bw_broker *b, bw_op *op)
+{
+    bw_topic *t = NULL, *tmp, **list;
+    size_t n = 0;
+    bw_err e = op->request.topic.len ? bw_topic_of(b, op->request.topic, false, &t) : BW_OK;
+    list = e ? NULL : malloc((HASH_CNT(by_name, b->topics_by_name) + 1) * sizeof *list);
+    if (!e && !list) e = bw_fail(BW_ERR_NO_MEMORY, "no memory for the list of topics");
+    if (e) {
+        bw_op_fail(op, e);
+        return;
+    }
+    if (t) list[n++] = t;
+    else
+        HASH_ITER(by_name, b->topics_by_name, t, tmp)
+        {
+            if (!t->deleting) list[n++] = t;
+        }
+    qsort(list, n, sizeof(*list), by_name);
+    msgpack_packer pk;
+    b->doc.len = 0;
+    msgpack_packer_init(&pk, &b->doc, append);
+    int bad = msgpack_pack_array(&pk, n);
+    for (size_t i = 0; i < n; i++) bad |= put_topic(b, &pk, list[i]);
+    free(list);
+    send_doc(b, op, bad);
+}
+
+/* ---- status ---- */
+
+static int64_t resident_bytes(void)
+{
+    char text[128];
+    int fd = bw_os_open(AT_FDCWD, "/proc/self/statm", O_RDONLY, 0);
+    if (fd < 0) return -1;
+    ssize_t n = bw_os_pread(fd, text, sizeof text - 1, 0);
+    bw_os_close(fd);
+    long long pages = 0;
+    text[n > 0 ? n : 0] = 0;
+    return sscanf(text, "%*s %lld", &pages) == 1 ? pages * sysconf(_SC_PAGESIZE) : -1;
+}
+
+static int put_connection(msgpack_packer *pk, const bw_session *s)
+{
+    static const char *const roles[] = {"none", "client", "admin"};
+    int bad = msgpack_pack_map(pk, 13);
+    bad |= key_int(pk, "id", (int64_t)s->number) | key_text(pk, "client", s->client_id) | key_text(pk, "address", s->peer.address);
+    bad |= key_int(pk, "pid", s->peer.pid) | key_int(pk, "uid", s->peer.uid) | key_text(pk, "role", roles[s->role]);
+    bad |= key_int(pk, "since_ms", s->since_wall_ms) | key_text(pk, "transport", s->transport) | key_text(pk, "why_not_direct", s->reason);
+    bad |= key_int(pk, "direct_writer_topics", bw_attach_writers(s)) | key_int(pk, "requests", (int64_t)s->requests);
+    bad |= key_int(pk, "produced_bytes", (int64_t)s->produced_bytes) | key_int(pk, "sent_bytes", (int64_t)s->sent_bytes);
+    return bad;
+}
+
+static int put_process(bw_broker *b, msgpack_packer *pk)
+{
+    char text[33];
+    bw_uuid id;
+    int bad = key_text(pk, "version", BW_VERSION_STRING) | key_int(pk, "pid", getpid()) | key_int(pk, "uid", (int64_t)b->uid);
+    bad |= key_int(pk, "started_ms", b->started_wall_ms) | key_int(pk, "uptime_ms", bw_clock_mono_ms() - b->started_mono_ms);
+    bad |= key_text(pk, "data_dir", b->dir->path) | key_text(pk, "runtime_dir", b->config.runtime_dir);
+    bad |= key_text(pk, "control_dir", b->arena_path) | key_text(pk, "direct_path_off", b->no_direct);
+    memcpy(id.b, b->dir->generation, 16);
+    bw_uuid_hex(&id, text);
+    bad |= key_text(pk, "generation", text);
+    id = bw_store_bus_id(b->store);
+    bw_uuid_hex(&id, text);
+    bad |= key_text(pk, "bus_id", text);
+    bad |= key_bool(pk, "ready", b->ready) | key_text(pk, "not_ready", b->not_ready);
+    return bad; /* 13 */
+}
+
+void bw_handle_status(bw_broker *b, bw_op *op)
+{
+    msgpack_packer pk;
+    b->doc.len = 0;
+    msgpack_packer_init(&pk, &b->doc, append);
+    bw_store_info store;
+    bw_store_info_get(b->store, &store);
+    uint64_t partitions = 0;
+    for (uint32_t i = 0; i < b->parts_count; i++) partitions += b->parts[i] != NULL;
+    int bad = msgpack_pack_map(&pk, 13 + 7);
+    bad |= put_process(b, &pk);
+    bad |= key_int(&pk, "topics", HASH_CNT(by_name, b->topics_by_name)) | key_int(&pk, "partitions", (int64_t)partitions);
+    bad |= key_int(&pk, "memory_bytes", resident_bytes()) | key_int(&pk, "syncs", (int64_t)atomic_load(&b->syncs));
+    bad |= put_text(&pk, "disk") | msgpack_pack_map(&pk, 3);
+    bad |= key_int(&pk, "free_bytes", bw_os_free_bytes(b->dir->fd)) | key_int(&pk, "reserve_bytes", atomic_load(&b->reserve_bytes));
+    bad |= key_bool(&pk, "low", atomic_load(&b->low_space));
+    bad |= put_text(&pk, "meta") | msgpack_pack_map(&pk, 3);
+    bad |= key_int(&pk, "map_bytes", (int64_t)store.map_bytes) | key_int(&pk, "used_bytes", (int64_t)store.used_bytes);
+    bad |= key_bool(&pk, "failed", store.failed);
+    bad |= put_text(&pk, "connections") | msgpack_pack_array(&pk, b->session_count);
+    for (const bw_session *s = b->sessions; s; s = s->next) bad |= put_connection(&pk, s);
+    send_doc(b, op, bad);
+}

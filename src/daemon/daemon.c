@@ -1,0 +1,105 @@
+/* daemon/daemon.c: the order of things: signals blocked, broker (takes the data directory), listener, "ready", sleep, then back.
+ *
+ * The main thread sleeps in sigwaitinfo; with --idle-exit it looks at the broker a few times in that period. */
+#include "daemon/daemon.h"
+
+#include "broker/broker.h"
+#include "daemon/log.h"
+#include "daemon/notify.h"
+#include "listen/busway/listener.h"
+
+#include <malloc.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sysexits.h>
+#include <unistd.h>
+
+int bw_daemon_exit_status(bw_err e)
+{
+    switch (e) {
+    case BW_OK: return EX_OK;
+    case BW_ERR_INVALID_ARGUMENT: return EX_USAGE;
+    case BW_ERR_INVALID_CONFIG: return EX_CONFIG;
+    case BW_ERR_NEWER_FORMAT:
+    case BW_ERR_CORRUPT: return EX_DATAERR;
+    case BW_ERR_BUSY: return EX_UNAVAILABLE;
+    case BW_ERR_NO_MEMORY: return EX_OSERR;
+    case BW_ERR_DISK_FULL: return EX_CANTCREAT;
+    case BW_ERR_IO:
+    case BW_ERR_NOT_FOUND: return EX_IOERR;
+    case BW_ERR_ALREADY_RUNNING: return EX_TEMPFAIL;
+    case BW_ERR_NOT_PERMITTED: return EX_NOPERM;
+    default: return EX_SOFTWARE;
+    }
+}
+
+static void log_event(const bw_daemon_config *c, bw_log_level level, const char *event, const char *fields)
+{
+    if (c->event) c->event(c->event_opaque, level, event, fields);
+}
+
+/* Until a signal says stop, or nobody was connected for long enough. Returns why. */
+static const char *wait_for_end(bw_broker *b, const bw_daemon_config *c, const sigset_t *set)
+{
+    for (;;) {
+        int64_t look_ms = c->idle_exit_ms / 4 < 1000 ? c->idle_exit_ms / 4 + 1 : 1000;
+        struct timespec t = {look_ms / 1000, look_ms % 1000 * 1000000};
+        int got = c->idle_exit_ms ? sigtimedwait(set, NULL, &t) : sigwaitinfo(set, NULL);
+        if (got == SIGTERM) return "SIGTERM";
+        if (got == SIGINT) return "SIGINT";
+        if (got == SIGHUP) log_event(c, BW_LOG_INFO, "hangup_ignored", "reason=\"the configuration is read at the start only\"");
+        if (c->idle_exit_ms && bw_broker_idle_ms(b) >= c->idle_exit_ms) return "idle";
+    }
+}
+
+static void say_listening(const bw_daemon_config *c)
+{
+    char fields[2048];
+    for (size_t i = 0; i < c->listen_count; i++) {
+        snprintf(fields, sizeof fields, "url=%s pid=%d version=%s", c->listen[i], (int)getpid(), BW_VERSION_STRING);
+        log_event(c, BW_LOG_INFO, "listening", fields);
+    }
+}
+
+static bw_err serve(bw_daemon_options *o, bw_broker *b, const sigset_t *set)
+{
+    const bw_daemon_config *c = &o->config;
+    bw_listener_options lo = {.allow_long_path = o->listen_is_default};
+    bw_listener *listener;
+    bw_err e = bw_listener_start(b, c, &lo, &listener);
+    if (e) return e;
+    say_listening(c);
+    bw_notify_service("READY=1");
+    bw_notify_ready_fd(o->ready_fd);
+    o->ready_fd = -1;
+    char fields[64];
+    snprintf(fields, sizeof fields, "reason=%s", wait_for_end(b, c, set));
+    log_event(c, BW_LOG_INFO, "stopping", fields);
+    bw_notify_service("STOPPING=1");
+    bw_listener_stop(listener);
+    return BW_OK;
+}
+
+bw_err bw_daemon_run(bw_daemon_options *o)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGHUP);
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
+    signal(SIGPIPE, SIG_IGN);
+    mallopt(M_ARENA_MAX, 2); /* one heap a thread would cost more memory than the daemon needs */
+    o->config.event = bw_daemon_log;
+    o->config.event_opaque = &o->config;
+    bw_broker *b;
+    bw_err e = bw_broker_start(&o->config, &b);
+    if (e) return e;
+    e = serve(o, b, &set);
+    char why[1024];
+    snprintf(why, sizeof why, "%s", bw_error_message());
+    bw_broker_stop(b);
+    if (e) return bw_error_set_message(e, why);
+    log_event(&o->config, BW_LOG_INFO, "stopped", "");
+    return BW_OK;
+}

@@ -1,0 +1,83 @@
+/* meta/store.h: what the daemon must remember beside the logs, in LMDB. The only folder that knows LMDB.
+ *
+ * Databases, all in <data>/meta (data.mdb, lock.mdb, 0600). Every value begins with one byte, the version of its layout.
+ *   info       "format" -> be32 BW_META_FORMAT · "bus" -> uuid · "producer-ids" -> be64 first id not yet given out in blocks
+ *   topics     name -> topic (see topic.c)
+ *   recovery   uuid 16, be32 partition -> be32 epoch, be64 next offset, be64 segment base, be32 position, be32 crc, u8 poisoned
+ *   producers  name -> be64 id, be16 epoch
+ *
+ * Rules. Default sync, no WRITEMAP, no NOSYNC: what a call put is on the disk when it returns. A full map grows by itself, by
+ * doubling, with no transaction open (a lock of this store keeps them out). One open a process and a data directory: the caller
+ * holds daemon.lock. Not for use after fork. After an I/O error LMDB answers MDB_PANIC to everything: so does the store (IO), until
+ * the daemon is started again; nothing that was answered OK is lost by it.
+ * Any thread may call any function; none may be called from a network callback. */
+#ifndef BW_META_STORE_H
+#define BW_META_STORE_H
+
+#include "base/bytes.h"
+#include "base/err.h"
+#include "base/uuid.h"
+#include "log/partition.h"
+
+#define BW_META_FORMAT 1u
+#define BW_META_NAME_MAX 249u /* bytes of a topic's or a producer's name */
+#define BW_META_CONFIGS_MAX 64u
+
+typedef struct bw_store bw_store;
+
+typedef enum bw_meta_topic_state {
+    BW_META_TOPIC_LIVE = 0,
+    BW_META_TOPIC_DELETING = 1, /* deletion was promised; its files may still be there */
+} bw_meta_topic_state;
+
+typedef struct bw_meta_config {
+    char name[64];
+    char value[192];
+} bw_meta_config;
+
+typedef struct bw_meta_topic {
+    char name[BW_META_NAME_MAX + 1];
+    bw_uuid id;
+    uint32_t partitions;
+    bw_meta_topic_state state;
+    int64_t created_ms;
+    bw_meta_config *configs; /* what differs from the defaults */
+    size_t config_count;
+} bw_meta_topic;
+
+/* bw_store_open: data_dir/meta is made when it is missing. NEWER_FORMAT names both numbers; CORRUPT, IO, NOT_PERMITTED, DISK_FULL. */
+bw_err bw_store_open(const char *data_dir, uint64_t map_bytes, bw_store **out);
+void bw_store_close(bw_store *s);
+
+/* bw_store_bus_id: made once, with the store. */
+bw_uuid bw_store_bus_id(const bw_store *s);
+
+bw_err bw_store_topic_put(bw_store *s, const bw_meta_topic *t);
+/* bw_store_topic_remove: with its recovery points, in one transaction. NOT_FOUND. */
+bw_err bw_store_topic_remove(bw_store *s, const char *name);
+/* bw_store_topics: all, malloc'd; freed by bw_store_topics_free. */
+bw_err bw_store_topics(bw_store *s, bw_meta_topic **topics, size_t *count);
+void bw_store_topics_free(bw_meta_topic *topics, size_t count);
+
+typedef struct bw_meta_point {
+    bw_uuid topic;
+    uint32_t partition;
+    bw_recovery_point point;
+} bw_meta_point;
+/* bw_store_points_put: many in one transaction. */
+bw_err bw_store_points_put(bw_store *s, const bw_meta_point *points, size_t count);
+/* bw_store_point_get: NOT_FOUND when there is none. */
+bw_err bw_store_point_get(bw_store *s, const bw_uuid *topic, uint32_t partition, bw_recovery_point *out);
+
+/* bw_store_producer_id: an id never given out before. */
+bw_err bw_store_producer_id(bw_store *s, int64_t *id);
+/* bw_store_producer_named: the name's id with its epoch raised; a new id with epoch 0 for a name not seen. When the epochs are
+ * used up the name gets a new id. */
+bw_err bw_store_producer_named(bw_store *s, const char *name, size_t len, int64_t *id, int16_t *epoch);
+
+/* bw_store_maintain: drop reader slots of dead processes (mdb_reader_check). Call now and then. */
+void bw_store_maintain(bw_store *s);
+typedef struct bw_store_info { uint64_t map_bytes, used_bytes; bool failed; } bw_store_info;
+void bw_store_info_get(bw_store *s, bw_store_info *out);
+
+#endif
