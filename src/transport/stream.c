@@ -59,15 +59,7 @@ void bw_stream_release(bw_stream *s)
     free(s);
 }
 
-size_t bw_stream_backlog_locked(const bw_stream *s) { return s->pending.len + s->inflight.len - s->inflight_at; }
-
-size_t bw_stream_backlog(bw_stream *s)
-{
-    pthread_mutex_lock(&s->lock);
-    size_t backlog = bw_stream_backlog_locked(s);
-    pthread_mutex_unlock(&s->lock);
-    return backlog;
-}
+size_t bw_stream_backlog(bw_stream *s) { return atomic_load_explicit(&s->backlog, memory_order_relaxed); }
 
 /* Under the lock. true: `closed` must be called, without it. */
 static bool close_locked(bw_stream *s)
@@ -99,7 +91,7 @@ void bw_stream_finish(bw_stream *s)
 {
     pthread_mutex_lock(&s->lock);
     s->finishing = true;
-    bool tell = bw_stream_backlog_locked(s) == 0 && close_locked(s);
+    bool tell = bw_stream_backlog(s) == 0 && close_locked(s);
     pthread_mutex_unlock(&s->lock);
     if (tell) { tell_closed(s); }
 }
@@ -148,7 +140,7 @@ bool bw_stream_holds_buffers(const bw_stream *s) { return s->inflight.cap + s->p
 void bw_stream_drop_buffers(bw_stream *s)
 {
     pthread_mutex_lock(&s->lock);
-    if (!s->sending && bw_stream_backlog_locked(s) == 0) {
+    if (!s->sending && bw_stream_backlog(s) == 0) {
         bw_buf_free(&s->inflight);
         bw_buf_free(&s->pending);
         s->inflight_at = 0;
@@ -166,8 +158,9 @@ static void sent(void *stream)
     if (nng_aio_result(s->send_aio) != 0) {
         tell = close_locked(s);
     } else if (!s->closed) {
-        s->inflight_at += nng_aio_count(s->send_aio);
-        size_t backlog = bw_stream_backlog_locked(s);
+        size_t n = nng_aio_count(s->send_aio);
+        s->inflight_at += n;
+        size_t backlog = atomic_fetch_sub_explicit(&s->backlog, n, memory_order_relaxed) - n;
         if (backlog > 0) {
             send_more(s);
         } else {
@@ -196,8 +189,10 @@ static bw_err queue(bw_stream *s, const void *head, size_t head_len, const void 
     if (err == BW_OK && payload_done < payload_len) {
         err = bw_buf_append(&s->pending, (const uint8_t *)payload + payload_done, payload_len - payload_done);
     }
-    if (err == BW_OK && !s->sending) { send_more(s); }
-    return err;
+    if (err != BW_OK) { return err; }
+    atomic_fetch_add_explicit(&s->backlog, head_len + payload_len - done, memory_order_relaxed);
+    if (!s->sending) { send_more(s); }
+    return BW_OK;
 }
 
 bw_err bw_stream_send(bw_stream *s, const void *head, size_t head_len, const void *payload, size_t payload_len)

@@ -7,8 +7,9 @@
  * socket drains, in large pieces. Nothing ever blocks.
  * Lifetime. A connection is reference-counted: its own receive side, each token, each send under way and the user hold one. The
  * user's object is given back with `destroy` when the last is gone; no callback comes later.
- * Callbacks run on nng's task threads (closed: also on the thread that calls bw_stream_close); they must not block. frame, malformed
- * and closed of one connection never overlap; drained may come beside them. */
+ * Callbacks run on nng's task threads, and on the threads that call bw_stream_consumed (frames that a pause held back) and
+ * bw_stream_close (closed); they must not block. frame, malformed and closed of one connection never overlap; drained may come beside
+ * them. */
 #ifndef BW_TRANSPORT_STREAM_H
 #define BW_TRANSPORT_STREAM_H
 
@@ -73,6 +74,9 @@ bw_err bw_stream_send(bw_stream *s, const void *head, size_t head_len, const voi
 /* bw_stream_backlog: bytes that wait to be sent. */
 size_t bw_stream_backlog(bw_stream *s);
 void bw_stream_consumed(bw_stream_token *token);
+/* bw_stream_charge: count further bytes against the credit until the token is consumed: what the answer may take. From the frame
+ * callback. */
+void bw_stream_charge(bw_stream_token *token, size_t bytes);
 /* bw_stream_established: the peer has introduced itself. From the frame callback. */
 void bw_stream_established(bw_stream *s);
 /* bw_stream_finish: read no more; close when what is queued has been sent. */

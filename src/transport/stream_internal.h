@@ -37,6 +37,7 @@ struct bw_stream {
     nng_aio *try_aio; /* without a callback: see try_send */
     atomic_uint refs;
     atomic_size_t unconsumed;
+    atomic_size_t backlog; /* bytes of pending and inflight that wait; written under the lock */
     void *user;
 
     /* Owned by whoever set `receiving`: the receive callback mostly. */
@@ -83,7 +84,6 @@ struct bw_stream_listener {
 /* stream.c */
 bw_stream *bw_stream_create(bw_stream_listener *l, nng_stream *nng);
 void bw_stream_ref(bw_stream *s);
-size_t bw_stream_backlog_locked(const bw_stream *s);
 /* Buffers of an idle connection's sending: are there large ones (under the lock); give them back. */
 bool bw_stream_holds_buffers(const bw_stream *s);
 void bw_stream_drop_buffers(bw_stream *s);

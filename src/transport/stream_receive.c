@@ -58,53 +58,7 @@ static bool make_room(bw_stream *s)
 static bool over_limits(const bw_stream *s)
 {
     return atomic_load_explicit(&s->unconsumed, memory_order_relaxed) > s->listener->credit ||
-           bw_stream_backlog_locked(s) > BW_STREAM_BACKLOG_MAX;
-}
-
-/* Receive again, or pause, or stop. The caller owns `receiving`. */
-static void receive_more(bw_stream *s)
-{
-    bool room = make_room(s), tell = false;
-    pthread_mutex_lock(&s->lock);
-    if (!room && !s->closed) {
-        s->closed = true;
-        nng_stream_close(s->nng);
-    }
-    if (s->closed) {
-        s->receiving = false;
-        tell = !s->told;
-        s->told = true;
-    } else if (s->finishing || over_limits(s)) {
-        s->receiving = false;
-    } else {
-        nng_iov iov = {s->chunk->data + s->chunk->len, s->chunk->cap - s->chunk->len};
-        nng_aio_set_iov(s->recv_aio, 1, &iov);
-        int32_t timeout = !s->established && s->listener->hello_timeout_ms > 0 ? s->listener->hello_timeout_ms
-                          : s->chunk->cap > BW_CHUNK_MIN || bw_stream_holds_buffers(s) ? BW_STREAM_IDLE_MS
-                                                                                       : NNG_DURATION_INFINITE;
-        nng_aio_set_timeout(s->recv_aio, timeout);
-        nng_stream_recv(s->nng, s->recv_aio);
-    }
-    pthread_mutex_unlock(&s->lock);
-    if (tell) {
-        s->listener->ops->closed(s->user);
-        bw_stream_release(s);
-    }
-}
-
-void bw_stream_receive_start(bw_stream *s)
-{
-    s->receiving = true; /* nobody else knows the connection yet */
-    receive_more(s);
-}
-
-void bw_stream_receive_resume(bw_stream *s)
-{
-    pthread_mutex_lock(&s->lock);
-    bool resume = !s->receiving && !s->closed && !s->finishing && !over_limits(s);
-    if (resume) { s->receiving = true; }
-    pthread_mutex_unlock(&s->lock);
-    if (resume) { receive_more(s); }
+           atomic_load_explicit(&s->backlog, memory_order_relaxed) > BW_STREAM_BACKLOG_MAX;
 }
 
 void bw_stream_established(bw_stream *s) { s->established = true; }
@@ -119,6 +73,12 @@ void bw_stream_consumed(bw_stream_token *token)
     free(token);
     if (crossed) { bw_stream_receive_resume(s); }
     bw_stream_release(s);
+}
+
+void bw_stream_charge(bw_stream_token *token, size_t bytes)
+{
+    token->charge += bytes;
+    atomic_fetch_add_explicit(&token->stream->unconsumed, bytes, memory_order_relaxed);
 }
 
 /* The token of a frame of `size` bytes at data; small ones are copied into it. f's views are set accordingly. */
@@ -142,27 +102,88 @@ static bw_stream_token *token_create(bw_stream *s, const uint8_t *data, size_t s
     return t;
 }
 
-/* Give out every whole frame of the chunk. */
-static void give_frames(bw_stream *s)
+/* Give out whole frames of the chunk until it is empty or the connection is over its limits. true: some may be left. */
+static bool give_frames(bw_stream *s)
 {
-    for (;;) {
+    while (s->chunk) {
         const uint8_t *data = s->chunk->data + s->parsed;
         bw_frame f;
         size_t used;
+        if (atomic_load_explicit(&s->finishing, memory_order_relaxed)) { return false; }
+        if (over_limits(s)) { return true; }
         bw_err err = bw_frame_parse(data, s->chunk->len - s->parsed, s->listener->frame_max, &f, &used, &s->need);
-        if (err == BW_ERR_EMPTY) { return; }
+        if (err == BW_ERR_EMPTY) { return false; }
         bw_stream_token *t = err == BW_OK ? token_create(s, data, used, &f) : NULL;
         if (!t) {
             if (err == BW_OK) { err = bw_fail(BW_ERR_NO_MEMORY, "no memory for a frame of %zu bytes", used); }
             s->listener->ops->malformed(s->user, err);
             bw_stream_finish(s);
-            return;
+            return false;
         }
         s->parsed += used;
         s->need = BW_FRAME_PREFIX;
         s->listener->ops->frame(s->user, &f, t);
-        if (atomic_load_explicit(&s->finishing, memory_order_relaxed)) { return; }
     }
+    return false;
+}
+
+/* Ask nng for more. Under the lock; there is room. */
+static void receive_now(bw_stream *s)
+{
+    nng_iov iov = {s->chunk->data + s->chunk->len, s->chunk->cap - s->chunk->len};
+    int32_t timeout = NNG_DURATION_INFINITE;
+    if (!s->established && s->listener->hello_timeout_ms > 0) {
+        timeout = s->listener->hello_timeout_ms;
+    } else if (s->chunk->cap > BW_CHUNK_MIN || bw_stream_holds_buffers(s)) {
+        timeout = BW_STREAM_IDLE_MS;
+    }
+    nng_aio_set_iov(s->recv_aio, 1, &iov);
+    nng_aio_set_timeout(s->recv_aio, timeout);
+    nng_stream_recv(s->nng, s->recv_aio);
+}
+
+/* Give out what is there, then receive again, or pause, or stop. The caller owns `receiving`. */
+static void go_on(bw_stream *s)
+{
+    for (;;) {
+        bool left = give_frames(s), room = left || make_room(s), tell = false;
+        pthread_mutex_lock(&s->lock);
+        if (!room && !s->closed) {
+            s->closed = true;
+            nng_stream_close(s->nng);
+        }
+        bool paused = s->closed || s->finishing || over_limits(s);
+        if (s->closed) {
+            tell = !s->told;
+            s->told = true;
+        }
+        if (paused) {
+            s->receiving = false;
+        } else if (!left) {
+            receive_now(s);
+        }
+        pthread_mutex_unlock(&s->lock);
+        if (tell) {
+            s->listener->ops->closed(s->user);
+            bw_stream_release(s);
+        }
+        if (paused || !left) { return; }
+    }
+}
+
+void bw_stream_receive_start(bw_stream *s)
+{
+    s->receiving = true; /* nobody else knows the connection yet */
+    go_on(s);
+}
+
+void bw_stream_receive_resume(bw_stream *s)
+{
+    pthread_mutex_lock(&s->lock);
+    bool resume = !s->receiving && !s->closed && !s->finishing && !over_limits(s);
+    if (resume) { s->receiving = true; }
+    pthread_mutex_unlock(&s->lock);
+    if (resume) { go_on(s); }
 }
 
 void bw_stream_received(void *stream)
@@ -188,7 +209,6 @@ void bw_stream_received(void *stream)
         } else if (n < s->want / 8 && s->want > BW_CHUNK_MIN) {
             s->want /= 2;
         }
-        give_frames(s);
     }
-    receive_more(s);
+    go_on(s);
 }

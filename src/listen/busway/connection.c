@@ -19,6 +19,9 @@ typedef struct connection {
     bool closed;
 } connection;
 
+/* A FETCH under way counts as a quarter of what it may bring: with the default credit a connection has 32 of the usual megabyte under
+ * way, or few large ones, and what a client that does not read makes the daemon hold stays within some tens of MiB. */
+#define FETCH_CHARGE_SHARE 4u
 #define SCRATCH_KEEP_MAX (64u << 10)
 
 /* ---- what the broker calls: the broker thread ---- */
@@ -111,6 +114,7 @@ static void on_frame(void *user, const bw_frame *f, bw_stream_token *token)
         bw_answer_refuse(&r, err, &a);
     }
     if (err == BW_OK) {
+        if (r.type == BW_API_FETCH) { bw_stream_charge(token, bw_request_bound_fetch(&r) / FETCH_CHARGE_SHARE); }
         if (r.type == BW_API_HELLO) {
             c->introduced = true;
             bw_stream_established(c->stream);

@@ -197,6 +197,7 @@ static bw_err prepare(exchange *x, bw_request *r)
     if (needs_stream(r->type)) {
         return bw_fail(BW_ERR_UNSUPPORTED, "%s needs a connection of its own: use the stream socket", bw_api_name(r->type));
     }
+    if (r->type == BW_API_FETCH) { bw_request_bound_fetch(r); }
     return r->records ? prepare_records(x, r) : BW_OK;
 }
 

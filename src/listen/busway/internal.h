@@ -10,6 +10,7 @@
 
 #define BW_LISTEN_URLS_MAX 16u
 #define BW_HELLO_TIMEOUT_MS 10000
+#define BW_FETCH_BYTES_MAX (16u << 20) /* of one FETCH's answer; a single larger batch passes */
 
 struct bw_listener {
     bw_broker *broker;
@@ -39,6 +40,8 @@ bw_err bw_request_refuse(const bw_request *r, bool introduced, bw_answer *a);
 void bw_answer_refuse(const bw_request *r, bw_err err, bw_answer *a);
 /* bw_answer_complete: what the listener knows better than the broker, in a HELLO's answer. */
 void bw_answer_complete(bw_answer *a, uint32_t frame_max);
+/* bw_request_bound_fetch: cap a FETCH's max_bytes at BW_FETCH_BYTES_MAX. Returns what it may bring. */
+size_t bw_request_bound_fetch(bw_request *r);
 void bw_listen_peer(const bw_stream_peer *from, bw_peer *out, bool with_start_time);
 
 /* records.c: records as msgpack, for programs without Kafka's batch format. */

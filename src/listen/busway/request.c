@@ -61,6 +61,13 @@ void bw_answer_complete(bw_answer *a, uint32_t frame_max)
     if (a->server_version.len == 0) { a->server_version = bw_str_of(BW_VERSION_STRING); }
 }
 
+size_t bw_request_bound_fetch(bw_request *r)
+{
+    if (r->max_bytes > BW_FETCH_BYTES_MAX) { r->max_bytes = BW_FETCH_BYTES_MAX; }
+    if (r->min_bytes > r->max_bytes) { r->min_bytes = r->max_bytes; }
+    return r->max_bytes;
+}
+
 void bw_listen_peer(const bw_stream_peer *from, bw_peer *out, bool with_start_time)
 {
     memset(out, 0, sizeof *out);

@@ -446,6 +446,46 @@ static void test_listener_pipelined_requests_are_answered_in_order(void **state)
     bw_buf_free(&in);
 }
 
+/* A client that asks for much and reads nothing: what the daemon holds for it stays bounded, and nothing is lost. */
+static void test_listener_fetches_of_a_client_that_does_not_read_are_bounded(void **state)
+{
+    enum { N = 400, SIZE = 1000000 };
+    fixture *x = *state;
+    int fd = dial(x);
+    introduce(fd);
+    assert_int_equal(bw_buf_reserve(&x->broker.stored, SIZE), BW_OK);
+    memset(x->broker.stored.data, 7, SIZE);
+    x->broker.stored.len = SIZE;
+    bw_request r;
+    bw_fetch_part part = {bw_str_of("t"), 0, 0, SIZE};
+    bw_request_init(&r, BW_API_FETCH);
+    r.parts = &part;
+    r.part_count = 1;
+    bw_buf out = {0}, in = {0};
+    for (int i = 0; i < N; i++) {
+        r.correlation = (uint32_t)i;
+        assert_int_equal(bw_request_encode(&r, &out, false), BW_OK);
+    }
+    send_all(fd, &out);
+    wait_for(&x->broker, &x->broker.requests, 10);
+    usleep(300000);
+    pthread_mutex_lock(&x->broker.lock);
+    int served = x->broker.requests;
+    pthread_mutex_unlock(&x->broker.lock);
+    assert_true(served < 60); /* of 400: tens of MB, not 400 */
+    for (int i = 0; i < N; i++) {
+        bw_answer a;
+        receive(fd, &in, &a);
+        assert_int_equal(a.correlation, i);
+        assert_int_equal(a.payload_len, SIZE);
+        assert_int_equal(a.payload[SIZE - 1], 7);
+        bw_answer_fini(&a);
+    }
+    close(fd);
+    bw_buf_free(&out);
+    bw_buf_free(&in);
+}
+
 static void test_listener_one_way_requests_have_no_answer(void **state)
 {
     fixture *x = *state;
@@ -749,6 +789,7 @@ int main(void)
         T(test_listener_unknown_type_is_answered),
         T(test_listener_malformed_input_closes_with_a_reason),
         T(test_listener_pipelined_requests_are_answered_in_order),
+        T(test_listener_fetches_of_a_client_that_does_not_read_are_bounded),
         T(test_listener_one_way_requests_have_no_answer),
         T(test_listener_stop_ends_parked_requests),
         T(test_rep_request_without_hello_is_answered),
