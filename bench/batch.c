@@ -1,8 +1,8 @@
 /* bench/batch.c: Kafka v2 record batches for the bare limit, written down here once more so that the limit owes nothing to the
  * library but the format. The only thing borrowed is CRC-32C from ISA-L.
  *
- * Reading does for each batch: the header's length, magic, base offset, counts; the checksum over all bytes from 21; then for each
- * record every field (length, attributes, timestamp delta, offset delta, key, value, header count), each bounds-checked and
+ * Reading does for each batch: the header's length, magic, base offset, counts; the checksum over all bytes from 21; then for
+ * each record every field (length, attributes, timestamp delta, offset delta, key, value, header count), each bounds-checked and
  * put into a view, and the view's value is touched at both ends. That is what iterating with the library gives its caller. */
 #include "bench.h"
 
@@ -38,7 +38,8 @@ static uint64_t get_be64(const uint8_t *p)
 
 uint32_t bench_batch_crc(const uint8_t *batch, uint32_t len)
 {
-    return ~crc32_iscsi((unsigned char *)(uintptr_t)(batch + BENCH_BATCH_CRC_FROM), (int)(len - BENCH_BATCH_CRC_FROM), 0xFFFFFFFFu);
+    return ~crc32_iscsi((unsigned char *)(uintptr_t)(batch + BENCH_BATCH_CRC_FROM), (int)(len - BENCH_BATCH_CRC_FROM),
+                        0xFFFFFFFFu);
 }
 
 void bench_value_fill(uint8_t *value, uint32_t len, uint32_t seed)
@@ -68,10 +69,10 @@ uint8_t *bench_batch_build(uint32_t count, uint32_t value_len, uint32_t *len)
     uint8_t *p = b + BENCH_BATCH_HEADER;
     for (uint32_t i = 0; i < count; i++) {
         uint8_t fields[32], *f = fields;
-        *f++ = 0;                 /* attributes */
-        f = put_varint(f, 0);     /* timestamp delta */
-        f = put_varint(f, i);     /* offset delta */
-        f = put_varint(f, -1);    /* key: null */
+        *f++ = 0;              /* attributes */
+        f = put_varint(f, 0);  /* timestamp delta */
+        f = put_varint(f, i);  /* offset delta */
+        f = put_varint(f, -1); /* key: null */
         f = put_varint(f, value_len);
         p = put_varint(p, (f - fields) + value_len + 1);
         memcpy(p, fields, (size_t)(f - fields));

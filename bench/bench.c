@@ -78,8 +78,11 @@ void bench_shared_reset(bench_shared *s) { memset(s, 0, offsetof(bench_shared, s
 
 void bench_touch_memory(uint64_t bytes)
 {
-    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
-    if (p != MAP_FAILED) munmap(p, bytes);
+    char *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED) return;
+    madvise(p, bytes, MADV_HUGEPAGE); /* large blocks serve large and small pages alike afterwards */
+    for (uint64_t i = 0; i < bytes; i += 4096) *(volatile char *)(p + i) = 1;
+    munmap(p, bytes);
 }
 
 static void role_process(const bench_run *run, const bench_role *role, uint32_t index)
@@ -89,7 +92,8 @@ static void role_process(const bench_run *run, const bench_role *role, uint32_t 
         cpu_set_t set;
         CPU_ZERO(&set);
         CPU_SET(role->core, &set);
-        if (sched_setaffinity(0, sizeof set, &set) != 0) _exit(bench_fail(run->shared, "pin to core %d: %s", role->core, strerror(errno)));
+        if (sched_setaffinity(0, sizeof set, &set) != 0)
+            _exit(bench_fail(run->shared, "pin to core %d: %s", role->core, strerror(errno)));
     }
     _exit(role->fn(run, index) ? 0 : 1);
 }

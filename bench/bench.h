@@ -1,7 +1,7 @@
 /* bench/bench.h: what every benchmark here shares: cases, the memory that the processes of one run share, process control.
  *
- * A run of a case is some forked processes (roles), one shared area between them and figures that come out of it. The process that
- * orchestrates never maps a log, opens a bus or touches nng itself, so that a run leaves nothing behind for the next.
+ * A run of a case is some forked processes (roles), one shared area between them and figures that come out of it. The process
+ * that orchestrates never maps a log, opens a bus or touches nng itself, so that a run leaves nothing behind for the next.
  *
  * Fairness, the same for the bare limit and for Busway:
  *   - the same batches, the same bytes of payload, the same number of records, the same core for writer and for reader;
@@ -15,6 +15,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #define BENCH_READERS_MAX   8
 #define BENCH_SAMPLES_MAX   400000u
@@ -50,7 +51,7 @@ typedef struct bench_figures {
 } bench_figures;
 
 typedef struct bench_reader_slot {
-    _Alignas(BENCH_CACHE_LINE) _Atomic uint64_t records; /* told once in BENCH_STEP_BYTES */
+    _Alignas(BENCH_CACHE_LINE) _Atomic uint64_t records;  /* told once in BENCH_STEP_BYTES */
     _Alignas(BENCH_CACHE_LINE) uint64_t start_ns, end_ns; /* of the timed part; read after the process ended */
     uint64_t checksum;                                    /* of what was read: keeps the walk from being optimised away */
 } bench_reader_slot;
@@ -78,10 +79,10 @@ typedef struct bench_shared {
 typedef struct bench_run {
     const bench_case *c;
     bench_shared *shared;
-    const char *dir;      /* a fresh folder on the disk, empty at the start, removed by the caller */
-    const char *bus_url;  /* Busway's runs */
-    const char *topic;    /* Busway's runs */
-    uint64_t records;     /* e2e: in all */
+    const char *dir;     /* a fresh folder on the disk, empty at the start, removed by the caller */
+    const char *bus_url; /* Busway's runs */
+    const char *topic;   /* Busway's runs */
+    uint64_t records;    /* e2e: in all */
     uint64_t warm_records;
     uint32_t encoded_bytes; /* of one batch in the log */
 } bench_run;
@@ -122,8 +123,8 @@ void bench_figures_take(const bench_run *run, bench_figures *out);
 
 /* ---- batch.c: Kafka v2 batches without the library ---- */
 
-#define BENCH_BATCH_HEADER 61u
-#define BENCH_BATCH_CRC_AT 17u
+#define BENCH_BATCH_HEADER   61u
+#define BENCH_BATCH_CRC_AT   17u
 #define BENCH_BATCH_CRC_FROM 21u
 /* bench_batch_build: `count` records of value_len bytes each, null keys; malloc'd. */
 uint8_t *bench_batch_build(uint32_t count, uint32_t value_len, uint32_t *len);
@@ -139,5 +140,20 @@ void bench_put_be64(uint8_t *p, uint64_t v);
 
 bool bench_limit_run(bench_run *run, bench_figures *out); /* limit.c */
 bool bench_echo_run(bench_run *run, bench_figures *out);  /* echo.c */
+bool bench_bus_run(bench_run *run, bench_figures *out);   /* bus.c: creates and deletes run->topic */
+
+/* ---- daemon.c: a private buswayd ---- */
+
+typedef struct bench_daemon {
+    pid_t pid;
+    char runtime[64];
+    char url[128];
+} bench_daemon;
+
+/* bench_daemon_start: with its data below dir; false and the reason in why. */
+bool bench_daemon_start(bench_daemon *d, const char *program, const char *dir, char *why, size_t why_size);
+void bench_daemon_stop(bench_daemon *d);
+/* bench_daemon_pin: all its threads on one core, or anywhere (-1). */
+void bench_daemon_pin(const bench_daemon *d, int core);
 
 #endif

@@ -1,4 +1,5 @@
-/* bench/echo.c: the bare echo. What one request and its answer cost on the daemon's transport when nobody does anything with them.
+/* bench/echo.c: the bare echo. What one request and its answer cost on the daemon's transport when nobody does anything with
+ * them.
  *
  * The server is an nng stream listener on ipc:// with aio callbacks, as the daemon is; it sends back each frame whole. The client
  * is a plain UNIX socket, as the library is. A frame is as large as one produce request of one record (a prefix of 16 bytes, a
@@ -31,8 +32,10 @@ static void echo_next(echo_server *e)
 {
     nng_iov iov = {.iov_buf = e->frame + e->have, .iov_len = e->frame_bytes - e->have};
     nng_aio_set_iov(e->aio, 1, &iov);
-    if (e->sending) nng_stream_send(e->stream, e->aio);
-    else nng_stream_recv(e->stream, e->aio);
+    if (e->sending)
+        nng_stream_send(e->stream, e->aio);
+    else
+        nng_stream_recv(e->stream, e->aio);
 }
 
 static void echo_done(void *arg)

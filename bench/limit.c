@@ -3,15 +3,15 @@
  * In it:
  *   - segment files of 64 MiB on the same disk as Busway's, created and fallocated by the writer when it needs the next one; it
  *     unlinks the oldest so that four are kept. Both sides map each segment once and unmap it when they leave it.
- *   - the writer, for each batch: CRC-32C over the prebuilt Kafka v2 batch, memcpy into the map, patch of base offset and checksum,
- *     one release store of the tail word. Before it writes into the next MiB it populates that MiB (MADV_POPULATE_WRITE);
+ *   - the writer, for each batch: CRC-32C over the prebuilt Kafka v2 batch, memcpy into the map, patch of base offset and
+ * checksum, one release store of the tail word. Before it writes into the next MiB it populates that MiB (MADV_POPULATE_WRITE);
  *     its map asks for large folios (MADV_HUGEPAGE), which make and free the same pages a third cheaper.
- *   - the reader, for each batch: one acquire load of the tail word when it has reached the last one it saw; header, CRC-32C and a
- *     walk over every record (batch.c). Where a whole MiB is below the tail it populates that MiB at once (MADV_POPULATE_READ).
- *   - round trips: one record each way on two such logs; spinning on the tail word (a core each), or asleep in a futex on it (both on
- *     one core: waking an idle virtual core costs the hypervisor's 25 us and would hide all else).
- * Not in it: a lock, repair after a killed writer, encoding of records, offsets that anyone may ask for, indexes, a sync, a third
- * process, anything of the library. */
+ *   - the reader, for each batch: one acquire load of the tail word when it has reached the last one it saw; header, CRC-32C and
+ * a walk over every record (batch.c). Where a whole MiB is below the tail it populates that MiB at once (MADV_POPULATE_READ).
+ *   - round trips: one record each way on two such logs; spinning on the tail word (a core each), or asleep in a futex on it
+ * (both on one core: waking an idle virtual core costs the hypervisor's 25 us and would hide all else). Not in it: a lock, repair
+ * after a killed writer, encoding of records, offsets that anyone may ask for, indexes, a sync, a third process, anything of the
+ * library. */
 #include "bench.h"
 
 #include <errno.h>

@@ -1,13 +1,12 @@
 /* bench/run.c: `make bench`. Runs each case beside its limit, in pairs, and prints a table and build/bench.json.
  *
- * A pair is one run of the limit and one of Busway, right after each other, in alternating order; the first pair is dropped. Figures
- * are medians of the pairs; the ratio is Busway's median over the limit's (rates: higher is better, 1 is the limit itself;
- * nanoseconds: lower is better). Spread is (highest - lowest) / median. Nothing here passes or fails. */
+ * A pair is one run of the limit and one of Busway, right after each other, in alternating order; the first pair is dropped.
+ * Figures are medians of the pairs; the ratio is Busway's median over the limit's (rates: higher is better, 1 is the limit
+ * itself; nanoseconds: lower is better). Spread is (highest - lowest) / median. Nothing here passes or fails. */
 #include "bench.h"
 
-#include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
+#include <ftw.h>
 #include <getopt.h>
 #include <limits.h>
 #include <stdio.h>
@@ -80,20 +79,19 @@ static double median(const series *s, size_t field, double *spread)
     return m;
 }
 
-/* The folder of one run: files only, one level of folders below (Busway's runs clean up by themselves). */
-static void remove_files(const char *dir)
+static int remove_one(const char *path, const struct stat *st, int kind, struct FTW *at)
 {
-    DIR *d = opendir(dir);
-    if (!d) return;
-    for (struct dirent *e; (e = readdir(d));)
-        if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0) unlinkat(dirfd(d), e->d_name, 0);
-    closedir(d);
-    rmdir(dir);
+    (void)st, (void)kind, (void)at;
+    return remove(path) != 0 && errno != ENOENT;
 }
 
-static bool one_run(const options *o, bench_shared *shared, const bench_case *c, bool limit, bench_figures *out)
+static void remove_tree(const char *dir) { nftw(dir, remove_one, 16, FTW_DEPTH | FTW_PHYS | FTW_MOUNT); }
+
+/* daemon NULL: the limit. */
+static bool one_run(const options *o, bench_shared *shared, const bench_case *c, const bench_daemon *daemon, bench_figures *out)
 {
-    char dir[PATH_MAX];
+    static unsigned runs;
+    char dir[PATH_MAX], topic[32];
     uint32_t len;
     uint8_t *batch = bench_batch_build(c->batch, c->record_bytes, &len);
     free(batch);
@@ -104,9 +102,18 @@ static bool one_run(const options *o, bench_shared *shared, const bench_case *c,
     bench_shared_reset(shared);
     bench_touch_memory(c->kind == BENCH_E2E ? (BENCH_SEGMENTS_KEPT + 4) * (uint64_t)BENCH_SEGMENT_BYTES : 192 * MIB);
     if (mkdir(dir, 0700) != 0 && errno != EEXIST) return bench_fail(shared, "mkdir %s: %s", dir, strerror(errno));
-    (void)limit;
-    bool ok = c->kind == BENCH_REQUEST ? bench_echo_run(&run, out) : bench_limit_run(&run, out);
-    remove_files(dir);
+    bool ok;
+    if (daemon) {
+        run.bus_url = daemon->url;
+        run.topic = topic;
+        snprintf(topic, sizeof topic, "bench-%u", ++runs);
+        bench_daemon_pin(daemon,
+                         c->kind == BENCH_REQUEST || (c->kind == BENCH_RTT_SLEEP && strcmp(c->transport, "ipc") == 0) ? 0 : -1);
+        ok = bench_bus_run(&run, out);
+    } else {
+        ok = c->kind == BENCH_REQUEST ? bench_echo_run(&run, out) : bench_limit_run(&run, out);
+    }
+    remove_tree(dir);
     return ok;
 }
 
@@ -123,10 +130,14 @@ static void case_label(const bench_case *c, char *out, size_t size)
 
 static void print_figure(char out[32], bench_kind k, double v)
 {
-    if (v <= 0) snprintf(out, 32, "-");
-    else if (k != BENCH_E2E) snprintf(out, 32, v < 10000 ? "%.0f ns" : "%.1f us", v < 10000 ? v : v / 1000);
-    else if (v >= 1e6) snprintf(out, 32, "%.2f M/s", v / 1e6);
-    else snprintf(out, 32, "%.1f k/s", v / 1e3);
+    if (v <= 0)
+        snprintf(out, 32, "-");
+    else if (k != BENCH_E2E)
+        snprintf(out, 32, v < 10000 ? "%.0f ns" : "%.1f us", v < 10000 ? v : v / 1000);
+    else if (v >= 1e6)
+        snprintf(out, 32, "%.2f M/s", v / 1e6);
+    else
+        snprintf(out, 32, "%.1f k/s", v / 1e3);
 }
 
 static void report_case(const options *o, FILE *json, bool *first, const bench_case *c, const series *limit, const series *bus)
@@ -140,8 +151,8 @@ static void report_case(const options *o, FILE *json, bool *first, const bench_c
         print_figure(lt, c->kind, l);
         if (b > 0 && l > 0) snprintf(ratio, sizeof ratio, "%.2f", b / l);
         if (!o->json)
-            printf("%-14s %-7s %6u x %-3u %u  %12s %4.0f %%  %12s %4.0f %%  %6s\n", metrics[m].name, c->transport, c->record_bytes,
-                   c->batch, c->readers, bt, bus_spread * 100, lt, limit_spread * 100, ratio);
+            printf("%-14s %-7s %6u x %-3u %u  %12s %4.0f %%  %12s %4.0f %%  %6s\n", metrics[m].name, c->transport,
+                   c->record_bytes, c->batch, c->readers, bt, bus_spread * 100, lt, limit_spread * 100, ratio);
         fflush(stdout);
         if (b <= 0) continue;
         fprintf(json,
@@ -153,46 +164,65 @@ static void report_case(const options *o, FILE *json, bool *first, const bench_c
     }
 }
 
-static bool measure(const options *o, bench_shared *shared, const bench_case *c, series *limit, series *bus)
+static bool measure(const options *o, bench_shared *shared, const bench_case *c, const bench_daemon *daemon, series *limit,
+                    series *bus)
 {
     *limit = *bus = (series){0};
     for (unsigned pair = 0; pair <= o->pairs; pair++) {
-        bench_figures of_limit = {0};
-        if (!one_run(o, shared, c, true, &of_limit)) return false;
+        bench_figures of_limit = {0}, of_bus = {0};
+        for (unsigned turn = 0; turn < 2; turn++) {
+            bool is_limit = (turn == 0) == (pair % 2 == 0);
+            if (!is_limit && o->limit_only) continue;
+            if (!one_run(o, shared, c, is_limit ? NULL : daemon, is_limit ? &of_limit : &of_bus)) return false;
+        }
         if (pair == 0) continue;
         limit->of[limit->count++] = of_limit;
+        if (!o->limit_only) bus->of[bus->count++] = of_bus;
     }
     return true;
 }
 
 static void usage(FILE *to)
 {
-    fputs("usage: busway-bench [--quick] [--pairs N] [--case NAME] [--limit-only] [--json] [--dir D] [--output FILE]\n"
+    fputs("usage: busway-bench [--quick] [--pairs N] [--case NAME] [--limit-only] [--json] [--dir D] [--output FILE] [--daemon "
+          "FILE]\n"
           "  --quick        one segment's worth a case and three pairs\n"
           "  --pairs N      counted pairs of runs (default 5); one more is run first and dropped\n"
           "  --case NAME    only cases whose name contains NAME, e.g. e2e/direct/100x100 or rtt\n"
           "  --limit-only   only the bare limit and the bare echo\n"
           "  --json         print the JSON instead of the table\n"
           "  --dir D        work in a new folder below D (default: build), on the disk to be measured\n"
+          "  --daemon FILE  the buswayd to start (default: build/release/buswayd)\n"
           "  --output FILE  where the JSON goes (default: build/bench.json)\n",
           to);
 }
 
 static bool parse(options *o, int argc, char **argv)
 {
-    static const struct option longs[] = {
-        {"quick", no_argument, 0, 'q'},      {"pairs", required_argument, 0, 'n'}, {"case", required_argument, 0, 'c'},
-        {"limit-only", no_argument, 0, 'l'}, {"json", no_argument, 0, 'j'},        {"dir", required_argument, 0, 'd'},
-        {"output", required_argument, 0, 'o'}, {"help", no_argument, 0, 'h'},      {0, 0, 0, 0}};
+    static const struct option longs[] = {{"quick", no_argument, 0, 'q'},        {"pairs", required_argument, 0, 'n'},
+                                          {"case", required_argument, 0, 'c'},   {"limit-only", no_argument, 0, 'l'},
+                                          {"json", no_argument, 0, 'j'},         {"dir", required_argument, 0, 'd'},
+                                          {"output", required_argument, 0, 'o'}, {"daemon", required_argument, 0, 'D'},
+                                          {"help", no_argument, 0, 'h'},         {0, 0, 0, 0}};
     for (int k; (k = getopt_long(argc, argv, "", longs, NULL)) != -1;) {
-        if (k == 'q') o->quick = true, o->pairs = 3;
-        else if (k == 'n') o->pairs = (unsigned)strtoul(optarg, NULL, 10);
-        else if (k == 'c') o->only = optarg;
-        else if (k == 'l') o->limit_only = true;
-        else if (k == 'j') o->json = true;
-        else if (k == 'd') o->dir = optarg;
-        else if (k == 'o') o->output = optarg;
-        else return usage(k == 'h' ? stdout : stderr), k == 'h' ? exit(0) : (void)0, false;
+        if (k == 'q')
+            o->quick = true, o->pairs = 3;
+        else if (k == 'n')
+            o->pairs = (unsigned)strtoul(optarg, NULL, 10);
+        else if (k == 'c')
+            o->only = optarg;
+        else if (k == 'l')
+            o->limit_only = true;
+        else if (k == 'j')
+            o->json = true;
+        else if (k == 'd')
+            o->dir = optarg;
+        else if (k == 'o')
+            o->output = optarg;
+        else if (k == 'D')
+            o->daemon = optarg;
+        else
+            return usage(k == 'h' ? stdout : stderr), k == 'h' ? exit(0) : (void)0, false;
     }
     if (optind < argc || o->pairs < 1 || o->pairs > PAIRS_MAX) return usage(stderr), false;
     return true;
@@ -200,10 +230,11 @@ static bool parse(options *o, int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-    options o = {.pairs = 5, .dir = "build", .output = "build/bench.json"};
+    options o = {.pairs = 5, .dir = "build", .output = "build/bench.json", .daemon = "build/release/buswayd"};
     if (!parse(&o, argc, argv)) return 2;
     char dir[PATH_MAX], resolved[PATH_MAX];
-    if (!realpath(o.dir, resolved) || snprintf(dir, sizeof dir, "%s/bench.XXXXXX", resolved) >= (int)sizeof dir || !mkdtemp(dir)) {
+    if (!realpath(o.dir, resolved) || snprintf(dir, sizeof dir, "%s/bench.XXXXXX", resolved) >= (int)sizeof dir ||
+        !mkdtemp(dir)) {
         fprintf(stderr, "busway-bench: can't make a folder below %s: %s\n", o.dir, strerror(errno));
         return 1;
     }
@@ -214,12 +245,19 @@ int main(int argc, char **argv)
         fprintf(stderr, "busway-bench: %s: %s\n", o.output, strerror(errno));
         return 1;
     }
+    bench_daemon daemon = {0};
+    char why[512];
+    if (!o.limit_only && !bench_daemon_start(&daemon, o.daemon, dir, why, sizeof why)) {
+        fprintf(stderr, "busway-bench: %s\n", why);
+        bench_daemon_stop(&daemon);
+        return 1;
+    }
     int status = 0;
     bool first = true;
     fprintf(json, "[");
     if (!o.json)
-        printf("%-14s %-7s %6s   %-3s %s  %12s %6s  %12s %6s  %6s\n", "case", "path", "bytes", "batch", "r", "Busway", "spread", "limit",
-               "spread", "ratio");
+        printf("%-14s %-7s %6s   %-3s %s  %12s %6s  %12s %6s  %6s\n", "case", "path", "bytes", "batch", "r", "Busway", "spread",
+               "limit", "spread", "ratio");
     for (size_t i = 0; i < CASES; i++) {
         char label[96];
         bench_case c = cases[i];
@@ -227,7 +265,7 @@ int main(int argc, char **argv)
         case_label(&c, label, sizeof label);
         if (o.only && !strstr(label, o.only)) continue;
         if (o.quick) c.bytes /= 4, c.round_trips /= 4;
-        if (!measure(&o, shared, &c, &limit, &bus)) {
+        if (!measure(&o, shared, &c, &daemon, &limit, &bus)) {
             fprintf(stderr, "busway-bench: %s: %s\n", label, shared->error);
             status = 1;
         }
@@ -235,6 +273,8 @@ int main(int argc, char **argv)
     }
     fprintf(json, "\n]\n");
     if (fclose(json) != 0) status = 1;
-    rmdir(dir);
+    bench_daemon_stop(&daemon);
+    if (daemon.runtime[0]) remove_tree(daemon.runtime);
+    if (status == 0) remove_tree(dir);
     return status;
 }

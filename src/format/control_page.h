@@ -14,7 +14,7 @@
  *   line 2 128 intent_end 136 intent_base 144 intent_count 152 intent_old_ts 160 intent_new_ts   under the lock
  *   line 3 192 state 196 leader_epoch 200 fence 208 log_start 216 capacity 224 spare_seq 228 spare_bytes
  *          232 spare_inode 240 segment_max 244 message_max 248 spare_limit 252 flags            rare
- *   line 4 256 durable 264 durable_offset 272 sync_request 280 replicated 288 state_word 296 capacity_request
+ *   line 4 256 durable 264 durable_offset 272 sync_request 280 replicated 288 state_word 296 capacity_request 304 prepared
  *   line 5-7 320 ring[6] of { seq u32, final_position u32, base_offset u64, inode u64, limit u32, pad }
  * A *position* is one 64-bit word: segment sequence << 32 | byte position. The sequence starts at 1 and is never reused within a
  * generation; byte positions stay below 2 GiB (Kafka's index is int32). */
@@ -130,7 +130,8 @@ typedef struct bw_tail_slot {
     uint32_t pad4a;
     _Atomic uint64_t capacity_request; /* the furthest end that a waiting writer needs; past the segment's limit: a spare. Raised
                                           before the coordinator is notified; a hint, a stale one is harmless */
-    uint8_t pad4[16];
+    _Atomic uint64_t prepared; /* position up to which a writer has populated pages: a hint, readers map them ahead of the tail */
+    uint8_t pad4[8];
     /* lines 5 to 7 */
     bw_ring_entry ring[BW_RING];
 } bw_tail_slot;
@@ -148,6 +149,7 @@ static_assert(offsetof(bw_tail_slot, spare_inode) == 232, "layout");
 static_assert(offsetof(bw_tail_slot, flags) == 252, "layout");
 static_assert(offsetof(bw_tail_slot, durable) == 256, "layout");
 static_assert(offsetof(bw_tail_slot, capacity_request) == 296, "layout");
+static_assert(offsetof(bw_tail_slot, prepared) == 304, "layout");
 static_assert(offsetof(bw_tail_slot, ring) == 320, "layout");
 static_assert(sizeof(bw_ring_entry) == 32, "layout");
 static_assert(sizeof(bw_tail_slot) == BW_SLOT_BYTES, "layout");

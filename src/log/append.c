@@ -320,7 +320,10 @@ static bw_err prepare(bw_appender *a, size_t len, int *tries)
         (*tries)++;
         a->counters.populate_calls++;
         int e = bw_window_populate(&a->window, bw_position_pos(t), (uint32_t)end, bw_position_pos(c), true);
-        if (e == 0) return BW_OK;
+        if (e == 0) {
+            atomic_store_explicit(&a->slot->prepared, bw_position_of(a->window.seq, a->window.populated), memory_order_release);
+            return BW_OK;
+        }
         if (e == EFAULT && bw_position_seq(atomic_load_explicit(&a->slot->tail, memory_order_acquire)) != a->window.seq)
             continue; /* rolled, sealed and trimmed meanwhile */
         bw_err err = populate_error(a, e);

@@ -137,8 +137,8 @@ const uint8_t *bw_reader_bytes(bw_reader *r, uint32_t pos, uint32_t len, uint32_
     if (r->window.map) {
         if (__builtin_expect(pos + len <= r->window.populated, 1)) return r->window.map + pos;
         uint32_t allocated = lim;
-        if (r->window.seq) { /* pages that the writer prepared beyond the tail come along */
-            bw_position c = atomic_load_explicit(&r->slot->capacity, memory_order_acquire);
+        if (r->window.seq) { /* pages that the writer prepared beyond the tail come along; others are the writer's to make */
+            bw_position c = atomic_load_explicit(&r->slot->prepared, memory_order_acquire);
             if (bw_position_seq(c) == r->window.seq && bw_position_pos(c) > lim) allocated = bw_position_pos(c);
         }
         int e = bw_window_populate(&r->window, pos, pos + len, allocated, false);
@@ -193,7 +193,13 @@ static bw_err find_place(bw_reader *r, uint32_t *lim)
 {
     for (;;) {
         if (r->next < atomic_load_explicit(&r->slot->log_start, memory_order_acquire)) return out_of_range(r);
-        bw_position mark = bw_reader_watermark(r);
+        /* The tail's line is the writer's; it is taken from it only when what was seen of it has been read. */
+        if (r->located && r->window.seq && bw_position_of(r->window.seq, r->pos) < r->seen &&
+            bw_position_seq(r->seen) == r->window.seq) {
+            *lim = bw_position_pos(r->seen);
+            return BW_OK;
+        }
+        bw_position mark = r->seen = bw_reader_watermark(r);
         bw_err e = r->located ? BW_OK : bw_reader_locate(r, mark);
         if (e == BW_OK) e = bw_reader_segment_limit(r, mark, lim);
         if (e == BW_ERR_RETIRED && !r->located) continue; /* lost from the ring: locate again */

@@ -15,6 +15,7 @@ struct bw_reader {
     bool use_pread;
     const bw_fork_guard *guard;
 
+    bw_position seen;  /* newest watermark loaded: the shared line is looked at again only when this much has been read */
     int64_t next;      /* offset wanted */
     bool located;      /* window and pos are those of `expect` */
     bw_window window;  /* seq 0: a sealed segment that has left the ring */

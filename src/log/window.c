@@ -24,7 +24,7 @@ void bw_window_close(bw_window *w)
 {
     if (w->map) bw_os_munmap(w->map, w->map_bytes);
     if (w->fd >= 0) bw_os_close(w->fd);
-    *w = (bw_window)BW_WINDOW_NONE;
+    *w = (bw_window){.fd = -1, .chunk = w->chunk, .chunk_at_ns = w->chunk_at_ns};
 }
 
 static int flags_of(bw_window_mode mode)
@@ -36,7 +36,7 @@ static int flags_of(bw_window_mode mode)
 static bw_err window_fill(bw_window *w, int fd, uint32_t limit, bw_window_mode mode, const char *name)
 {
     w->limit = limit;
-    w->chunk = CHUNK_MIN;
+    if (w->chunk < CHUNK_MIN) w->chunk = CHUNK_MIN;
     if (mode == BW_WINDOW_PREAD || mode == BW_WINDOW_PWRITE || limit == 0) {
         w->fd = fd;
         return BW_OK;
@@ -117,10 +117,16 @@ int bw_window_populate(bw_window *w, uint32_t from, uint32_t need, uint32_t allo
     }
     w->chunk_at_ns = now;
     uint32_t start = w->populated > from ? w->populated : from;
-    uint64_t to = (uint64_t)start + w->chunk;
+    uint64_t to = ((uint64_t)start + w->chunk) / w->chunk * w->chunk; /* ends on a chunk, where large folios end too */
     if (to < need) to = need;
     if (to > allocated) to = allocated;
     if (to <= start) return 0;
+#ifdef MADV_HUGEPAGE
+    if (for_write && w->chunk == CHUNK_MAX && !w->large_folios) { /* advice only: refused, the pages are small */
+        w->large_folios = true;
+        bw_os_madvise(w->map, w->map_bytes, MADV_HUGEPAGE);
+    }
+#endif
     int e = bw_os_populate(w->map + start, (size_t)(to - start), for_write);
     if (e == 0) w->populated = (uint32_t)to;
     return e;

@@ -24,7 +24,8 @@ typedef struct bw_window {
     int64_t base_offset;
     uint32_t populated; /* bytes below are in this process's page table */
     uint32_t chunk;     /* bytes to populate next time; follows the rate */
-    int64_t chunk_at_ns; /* when the last chunk was populated */
+    int64_t chunk_at_ns; /* when the last chunk was populated; chunk and this carry over to the next segment */
+    bool large_folios;   /* asked for: the rate is worth it */
 } bw_window;
 
 #define BW_WINDOW_NONE {.fd = -1}
@@ -37,7 +38,8 @@ bw_err bw_window_open_base(bw_window *w, int dir_fd, int64_t base_offset, bw_win
 void bw_window_close(bw_window *w);
 
 /* bw_window_populate: make bytes [0, need) and, when that is short, a chunk more, at most up to `allocated`, present in the page
- * table. 0 or errno. Chunks grow from 4 KiB to 1 MiB while they are used up within 10 ms, and shrink when not. */
+ * table. 0 or errno. Chunks grow from 4 KiB to 1 MiB while they are used up within 10 ms, and shrink when not. A writer at 1 MiB
+ * asks for large folios, which cost a third less a page to make and to free; a slow one does not: a sync would write them whole. */
 int bw_window_populate(bw_window *w, uint32_t from, uint32_t need, uint32_t allocated, bool for_write);
 
 #endif
