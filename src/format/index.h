@@ -1,6 +1,8 @@
 /* format/index.h: Kafka's sparse segment indexes. Hints: every look-up is bounds-checked and a broken index is the same as none.
  *   .index      entries of 8 bytes:  int32 offset - base, int32 position of a batch in the .log         (increasing)
  *   .timeindex  entries of 12 bytes: int64 largest timestamp so far, int32 offset - base of that record  (increasing)
+ * The offset of an .index entry is the *last* one of the batch at that position, that of a .timeindex entry lies in the batch with
+ * that timestamp (its last offset will do): Kafka's dump tool checks both. There is no entry for position 0.
  * Files may have zero padding at their end (Kafka preallocates); it is not an entry (KAFKA-10207). */
 #ifndef BW_FORMAT_INDEX_H
 #define BW_FORMAT_INDEX_H
