@@ -192,7 +192,7 @@ printf 'auto.create.topics.enable = false\n' >"$work/off.ini"
 "$buswayd" --data-dir "$work/d2" --runtime-dir "$work/r2" --listen "ipc://$work/r2/bus.sock" --config "$work/off.ini" 2>"$work/d2.log" & daemons+=($!)
 for _ in {1..100}; do [ -S "$work/r2/bus.sock" ] && break; sleep 0.02; done
 fails "unknown topic with auto-create off" 3 'nothere' "$busway" -b "ipc://$work/r2/bus.sock" produce nothere -l /etc/hostname
-fails "a second daemon on the same data" 1 "${daemons[0]}" bash -c '"$@" 2>&1 | sed "s/^/busway /" >&2; exit "${PIPESTATUS[0]}"' - \
+fails "a second daemon on the same data" 75 "${daemons[0]}" bash -c '"$@" 2>&1 | sed "s/^/busway /" >&2; exit "${PIPESTATUS[0]}"' - \
     "$buswayd" --data-dir "$work/d2" --runtime-dir "$work/r3" --listen "ipc://$work/r3/bus.sock"
 if [ "$(id -u)" -eq 0 ] && command -v setpriv >/dev/null; then
     chmod 755 "$work"
