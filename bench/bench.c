@@ -45,7 +45,9 @@ bool bench_arrive(bench_shared *s)
 /* Several spinning readers may share a core, so a long wait gives it away; a short one never enters the kernel. */
 bool bench_relax(bench_shared *s, uint32_t *turns)
 {
+#if defined(__x86_64__)
     __builtin_ia32_pause();
+#endif
     if ((++*turns & 63u) != 0) return true;
     if (atomic_load_explicit(&s->failed, memory_order_relaxed)) return false;
     if ((*turns & 1023u) == 0) sched_yield();

@@ -5,6 +5,19 @@
 
 #include <isa-l/crc.h>
 
+#if defined(__x86_64__)
+/* ISA-L's AVX-512 code returns with the upper halves of the vector registers in use (2.30 has no vzeroupper). Until they are
+ * cleared each legacy SSE instruction pays for it: encoding the next batch took up to 15 times as long. */
+__attribute__((target("avx"))) static void vectors_clear(void) { __builtin_ia32_vzeroupper(); }
+
+static inline void vectors_done(void)
+{
+    if (__builtin_cpu_supports("avx")) vectors_clear();
+}
+#else
+static inline void vectors_done(void) {}
+#endif
+
 /* ISA-L takes an int length. */
 #define CRC_STEP_MAX (1u << 30)
 
@@ -19,6 +32,7 @@ uint32_t bw_crc32c_extend(uint32_t crc, const void *data, size_t len)
         len -= CRC_STEP_MAX;
     }
     if (len > 0) state = crc32_iscsi(p, (int)len, state);
+    vectors_done();
     return ~state;
 }
 

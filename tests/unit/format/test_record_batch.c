@@ -52,6 +52,52 @@ static void test_builder_golden_records_give_golden_bytes(void **state)
     bw_batch_builder_fini(&b);
 }
 
+/* Mostly the common shape, with every value length from 0 to 1100 at the edge of forbidden memory, and everything else between.
+ */
+static void test_builder_many_gives_what_one_by_one_gives(void **state)
+{
+    (void)state;
+    enum { RECORDS = 9000, VALUE_MAX = 1101 };
+    guard g = guard_open(VALUE_MAX);
+    memset(g.map, 'v', g.room);
+    bw_record *records = calloc(RECORDS, sizeof *records);
+    assert_non_null(records);
+    bw_header header = {"h", 1, "x", 1};
+    for (uint64_t seed = 1; seed <= 6; seed++) {
+        uint64_t random = seed;
+        int64_t at = SAMPLE_TIME;
+        for (size_t i = 0; i < RECORDS; i++) {
+            uint32_t r = random_next(&random), len = random_next(&random) % VALUE_MAX;
+            if (seed % 2 && r % 200 == 0) at += (int64_t)(r % 90) - 20;
+            records[i] =
+                (bw_record){.value = g.map + g.room - len, .value_len = len, .timestamp_ms = r % 3 ? at : BW_NO_TIMESTAMP};
+            if (r % 101 == 1) records[i].key = "key", records[i].key_len = 3;
+            if (r % 103 == 1) records[i].headers = &header, records[i].header_count = 1;
+            if (r % 107 == 1) records[i].value = NULL, records[i].value_len = 0;
+        }
+        bw_batch_builder one, many;
+        bw_batch_options options = BW_BATCH_OPTIONS_INIT;
+        uint8_t *of_one, *of_many;
+        size_t one_len, many_len;
+        bw_batch_builder_init(&one);
+        bw_batch_builder_init(&many);
+        for (size_t i = 0; i < RECORDS; i++) {
+            bw_record r = records[i];
+            if (r.timestamp_ms == BW_NO_TIMESTAMP) r.timestamp_ms = SAMPLE_TIME + 7;
+            assert_int_equal(bw_batch_builder_add(&one, &r), BW_OK);
+        }
+        assert_int_equal(bw_batch_builder_add_many(&many, records, RECORDS, SAMPLE_TIME + 7), BW_OK);
+        assert_int_equal(bw_batch_builder_finish(&one, &options, &of_one, &one_len), BW_OK);
+        assert_int_equal(bw_batch_builder_finish(&many, &options, &of_many, &many_len), BW_OK);
+        assert_int_equal(one_len, many_len);
+        assert_memory_equal(of_one, of_many, one_len);
+        bw_batch_builder_fini(&one);
+        bw_batch_builder_fini(&many);
+    }
+    free(records);
+    guard_close(&g);
+}
+
 static void test_reader_golden_bytes_give_golden_records(void **state)
 {
     (void)state;
@@ -373,6 +419,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_builder_golden_records_give_golden_bytes),
+        cmocka_unit_test(test_builder_many_gives_what_one_by_one_gives),
         cmocka_unit_test(test_reader_golden_bytes_give_golden_records),
         cmocka_unit_test(test_batch_every_codec_and_count_reads_back),
         cmocka_unit_test(test_batch_log_append_time_replaces_every_timestamp),
