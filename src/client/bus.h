@@ -1,0 +1,76 @@
+/* client/bus.h: the bus inside: URL, connection, direct environment, the library's thread.
+ *
+ * Lock order: a producer's or consumer's locks, then bus->direct.mutex, then bus->conn.mutex. bus->mutex guards the list of
+ * producers and the thread; nothing else is taken under it but producers' locks by the thread. */
+#ifndef BW_CLIENT_BUS_H
+#define BW_CLIENT_BUS_H
+
+#include "client/conn.h"
+#include "client/direct.h"
+#include "client/url.h"
+
+#include <busway/bus.h>
+
+typedef struct bw_fd_watch bw_fd_watch;
+
+struct bw_bus {
+    bw_fork_guard guard;
+    bw_url url;
+    char url_text[PATH_MAX + 64];
+    char socket_path[PATH_MAX];
+    bw_transport transport;
+    int32_t connect_timeout_ms, request_timeout_ms;
+    char *client_id, *daemon_path;
+    bw_log_fn log;
+    void *log_opaque;
+    bw_conn conn;
+    bw_direct direct;
+    _Atomic int64_t next_look_ms; /* wall time of the next look at the connection by those who never use it */
+    _Atomic uint32_t handles;     /* producers and consumers that are open */
+
+    pthread_mutex_t mutex;
+    pthread_cond_t idle; /* the thread is done with a producer */
+    struct bw_producer *producers; /* with asynchronous work ever */
+    struct bw_producer *serving;   /* the thread is in it */
+    pthread_t thread;
+    bool thread_runs, thread_stop;
+    int thread_fd;                 /* eventfd that wakes it */
+    _Atomic uint32_t thread_sleeps;
+    bw_fd_watch *watch;            /* feeds consumers' descriptors; NULL until the first */
+
+    _Atomic uint64_t records_out, bytes_out, batches_out, records_in, bytes_in, batches_in, waits, reconnects;
+};
+
+#define BW_CHECK_FORK(bus)                                                                                                     \
+    do {                                                                                                                       \
+        if (bw_forked(&(bus)->guard)) return bw_bus_forked();                                                                  \
+    } while (0)
+bw_err bw_bus_forked(void);
+
+void bw_bus_log(bw_bus *bus, bw_log_level level, const char *format, ...) BW_PRINTF(3, 4);
+/* bw_bus_connect_conn: bring a connection of this bus up; starts the daemon of a dir: bus when may_start. */
+bw_err bw_bus_connect_conn(bw_bus *bus, bw_conn *conn, bool may_start, bw_deadline deadline);
+/* bw_bus_connect: the bus's own, and join again what is attached. Cheap when it is up. */
+bw_err bw_bus_connect(bw_bus *bus, bool may_start, bw_deadline deadline);
+/* bw_bus_request: connect if needed and ask; what changes nothing is asked again over a new connection. */
+bw_err bw_bus_request(bw_bus *bus, bw_request *request, bw_deadline deadline, bw_reply *reply);
+/* bw_bus_look: at most once a second: notice that the daemon went and come back to a new one (never starts one). now_ms: wall. */
+static inline bool bw_bus_look_due(bw_bus *bus, int64_t now_ms)
+{
+    return __builtin_expect(now_ms >= atomic_load_explicit(&bus->next_look_ms, memory_order_relaxed), 0);
+}
+void bw_bus_look(bw_bus *bus, int64_t now_ms);
+bw_deadline bw_bus_request_deadline(const bw_bus *bus);
+static inline bw_deadline bw_deadline_first(bw_deadline a, bw_deadline b) { return a < b ? a : b; }
+
+/* What METADATA says of one topic. */
+typedef struct bw_topic_info {
+    bw_uuid id;
+    int32_t partitions;
+    bool log_append_time;
+    int codec; /* bw_codec, or -1: the producer's choice */
+    uint32_t message_max;
+} bw_topic_info;
+bw_err bw_bus_topic_info(bw_bus *bus, const char *topic, bool create, bw_deadline deadline, bw_topic_info *out);
+
+#endif

@@ -1,0 +1,359 @@
+/* client/conn_pump.c: the pump: sending what is queued, receiving, and handing answers to their requests.
+ *
+ * Receive buffers: bytes are read into c->rx, frames are parsed where they lie. A buffer that somebody kept a reference to is never
+ * moved or overwritten: the unparsed rest is copied to another one. */
+#include "client/conn_pump.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+enum { RX_BYTES = 256 * 1024, RX_LEAST = 32 * 1024, POOL_MAX = 8, READS_PER_PUMP = 8 };
+
+static struct timespec timespec_of(int64_t ns) { return (struct timespec){ns / 1000000000, ns % 1000000000}; }
+
+bool bw_conn_sleep(bw_conn *c, bw_deadline deadline)
+{
+    if (deadline == BW_DEADLINE_NEVER) return pthread_cond_wait(&c->changed, &c->mutex) == 0;
+    struct timespec until = timespec_of(deadline);
+    return pthread_cond_timedwait(&c->changed, &c->mutex, &until) != ETIMEDOUT;
+}
+
+bool bw_conn_take_pump(bw_conn *c, bw_deadline deadline)
+{
+    while (c->pumping) {
+        c->waiters++;
+        bool more = bw_conn_sleep(c, deadline);
+        c->waiters--;
+        if (!more && c->pumping) return false;
+    }
+    c->pumping = true;
+    return true;
+}
+
+void bw_conn_give_pump(bw_conn *c)
+{
+    c->pumping = false;
+    if (c->waiters) pthread_cond_broadcast(&c->changed);
+    if (c->handover_fd >= 0 && c->in_flight) {
+        uint64_t one = 1;
+        if (write(c->handover_fd, &one, sizeof one) < 0) {} /* full: it will wake anyway */
+    }
+}
+
+/* ---- the table of pending requests ---- */
+
+static void table_put(bw_conn *c, bw_pending *p)
+{
+    bw_pending **bucket = &c->buckets[p->correlation % BW_CONN_BUCKETS];
+    p->next = *bucket;
+    *bucket = p;
+    c->in_flight++;
+}
+
+static bw_pending *table_take(bw_conn *c, uint32_t correlation)
+{
+    for (bw_pending **at = &c->buckets[correlation % BW_CONN_BUCKETS]; *at; at = &(*at)->next) {
+        if ((*at)->correlation != correlation) continue;
+        bw_pending *p = *at;
+        *at = p->next;
+        p->correlation = 0;
+        c->in_flight--;
+        return p;
+    }
+    return NULL;
+}
+
+bool bw_conn_cancel(bw_conn *c, bw_pending *p)
+{
+    pthread_mutex_lock(&c->mutex);
+    bool mine = p->correlation != 0 && table_take(c, p->correlation);
+    while (!mine && c->calling && !pthread_equal(c->caller, pthread_self())) {
+        c->waiters++;
+        pthread_cond_wait(&c->changed, &c->mutex);
+        c->waiters--;
+    }
+    pthread_mutex_unlock(&c->mutex);
+    return mine;
+}
+
+/* ---- sending ---- */
+
+static void note_sent(bw_conn *c, size_t n)
+{
+    atomic_fetch_add_explicit(&c->sends, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&c->bytes_out, n, memory_order_relaxed);
+}
+
+static void break_off(bw_conn *c)
+{
+    c->broken = true; /* the pumper closes: it alone may */
+    uint64_t one = 1;
+    if (c->pumping && write(c->wake_fd, &one, sizeof one) < 0) {}
+}
+
+bw_err bw_conn_send_locked(bw_conn *c, bw_pending *p, const bw_buf *frame, const void *payload, size_t payload_len)
+{
+    struct iovec pieces[2] = {{frame->data, frame->len}, {(void *)(uintptr_t)payload, payload_len}};
+    size_t total = frame->len + payload_len, sent = 0;
+    if (c->out.len == c->out_at) {
+        ssize_t n = bw_os_sendv(atomic_load_explicit(&c->fd, memory_order_relaxed), pieces, payload_len ? 2 : 1);
+        if (n > 0) {
+            sent = (size_t)n;
+            note_sent(c, sent);
+        } else if (n < 0 && errno != EAGAIN && errno != ENOBUFS) {
+            break_off(c);
+            return bw_fail_errno(EPIPE, "the connection to the daemon was lost");
+        }
+    }
+    if (sent < total) {
+        size_t head = sent < frame->len ? frame->len - sent : 0;
+        size_t tail_from = sent > frame->len ? sent - frame->len : 0;
+        if (bw_buf_reserve(&c->out, total - sent) != BW_OK) {
+            if (sent) break_off(c); /* half a frame is out: nothing else may follow */
+            return BW_ERR_NO_MEMORY;
+        }
+        bw_buf_append(&c->out, frame->data + frame->len - head, head);
+        if (payload_len) bw_buf_append(&c->out, (const uint8_t *)payload + tail_from, payload_len - tail_from);
+        uint64_t one = 1;
+        if (c->pumping && write(c->wake_fd, &one, sizeof one) < 0) {}
+    }
+    if (p) table_put(c, p);
+    return BW_OK;
+}
+
+static bool flush_out(bw_conn *c)
+{
+    while (c->out_at < c->out.len) {
+        struct iovec piece = {c->out.data + c->out_at, c->out.len - c->out_at};
+        ssize_t n = bw_os_sendv(atomic_load_explicit(&c->fd, memory_order_relaxed), &piece, 1);
+        if (n < 0) return errno == EAGAIN || errno == ENOBUFS;
+        note_sent(c, (size_t)n);
+        c->out_at += (size_t)n;
+    }
+    c->out.len = c->out_at = 0;
+    if (c->out.cap > 4u * RX_BYTES) bw_buf_free(&c->out);
+    return true;
+}
+
+/* ---- receiving ---- */
+
+void bw_rx_unref(bw_conn *c, bw_rx *rx)
+{
+    if (--rx->refs) return;
+    if (c->pool_count >= POOL_MAX) {
+        free(rx);
+        return;
+    }
+    rx->next = c->pool;
+    c->pool = rx;
+    c->pool_count++;
+}
+
+static bw_rx *rx_get(bw_conn *c, size_t cap)
+{
+    if (cap < RX_BYTES) cap = RX_BYTES;
+    for (bw_rx **at = &c->pool; *at; at = &(*at)->next) {
+        if ((*at)->cap < cap) continue;
+        bw_rx *rx = *at;
+        *at = rx->next;
+        c->pool_count--;
+        rx->refs = 1;
+        rx->len = rx->at = 0;
+        return rx;
+    }
+    bw_rx *rx = malloc(sizeof *rx + cap);
+    if (rx) *rx = (bw_rx){.refs = 1, .cap = cap};
+    return rx;
+}
+
+/* Room for `need` more bytes behind what is there. */
+static bool rx_make_room(bw_conn *c, size_t need)
+{
+    bw_rx *rx = c->rx;
+    if (rx && rx->refs == 1) {
+        if (rx->at == rx->len) rx->at = rx->len = 0;
+        if (rx->cap - rx->len >= need) return true;
+        if (rx->cap - (rx->len - rx->at) >= need) {
+            memmove(rx->data, rx->data + rx->at, rx->len - rx->at);
+            rx->len -= rx->at;
+            rx->at = 0;
+            return true;
+        }
+    } else if (rx && rx->cap - rx->len >= need) {
+        return true;
+    }
+    size_t left = rx ? rx->len - rx->at : 0;
+    bw_rx *fresh = rx_get(c, left + need);
+    if (!fresh) return false;
+    if (rx) {
+        memcpy(fresh->data, rx->data + rx->at, left);
+        fresh->len = left;
+        bw_rx_unref(c, rx);
+    }
+    c->rx = fresh;
+    return true;
+}
+
+static void begin_call(bw_conn *c)
+{
+    c->calling = true;
+    c->caller = pthread_self();
+}
+
+static void end_call(bw_conn *c)
+{
+    c->calling = false;
+    if (c->waiters) pthread_cond_broadcast(&c->changed);
+}
+
+static void hand_over(bw_conn *c, const bw_frame *f)
+{
+    if (!(f->flags & BW_FRAME_ANSWER)) {
+        if (c->options.push) c->options.push(c->options.opaque, f, c->rx);
+        return;
+    }
+    pthread_mutex_lock(&c->mutex);
+    bw_pending *p = table_take(c, f->correlation);
+    if (p) {
+        begin_call(c);
+        pthread_mutex_unlock(&c->mutex);
+        p->done(p, BW_OK, f);
+        pthread_mutex_lock(&c->mutex);
+        end_call(c);
+    } /* else: nobody waits for it any more */
+    pthread_mutex_unlock(&c->mutex);
+}
+
+/* Hand out the whole frames that lie in the buffer. *need: bytes still missing of the next one, as far as known. */
+static bw_err parse_frames(bw_conn *c, size_t *need)
+{
+    size_t max = c->hello->frame_max > BW_FRAME_MAX_DEFAULT ? c->hello->frame_max : BW_FRAME_MAX_DEFAULT;
+    for (;;) {
+        bw_rx *rx = c->rx;
+        size_t left = rx->len - rx->at, used = 0, whole = BW_FRAME_PREFIX;
+        bw_frame f;
+        if (left == 0) break;
+        bw_err e = bw_frame_parse(rx->data + rx->at, left, max, &f, &used, &whole);
+        if (e == BW_ERR_EMPTY) {
+            *need = whole > left ? whole - left : RX_LEAST;
+            return BW_OK;
+        }
+        if (e) return bw_error_context(e, "what the daemon sent can't be understood");
+        rx->at += used;
+        hand_over(c, &f);
+    }
+    *need = RX_LEAST;
+    return BW_OK;
+}
+
+/* BW_OK: all that was there was read. */
+static bw_err receive(bw_conn *c)
+{
+    size_t need = RX_LEAST;
+    for (int i = 0; i < READS_PER_PUMP; i++) {
+        if (!rx_make_room(c, need < RX_LEAST ? RX_LEAST : need)) return bw_fail(BW_ERR_NO_MEMORY, "no memory to receive");
+        bw_rx *rx = c->rx;
+        size_t room = rx->cap - rx->len;
+        ssize_t n = bw_os_recv(atomic_load_explicit(&c->fd, memory_order_relaxed), rx->data + rx->len, room, 0);
+        if (n < 0 && errno == EAGAIN) return BW_OK;
+        if (n < 0) return bw_fail_errno(errno, "the connection to the daemon was lost");
+        if (n == 0) return bw_fail(BW_ERR_NOT_CONNECTED, "the daemon closed the connection");
+        atomic_fetch_add_explicit(&c->receives, 1, memory_order_relaxed);
+        atomic_fetch_add_explicit(&c->bytes_in, (uint64_t)n, memory_order_relaxed);
+        rx->len += (size_t)n;
+        bw_err e = parse_frames(c, &need);
+        if (e) return e;
+        if ((size_t)n < room) return BW_OK;
+    }
+    return BW_OK;
+}
+
+void bw_conn_lose(bw_conn *c)
+{
+    bw_pending *lost = NULL;
+    for (size_t i = 0; i < BW_CONN_BUCKETS; i++) {
+        while (c->buckets[i]) {
+            bw_pending *p = c->buckets[i];
+            c->buckets[i] = p->next;
+            p->correlation = 0;
+            p->next = lost;
+            lost = p;
+        }
+    }
+    c->in_flight = 0;
+    atomic_store_explicit(&c->up, false, memory_order_release);
+    int fd = atomic_exchange_explicit(&c->fd, -1, memory_order_acq_rel);
+    if (fd >= 0) bw_os_close(fd);
+    c->broken = false;
+    c->out.len = c->out_at = 0;
+    if (c->rx) {
+        bw_rx_unref(c, c->rx);
+        c->rx = NULL;
+    }
+    begin_call(c);
+    pthread_mutex_unlock(&c->mutex);
+    while (lost) {
+        bw_pending *p = lost;
+        lost = p->next;
+        p->done(p, BW_ERR_NOT_CONNECTED, NULL);
+    }
+    pthread_mutex_lock(&c->mutex);
+    end_call(c);
+}
+
+bw_err bw_conn_pump(bw_conn *c, int extra_fd, bw_deadline deadline)
+{
+    struct pollfd fds[3] = {
+        {.fd = atomic_load_explicit(&c->fd, memory_order_relaxed), .events = (short)(POLLIN | (c->out.len > c->out_at ? POLLOUT : 0))},
+        {.fd = c->wake_fd, .events = POLLIN},
+        {.fd = extra_fd, .events = POLLIN},
+    };
+    if (fds[0].fd < 0 || c->broken) {
+        if (fds[0].fd >= 0) bw_conn_lose(c);
+        return bw_fail(BW_ERR_NOT_CONNECTED, "there is no connection to the daemon");
+    }
+    pthread_mutex_unlock(&c->mutex);
+    int64_t left = bw_deadline_left_ns(deadline);
+    struct timespec t = timespec_of(left);
+    int r = ppoll(fds, extra_fd >= 0 ? 3 : 2, left == INT64_MAX ? NULL : &t, NULL);
+    bw_err e = BW_OK;
+    atomic_fetch_add_explicit(&c->polls, 1, memory_order_relaxed);
+    if (r == 0) e = BW_ERR_TIMED_OUT;
+    if (r > 0 && fds[1].revents) {
+        uint64_t count;
+        if (read(c->wake_fd, &count, sizeof count) < 0) {}
+    }
+    bool lost = false;
+    if (r > 0 && (fds[0].revents & (POLLIN | POLLHUP | POLLERR))) {
+        e = receive(c);
+        lost = e != BW_OK;
+    }
+    pthread_mutex_lock(&c->mutex);
+    if (!lost && (fds[0].revents & POLLOUT || c->broken) && (c->broken || !flush_out(c))) {
+        e = bw_fail(BW_ERR_NOT_CONNECTED, "the connection to the daemon was lost");
+        lost = true;
+    }
+    if (lost) {
+        bw_conn_lose(c);
+        return e == BW_ERR_PROTOCOL || e == BW_ERR_NO_MEMORY ? e : BW_ERR_NOT_CONNECTED;
+    }
+    return e;
+}
+
+bw_err bw_conn_try_pump(bw_conn *c, int extra_fd, bw_deadline deadline)
+{
+    pthread_mutex_lock(&c->mutex);
+    bw_err e = BW_ERR_BUSY;
+    if (!c->pumping) {
+        c->pumping = true;
+        e = bw_conn_pump(c, extra_fd, deadline);
+        c->pumping = false;
+        if (c->waiters) pthread_cond_broadcast(&c->changed);
+    }
+    pthread_mutex_unlock(&c->mutex);
+    return e;
+}

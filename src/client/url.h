@@ -1,0 +1,28 @@
+/* client/url.h: what a bus URL says. Pure but for the environment and the working directory. */
+#ifndef BW_CLIENT_URL_H
+#define BW_CLIENT_URL_H
+
+#include "base/err.h"
+
+#include <busway/bus.h>
+#include <limits.h>
+
+#define BW_URL_SYSTEM_RUNTIME "/run/busway"
+
+typedef struct bw_url {
+    bool embedded;          /* dir: */
+    bool transport_given;   /* ?transport= */
+    bw_transport transport;
+    char idle_exit[24];     /* "30s": passed to the daemon as it is */
+    char path[PATH_MAX];    /* absolute: the data directory (dir:), or the socket (ipc:) */
+} bw_url;
+
+/* bw_url_parse: INVALID_ARGUMENT names what is wrong and what is allowed; UNSUPPORTED for schemes of other transports. */
+bw_err bw_url_parse(const char *text, bw_url *out);
+/* bw_url_choose: the URL to use when none was given: $BUSWAY_URL, the host's daemon, or the user's own folder
+ * (*own_folder: true, to be told to the user). */
+bw_err bw_url_choose(bw_url *out, bool *own_folder);
+/* bw_url_print: the canonical text; at most size bytes. */
+void bw_url_print(const bw_url *url, char *out, size_t size);
+
+#endif
