@@ -16,7 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { LOOK_EVERY_MS = 1000, RECONNECT_NAP_NS = 20000000 };
+enum { LOOK_EVERY_MS = 1000, PART_WAIT_MS = 2000, RECONNECT_NAP_NS = 20000000 };
 
 bw_err bw_bus_forked(void)
 {
@@ -228,6 +228,7 @@ void bw_bus_close(bw_bus *bus)
     }
     bw_async_stop(bus);
     bw_watch_stop(bus);
+    if (atomic_load(&bus->unanswered)) bw_conn_part(&bus->conn, bw_deadline_in_ms(PART_WAIT_MS));
     bw_direct_fini(&bus->direct);
     bw_conn_fini(&bus->conn);
     pthread_mutex_destroy(&bus->mutex);

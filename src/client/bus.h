@@ -27,15 +27,17 @@ struct bw_bus {
     bw_direct direct;
     _Atomic int64_t next_look_ms; /* wall time of the next look at the connection by those who never use it */
     _Atomic uint32_t handles;     /* producers and consumers that are open */
+    _Atomic bool unanswered;      /* something was sent that the daemon does not answer */
 
     pthread_mutex_t mutex;
     pthread_cond_t idle; /* the thread is done with a producer */
-    struct bw_producer *producers; /* with asynchronous work ever */
+    struct bw_producer *producers; /* all that are open */
     struct bw_producer *serving;   /* the thread is in it */
     pthread_t thread;
-    bool thread_runs, thread_stop;
+    _Atomic bool thread_runs;
+    bool thread_stop;
     int thread_fd;                 /* eventfd that wakes it */
-    _Atomic uint32_t thread_sleeps;
+    _Atomic uint32_t thread_sleeps, thread_work; /* work: raised by everyone who has something for it */
     bw_fd_watch *watch;            /* feeds consumers' descriptors; NULL until the first */
 
     _Atomic uint64_t records_out, bytes_out, batches_out, records_in, bytes_in, batches_in, waits, reconnects;

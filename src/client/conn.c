@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/socket.h>
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
@@ -132,7 +133,7 @@ bool bw_conn_check(bw_conn *c)
     pthread_mutex_lock(&c->mutex);
     if (!c->pumping) {
         char byte;
-        ssize_t n = bw_os_recv(atomic_load_explicit(&c->fd, memory_order_relaxed), &byte, 1, 2 /* MSG_PEEK */);
+        ssize_t n = bw_os_recv(atomic_load_explicit(&c->fd, memory_order_relaxed), &byte, 1, MSG_PEEK);
         if (c->broken || n == 0 || (n < 0 && errno != EAGAIN)) {
             c->pumping = true;
             bw_conn_lose(c);
@@ -142,6 +143,31 @@ bool bw_conn_check(bw_conn *c)
     }
     pthread_mutex_unlock(&c->mutex);
     return up;
+}
+
+static bool drained(void *opaque)
+{
+    bw_conn *c = opaque;
+    return c->out.len == c->out_at;
+}
+
+bw_err bw_conn_drain(bw_conn *c, bw_deadline deadline)
+{
+    pthread_mutex_lock(&c->mutex);
+    bool done = drained(c);
+    pthread_mutex_unlock(&c->mutex);
+    return done ? BW_OK : bw_conn_wait(c, drained, c, -1, deadline);
+}
+
+static bool parted(void *opaque) { return !bw_conn_is_up(opaque); }
+
+/* A UNIX socket that is closed with unread bytes resets the other end, which may then lose what it has not read yet: so close the
+ * one direction, and read until the daemon has closed the other. */
+void bw_conn_part(bw_conn *c, bw_deadline deadline)
+{
+    if (!bw_conn_is_up(c) || bw_conn_drain(c, deadline) != BW_OK) return;
+    shutdown(atomic_load(&c->fd), SHUT_WR);
+    bw_conn_wait(c, parted, c, -1, deadline);
 }
 
 /* ---- requests ---- */

@@ -100,6 +100,9 @@ uint32_t bw_conn_correlate(bw_conn *c);
  * from that very callback). false: it ran. */
 bool bw_conn_cancel(bw_conn *c, bw_pending *p);
 
+/* bw_conn_quiesce: callbacks that run at this moment have ended on return. */
+void bw_conn_quiesce(bw_conn *c);
+
 /* bw_conn_wait: pump (or let another thread pump) until done(opaque) or the deadline or the loss of the connection. done is
  * called under the mutex. extra_fd (-1: none): return early when it is readable. TIMED_OUT, NOT_CONNECTED, BW_OK. */
 bw_err bw_conn_wait(bw_conn *c, bool (*done)(void *), void *opaque, int extra_fd, bw_deadline deadline);
@@ -110,6 +113,10 @@ bw_err bw_conn_try_pump(bw_conn *c, int extra_fd, bw_deadline deadline);
 void bw_conn_poke(bw_conn *c);
 /* bw_conn_backlog: bytes that wait for the socket. */
 size_t bw_conn_backlog(bw_conn *c);
+/* bw_conn_drain: until the socket has taken everything. TIMED_OUT, NOT_CONNECTED. */
+bw_err bw_conn_drain(bw_conn *c, bw_deadline deadline);
+/* bw_conn_part: say that nothing more comes and give the daemon a moment to read what was sent without an answer. */
+void bw_conn_part(bw_conn *c, bw_deadline deadline);
 /* bw_conn_check: notice a closed connection without waiting; true when it is up. */
 bool bw_conn_check(bw_conn *c);
 

@@ -80,6 +80,12 @@ bool bw_conn_cancel(bw_conn *c, bw_pending *p)
     return mine;
 }
 
+void bw_conn_quiesce(bw_conn *c)
+{
+    bw_pending none = {.correlation = 0};
+    bw_conn_cancel(c, &none);
+}
+
 /* ---- sending ---- */
 
 static void note_sent(bw_conn *c, size_t n)

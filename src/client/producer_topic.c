@@ -1,0 +1,283 @@
+/* client/producer_topic.c: a producer's topics and partitions: found without a lock once they are there, attached anew when the
+ * daemon replaced or changed what they lead to. */
+#include "client/producer.h"
+
+#include "format/names.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+/* ---- topics ---- */
+
+static void take_info(bw_ptopic *t, const bw_topic_info *info)
+{
+    atomic_store(&t->partitions, info->partitions);
+    atomic_store(&t->codec, info->codec);
+    atomic_store(&t->message_max, info->message_max);
+    atomic_store(&t->log_append_time, info->log_append_time);
+    t->refreshed_ms = bw_clock_mono_ms();
+}
+
+/* Under t->lock: the direct path if it is to be had. */
+static bw_err choose_way(bw_ptopic *t, bw_deadline deadline)
+{
+    bw_bus *bus = t->producer->bus;
+    bw_err e = bw_direct_attach(bus, t->name, BW_CONTROL_WRITE, deadline, &t->attach);
+    if (!e) {
+        bw_direct_note(bus, t->name, true, NULL);
+        return BW_OK;
+    }
+    t->attach = NULL;
+    if (!bw_direct_may_fall_back(bus, e)) return bw_error_context(e, "topic %s", t->name);
+    bw_direct_note(bus, t->name, true, bw_error_message());
+    return BW_OK;
+}
+
+bw_err bw_ptopic_refresh(bw_ptopic *t, bool create, bw_deadline deadline)
+{
+    bw_topic_info info;
+    bw_err e = bw_bus_topic_info(t->producer->bus, t->name, create, deadline, &info);
+    if (!e) take_info(t, &info);
+    return e;
+}
+
+static bw_err topic_open(bw_producer *p, const char *name, size_t len, bw_deadline deadline, bw_ptopic **out)
+{
+    bw_ptopic *t = calloc(1, sizeof *t + BW_PARTITIONS_MAX * sizeof t->parts[0]);
+    if (!t) return bw_fail(BW_ERR_NO_MEMORY, "no memory for topic %s", name);
+    t->producer = p;
+    t->name_len = len;
+    memcpy(t->name, name, len + 1);
+    atomic_store(&t->sticky, -1);
+    pthread_mutex_init(&t->lock, NULL);
+    bw_err e = bw_ptopic_refresh(t, true, deadline);
+    if (!e) e = choose_way(t, deadline);
+    if (e) {
+        bw_ptopic_free(t);
+        return e;
+    }
+    *out = t;
+    return BW_OK;
+}
+
+/* The topic was deleted (or its control data replaced) while this producer had it: begin again, creating it if that is configured. */
+static bw_err topic_revive(bw_ptopic *t, bw_deadline deadline)
+{
+    pthread_mutex_lock(&t->lock);
+    bw_err e = BW_OK;
+    if (atomic_load(&t->gone)) {
+        if (t->attach) {
+            bw_direct_mark_stale(t->producer->bus, t->attach);
+            bw_direct_release(t->producer->bus, t->attach);
+            t->attach = NULL;
+        }
+        e = bw_ptopic_refresh(t, true, deadline);
+        if (!e) e = choose_way(t, deadline);
+        if (!e) atomic_store(&t->gone, false);
+    }
+    pthread_mutex_unlock(&t->lock);
+    return e;
+}
+
+static bw_ptopic *topic_find(bw_producer *p, const char *name)
+{
+    bw_ptopic *t = p->topics;
+    while (t && strcmp(t->name, name) != 0) t = t->next;
+    return t;
+}
+
+bw_err bw_producer_topic(bw_producer *p, const char *name, bw_deadline deadline, bw_ptopic **out)
+{
+    bw_ptopic *t = atomic_load_explicit(&p->last, memory_order_acquire);
+    if (!t || strcmp(t->name, name) != 0) {
+        pthread_mutex_lock(&p->mutex);
+        t = topic_find(p, name);
+        pthread_mutex_unlock(&p->mutex);
+    }
+    if (!t) {
+        size_t len = strlen(name);
+        bw_err e = bw_topic_name_check(name, len);
+        if (!e) e = topic_open(p, name, len, deadline, &t);
+        if (e) return e;
+        pthread_mutex_lock(&p->mutex);
+        bw_ptopic *other = topic_find(p, name); /* another thread was as quick */
+        if (!other) {
+            t->next = p->topics;
+            p->topics = t;
+        }
+        pthread_mutex_unlock(&p->mutex);
+        if (other) {
+            bw_ptopic_free(t);
+            t = other;
+        }
+    }
+    if (__builtin_expect(atomic_load_explicit(&t->gone, memory_order_relaxed), 0)) {
+        bw_err e = topic_revive(t, deadline);
+        if (e) return e;
+    }
+    atomic_store_explicit(&p->last, t, memory_order_release);
+    *out = t;
+    return BW_OK;
+}
+
+/* ---- partitions ---- */
+
+/* Under part->lock: take the topic's attachment, open an appender. Leaves `direct` as it turns out. */
+static bw_err part_open_way(bw_ppart *part)
+{
+    bw_ptopic *t = part->topic;
+    bw_bus *bus = part->producer->bus;
+    pthread_mutex_lock(&t->lock);
+    part->attach = t->attach;
+    if (part->attach) {
+        pthread_mutex_lock(&bus->direct.mutex);
+        part->attach->refs++;
+        pthread_mutex_unlock(&bus->direct.mutex);
+    }
+    pthread_mutex_unlock(&t->lock);
+    if (!part->attach) {
+        atomic_store(&part->direct, false);
+        return BW_OK;
+    }
+    int dir = -1;
+    bw_err e = bw_direct_open_partition(part->attach, part->partition, &dir);
+    if (!e) {
+        bw_appender_options o = {part->attach->control, (uint32_t)part->partition, dir, false, &bus->guard};
+        e = bw_appender_open(&o, &part->appender);
+        bw_os_close(dir);
+    }
+    if (!e) {
+        part->slot = &part->attach->control->slots[part->partition];
+        atomic_store(&part->direct, true);
+        return BW_OK;
+    }
+    bw_direct_release(bus, part->attach);
+    part->attach = NULL;
+    atomic_store(&part->direct, false);
+    if (!bw_direct_may_fall_back(bus, e)) return bw_error_context(e, "topic %s", t->name);
+    bw_direct_note(bus, t->name, true, bw_error_message());
+    return BW_OK;
+}
+
+static void part_close_way(bw_ppart *part)
+{
+    if (part->appender) bw_appender_close(part->appender);
+    if (part->attach) bw_direct_release(part->producer->bus, part->attach);
+    part->appender = NULL;
+    part->attach = NULL;
+    part->slot = NULL;
+}
+
+static void part_free(bw_ppart *part)
+{
+    bw_bus *bus = part->producer->bus;
+    atomic_fetch_add(&bus->records_out, atomic_load(&part->sent_records));
+    atomic_fetch_add(&bus->bytes_out, atomic_load(&part->sent_bytes));
+    atomic_fetch_add(&bus->batches_out, atomic_load(&part->sent_batches));
+    part_close_way(part);
+    bw_batch_builder_fini(&part->builder);
+    bw_buf_free(&part->frame);
+    pthread_mutex_destroy(&part->lock);
+    pthread_mutex_destroy(&part->queue_lock);
+    free(part);
+}
+
+static bw_err part_new(bw_ptopic *t, int32_t partition, bw_ppart **out)
+{
+    bw_ppart *part = calloc(1, sizeof *part);
+    if (!part) return bw_fail(BW_ERR_NO_MEMORY, "no memory for a partition");
+    part->topic = t;
+    part->producer = t->producer;
+    part->partition = partition;
+    part->producer_id = -1;
+    atomic_store(&part->needs_id, true);
+    pthread_mutex_init(&part->lock, NULL);
+    pthread_mutex_init(&part->queue_lock, NULL);
+    bw_batch_builder_init(&part->builder);
+    bw_err e = part_open_way(part);
+    if (e) {
+        part_free(part);
+        return e;
+    }
+    *out = part;
+    return BW_OK;
+}
+
+bw_err bw_ptopic_part(bw_ptopic *t, int32_t partition, bw_deadline deadline, bw_ppart **out)
+{
+    if (partition >= 0 && partition < (int32_t)BW_PARTITIONS_MAX) {
+        *out = atomic_load_explicit(&t->parts[partition], memory_order_acquire);
+        if (*out) return BW_OK;
+    }
+    if (partition >= atomic_load(&t->partitions)) { /* there may be more by now */
+        bw_err e = bw_ptopic_refresh(t, false, deadline);
+        if (e) return e;
+    }
+    if (partition < 0 || partition >= atomic_load(&t->partitions))
+        return bw_fail(BW_ERR_UNKNOWN_PARTITION, "topic %s has no partition %d; it has %d", t->name, partition,
+                       atomic_load(&t->partitions));
+    bw_ppart *part = NULL, *none = NULL;
+    bw_err e = part_new(t, partition, &part);
+    if (e) return e;
+    if (atomic_compare_exchange_strong(&t->parts[partition], &none, part)) {
+        *out = part;
+    } else {
+        part_free(part);
+        *out = none;
+    }
+    return BW_OK;
+}
+
+static bw_err topic_gone(bw_ptopic *t, bw_err e)
+{
+    atomic_store(&t->gone, true);
+    return bw_fail(BW_ERR_DELETED, "topic %s was deleted (%s)", t->name, bw_err_text(e));
+}
+
+/* The topic's attachment after it was retired: a new one if the topic is still the same one. */
+static bw_err topic_reattach(bw_ptopic *t, bw_attach *old, bw_deadline deadline)
+{
+    bw_bus *bus = t->producer->bus;
+    pthread_mutex_lock(&t->lock);
+    bw_err e = BW_OK;
+    if (t->attach == old && old) { /* else: another partition's thread has done it */
+        bw_direct_mark_stale(bus, old);
+        bw_direct_release(bus, old);
+        t->attach = NULL;
+        e = choose_way(t, deadline);
+    }
+    pthread_mutex_unlock(&t->lock);
+    return e;
+}
+
+bw_err bw_ppart_reopen(bw_ppart *part, bw_err why, bw_deadline deadline)
+{
+    bw_ptopic *t = part->topic;
+    bw_deadline until = bw_deadline_first(deadline, bw_bus_request_deadline(part->producer->bus));
+    bw_err e = bw_bus_connect(part->producer->bus, true, until);
+    if (!e) e = bw_ptopic_refresh(t, false, until);
+    if (e == BW_ERR_UNKNOWN_TOPIC) return topic_gone(t, why);
+    if (e) return e;
+    bw_attach *old = part->attach;
+    if (why != BW_ERR_FENCED) {
+        e = topic_reattach(t, old, until);
+        if (e == BW_ERR_UNKNOWN_TOPIC) return topic_gone(t, why);
+        if (e) return e;
+    }
+    part_close_way(part);
+    return part_open_way(part);
+}
+
+void bw_ptopic_free(bw_ptopic *t)
+{
+    for (int32_t i = 0; i < (int32_t)BW_PARTITIONS_MAX; i++) {
+        bw_ppart *part = atomic_load_explicit(&t->parts[i], memory_order_relaxed);
+        if (part) part_free(part);
+        if (i >= atomic_load(&t->partitions)) break;
+    }
+    if (t->attach) bw_direct_release(t->producer->bus, t->attach);
+    pthread_mutex_destroy(&t->lock);
+    free(t);
+}
