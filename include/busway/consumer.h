@@ -43,8 +43,7 @@ typedef struct bw_batch {
     int64_t max_timestamp_ms;
     const uint8_t *it_at; /* private from here on */
     const uint8_t *it_end;
-    int64_t it_from;
-    int64_t it_limit;
+    int64_t it_from;      /* the position: records before it are skipped */
     int32_t it_left;
 } bw_batch;
 

@@ -32,6 +32,7 @@ struct bw_bus {
     pthread_mutex_t mutex;
     pthread_cond_t idle; /* the thread is done with a producer */
     struct bw_producer *producers; /* all that are open */
+    struct bw_consumer *consumers;
     struct bw_producer *serving;   /* the thread is in it */
     pthread_t thread;
     _Atomic bool thread_runs;
@@ -40,7 +41,7 @@ struct bw_bus {
     _Atomic uint32_t thread_sleeps, thread_work; /* work: raised by everyone who has something for it */
     bw_fd_watch *watch;            /* feeds consumers' descriptors; NULL until the first */
 
-    _Atomic uint64_t records_out, bytes_out, batches_out, records_in, bytes_in, batches_in, waits, reconnects;
+    _Atomic uint64_t records_out, bytes_out, batches_out, records_in, bytes_in, batches_in /* of those that closed */, waits, reconnects;
 };
 
 #define BW_CHECK_FORK(bus)                                                                                                     \

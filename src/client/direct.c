@@ -34,6 +34,12 @@ static void env_unref(bw_env *env)
     if (env && --env->refs == 0) env_close(env);
 }
 
+void bw_direct_env_ref(bw_env *env, int by)
+{
+    if (by > 0) env->refs++;
+    else env_unref(env);
+}
+
 void bw_direct_fini(bw_direct *d)
 {
     env_unref(d->env);
@@ -205,10 +211,12 @@ void bw_direct_release(bw_bus *bus, bw_attach *a)
             *at = a->next;
             break;
         }
+        bool other = false; /* the daemon keeps one entry a topic, for reading and writing */
+        for (bw_attach *at = bus->direct.attaches; at; at = at->next) other |= strcmp(at->topic, a->topic) == 0;
         bw_request q;
         bw_request_init(&q, BW_API_DETACH);
         q.topic = bw_str_of(a->topic);
-        if (bw_conn_is_up(&bus->conn)) bw_conn_tell(&bus->conn, &q); /* the answer is of no interest */
+        if (!other && bw_conn_is_up(&bus->conn)) bw_conn_tell(&bus->conn, &q); /* the answer is of no interest */
         attach_free(a);
     }
     pthread_mutex_unlock(&bus->direct.mutex);

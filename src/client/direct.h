@@ -58,6 +58,8 @@ void bw_direct_fini(bw_direct *d);
 bw_err bw_direct_attach(bw_bus *bus, const char *topic, bw_control_mode mode, bw_deadline deadline, bw_attach **out);
 void bw_direct_release(bw_bus *bus, bw_attach *a);
 bool bw_direct_may_fall_back(const bw_bus *bus, bw_err e);
+/* bw_direct_env_ref: count a user of an environment up or down. Under direct.mutex. */
+void bw_direct_env_ref(bw_env *env, int by);
 /* bw_direct_mark_stale: it was retired; the next attach maps anew. */
 void bw_direct_mark_stale(bw_bus *bus, bw_attach *a);
 /* bw_direct_open_partition: a descriptor of the partition's folder; the caller closes it. */

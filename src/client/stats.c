@@ -1,4 +1,5 @@
 /* client/stats.c: bw_bus_stats: what a bus does, as JSON. */
+#include "client/consumer.h"
 #include "client/producer.h"
 
 #include <jansson.h>
@@ -27,6 +28,18 @@ static void add_open(bw_bus *bus, uint64_t *records, uint64_t *bytes, uint64_t *
     pthread_mutex_unlock(&bus->mutex);
 }
 
+static void add_consumers(bw_bus *bus, uint64_t *records, uint64_t *bytes, uint64_t *batches, uint64_t *sleeps)
+{
+    pthread_mutex_lock(&bus->mutex);
+    for (bw_consumer *c = bus->consumers; c; c = c->next) {
+        *records += atomic_load_explicit(&c->records, memory_order_relaxed);
+        *bytes += atomic_load_explicit(&c->bytes, memory_order_relaxed);
+        *batches += atomic_load_explicit(&c->batches, memory_order_relaxed);
+        *sleeps += atomic_load_explicit(&c->sleeps, memory_order_relaxed);
+    }
+    pthread_mutex_unlock(&bus->mutex);
+}
+
 static json_t *routes_json(bw_bus *bus, bool *any, bool *all_direct)
 {
     json_t *list = json_array();
@@ -49,7 +62,9 @@ char *bw_bus_stats(bw_bus *bus)
 {
     if (!bus || bw_forked(&bus->guard)) return NULL;
     uint64_t records = atomic_load(&bus->records_out), bytes = atomic_load(&bus->bytes_out), batches = atomic_load(&bus->batches_out);
-    uint64_t queued = 0;
+    uint64_t records_in = atomic_load(&bus->records_in), bytes_in = atomic_load(&bus->bytes_in),
+             batches_in = atomic_load(&bus->batches_in), waits = atomic_load(&bus->waits), queued = 0;
+    add_consumers(bus, &records_in, &bytes_in, &batches_in, &waits);
     add_open(bus, &records, &bytes, &batches, &queued);
     json_t *o = json_object();
     bool any = false, all_direct = true;
@@ -63,11 +78,11 @@ char *bw_bus_stats(bw_bus *bus)
     put(o, "records_out", records);
     put(o, "bytes_out", bytes);
     put(o, "batches_out", batches);
-    put(o, "records_in", atomic_load(&bus->records_in));
-    put(o, "bytes_in", atomic_load(&bus->bytes_in));
-    put(o, "batches_in", atomic_load(&bus->batches_in));
+    put(o, "records_in", records_in);
+    put(o, "bytes_in", bytes_in);
+    put(o, "batches_in", batches_in);
     put(o, "buffered_bytes", queued);
-    put(o, "waits", atomic_load(&bus->waits));
+    put(o, "waits", waits);
     json_t *calls = json_object();
     put(calls, "send", atomic_load(&bus->conn.sends));
     put(calls, "recv", atomic_load(&bus->conn.receives));

@@ -29,8 +29,12 @@ typedef struct bw_inbox {
     int event_fd;
 } bw_inbox;
 
-/* bw_watch_start: start the thread, with a mailbox; *mailbox is its number. BUSY, NO_COORDINATOR, … */
-bw_err bw_watch_start(bw_bus *bus, bw_env *env, uint32_t *mailbox);
+/* bw_watch_start: start the thread, with a mailbox of env, if it does not run. BUSY, NO_COORDINATOR, … */
+bw_err bw_watch_start(bw_bus *bus, bw_env *env);
+/* bw_watch_check: UNSUPPORTED when the watch that runs is of another environment. */
+bw_err bw_watch_check(bw_bus *bus, const bw_env *env);
+/* bw_watch_mailbox: the number to arm with; it changes when the daemon came back. */
+uint32_t bw_watch_mailbox(bw_bus *bus);
 /* bw_watch_stop: stop and join. No consumer uses it any more. */
 void bw_watch_stop(bw_bus *bus);
 void bw_watch_add(bw_bus *bus, bw_watch_entry *e);

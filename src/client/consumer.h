@@ -1,0 +1,156 @@
+/* client/consumer.h: the consumer inside. One thread at a time; only `woken`, the mailbox's word and event_fd are touched by others.
+ *
+ * Where an assigned partition is:
+ *   READY   in the ready ring: may have something; poll takes from there, round-robin
+ *   IDLE    direct, drained, nobody was asked to wake us: looked at with one load each poll while there are few
+ *   ARMED   direct, drained, the next append rings the mailbox
+ *   REST    paused, stopped by an error, or read through the socket (its data arrive by themselves)
+ * Sleep: by the mailbox's futex when all partitions are direct; by poll(2) on event_fd and the socket otherwise, with the watch
+ * thread turning the mailbox into event_fd. */
+#ifndef BW_CLIENT_CONSUMER_H
+#define BW_CLIENT_CONSUMER_H
+
+#include "client/bus.h"
+#include "client/watch.h"
+#include "format/record_batch.h"
+#include "log/read.h"
+#include "log/wait.h"
+
+#include <busway/consumer.h>
+#include <uthash.h>
+
+enum {
+    BW_LOOK_MAX = 8,          /* so many idle partitions are looked at by loads; more are armed */
+    BW_SLEEP_CAP_MS = 1000,
+    BW_SLEEP_CAP_ALONE_MS = 100, /* without a daemon */
+    BW_SPINS = 40,
+};
+#define BW_PLAIN_MAX (64u << 20)           /* a decompressed batch */
+#define BW_FETCH_TOTAL (32u << 20)         /* credit of all subscriptions of a consumer together */
+#define BW_FETCH_LEAST (64u << 10)
+
+typedef enum bw_where { BW_AT_REST = 0, BW_AT_READY, BW_AT_IDLE, BW_AT_ARMED } bw_where;
+
+typedef struct bw_cpart bw_cpart;
+
+/* One DATA frame that was not consumed yet: a reference into a receive buffer. */
+typedef struct bw_item {
+    struct bw_item *next;
+    bw_rx *rx;
+    uint32_t subscription;
+    const uint8_t *data;
+    size_t len, at;
+    bw_err error;
+    char *message;
+} bw_item;
+
+struct bw_cpart {
+    bw_cpart *prev, *next; /* in the ready ring or the idle list */
+    bw_cpart *next_part;   /* all of the consumer */
+    bw_consumer *consumer;
+    char topic[BW_TOPIC_NAME_MAX + 1];
+    int32_t partition;
+    bw_where where;
+    bool direct, paused, stopped;
+    int64_t position;
+    /* direct */
+    bw_attach *attach;
+    bw_reader *reader;
+    bw_tail_slot *slot;
+    uint32_t number;
+    UT_hash_handle by_number;
+    bw_watch_entry watch;
+    bool watched;
+    /* through the socket */
+    uint32_t subscription; /* 0: none */
+    UT_hash_handle by_subscription;
+    uint64_t window, owed; /* credit granted at first; consumed and not granted again yet */
+    bw_item *held, **held_tail; /* came while paused */
+};
+
+struct bw_consumer {
+    bw_bus *bus;
+    bw_consumer *next; /* the bus's list */
+    bw_consumer_options options;
+    bw_cpart *parts, *numbered, *subscribed;
+    bw_cpart *ready;  /* ring: the next to be polled */
+    bw_cpart *idle;   /* list */
+    uint32_t direct_count, ipc_count, idle_count, armed_count;
+    _Atomic uint32_t woken;
+    int event_fd;
+    bw_buf plain; /* the decompressed records of the present batch */
+    /* direct: the mailbox */
+    bw_env *env;
+    uint32_t mailbox;
+    bw_mailbox *_Atomic box; /* NULL: none; read by bw_consumer_wake */
+    uint32_t seen_word;
+    uint32_t mail_epoch; /* of the bus's connection when the mailbox was given */
+    bool by_watch;       /* armed with the watch's mailbox */
+    bw_inbox inbox;
+    uint32_t empty_polls;
+    bw_deadline next_audit;
+    /* through the socket */
+    bw_conn conn;
+    bool has_conn;
+    uint32_t conn_epoch;
+    uint32_t next_subscription;
+    bw_item *items, **items_tail, *giving, *spare;
+    bw_deadline reconnect_at;
+    bool turn_ipc; /* both kinds: take turns */
+    /* an event loop's descriptor */
+    int epoll_fd, timer_fd;
+    uint32_t epoll_epoch; /* of the connection whose socket is in the set */
+    bool timer_on;
+    _Atomic uint64_t records, bytes, batches, sleeps;
+};
+
+/* ---- consumer.c ---- */
+void bw_cpart_make_ready(bw_cpart *p);
+/* bw_cpart_rest: out of every list. */
+void bw_cpart_rest(bw_cpart *p);
+void bw_cpart_make_idle(bw_cpart *p);
+/* bw_cpart_fail: an error of one partition for poll: batch names it; stops it until a seek when stop. */
+bw_err bw_cpart_fail(bw_cpart *p, bw_err e, bool stop, bw_batch *batch);
+/* bw_cpart_reset: the position is outside [log_start, end]: by auto_offset_reset a new position (OK), or the error. */
+bw_err bw_cpart_reset(bw_cpart *p, int64_t log_start, int64_t end, int64_t *position);
+/* bw_cpart_fill: a batch for the caller; decompresses. EMPTY: nothing for users in it (control, empty, before the position). */
+bw_err bw_cpart_fill(bw_cpart *p, const uint8_t *data, const bw_batch_header *h, bw_batch *out);
+
+/* ---- consumer_direct.c ---- */
+bw_err bw_cpart_open_direct(bw_cpart *p, bw_deadline deadline);
+void bw_cpart_close_direct(bw_cpart *p);
+void bw_cpart_seek_direct(bw_cpart *p, int64_t offset);
+bw_err bw_cpart_give_direct(bw_cpart *p, bw_batch *batch);
+/* bw_consumer_look: has anything idle or armed become ready? Loads only while there are few. */
+bool bw_consumer_look(bw_consumer *c);
+/* bw_consumer_arm: arm everything idle and look once more; true: something is ready. */
+bool bw_consumer_arm(bw_consumer *c);
+void bw_consumer_audit(bw_consumer *c);
+/* bw_consumer_sleep_direct: sleep on the mailbox; OK: look again. */
+void bw_consumer_sleep_direct(bw_consumer *c, bw_deadline deadline);
+bw_err bw_consumer_use_watch(bw_consumer *c);
+bw_err bw_consumer_take_mailbox(bw_consumer *c, bw_env *env);
+void bw_consumer_drop_mailbox(bw_consumer *c);
+
+/* ---- consumer_ipc.c ---- */
+bw_err bw_cpart_open_ipc(bw_cpart *p, int64_t offset, bw_deadline deadline);
+void bw_cpart_close_ipc(bw_cpart *p);
+/* bw_cpart_resume_ipc: what came while it was paused goes first. */
+void bw_cpart_resume_ipc(bw_cpart *p);
+/* bw_consumer_give_ipc: the next batch that has arrived; EMPTY. Reads the socket without waiting when nothing is queued. */
+bw_err bw_consumer_give_ipc(bw_consumer *c, bw_batch *batch);
+/* bw_consumer_release: the batch given last is not needed any more. */
+void bw_consumer_release(bw_consumer *c);
+/* bw_consumer_reconnect: and subscribe again from where we are. */
+bw_err bw_consumer_reconnect(bw_consumer *c, bw_deadline deadline);
+void bw_consumer_sleep_poll(bw_consumer *c, bw_deadline deadline);
+void bw_consumer_close_ipc(bw_consumer *c);
+
+/* ---- consumer_fd.c ---- */
+/* bw_consumer_fd_update: the descriptor shows what was read meanwhile, and follows a new connection. */
+void bw_consumer_fd_update(bw_consumer *c);
+void bw_consumer_fd_close(bw_consumer *c);
+void bw_consumer_ring(bw_consumer *c);
+void bw_consumer_unring(bw_consumer *c);
+
+#endif

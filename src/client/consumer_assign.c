@@ -1,0 +1,186 @@
+/* client/consumer_assign.c: which partitions a consumer reads, and from where. */
+#include "client/consumer.h"
+
+#include "format/names.h"
+
+#include <busway/admin.h>
+#include <stdlib.h>
+#include <string.h>
+
+static bw_err check(bw_consumer *c, const char *topic)
+{
+    if (!c) return bw_fail(BW_ERR_INVALID_ARGUMENT, "there is no consumer");
+    BW_CHECK_FORK(c->bus);
+    if (!topic) return bw_fail(BW_ERR_INVALID_ARGUMENT, "there is no topic name");
+    bw_consumer_release(c);
+    return BW_OK;
+}
+
+static bw_err check_offset(int64_t offset)
+{
+    if (offset >= 0 || offset == BW_OFFSET_BEGINNING || offset == BW_OFFSET_END) return BW_OK;
+    return bw_fail(BW_ERR_INVALID_ARGUMENT, "offset %lld is neither an offset nor BW_OFFSET_BEGINNING or BW_OFFSET_END", (long long)offset);
+}
+
+static bw_cpart *find(const bw_consumer *c, const char *topic, int32_t partition)
+{
+    bw_cpart *p = c->parts;
+    while (p && (p->partition != partition || strcmp(p->topic, topic) != 0)) p = p->next_part;
+    return p;
+}
+
+static bw_err find_or_fail(bw_consumer *c, const char *topic, int32_t partition, bw_cpart **out)
+{
+    bw_err e = check(c, topic);
+    if (e) return e;
+    *out = find(c, topic, partition);
+    return *out ? BW_OK : bw_fail(BW_ERR_NOT_FOUND, "topic %s partition %d is not assigned to this consumer", topic, partition);
+}
+
+static bw_err seek(bw_cpart *p, int64_t offset)
+{
+    if (p->direct) {
+        bw_cpart_seek_direct(p, offset);
+        return BW_OK;
+    }
+    return bw_cpart_open_ipc(p, offset, bw_bus_request_deadline(p->consumer->bus));
+}
+
+/* The direct path, or the socket with the reason noted. */
+static bw_err open_part(bw_cpart *p, int64_t offset)
+{
+    bw_bus *bus = p->consumer->bus;
+    bw_deadline deadline = bw_bus_request_deadline(bus);
+    bw_err e = bw_cpart_open_direct(p, deadline);
+    if (!e) {
+        bw_direct_note(bus, p->topic, false, NULL);
+        if ((p->consumer->ipc_count || p->consumer->epoll_fd >= 0) && !p->consumer->by_watch) e = bw_consumer_use_watch(p->consumer);
+        if (!e) {
+            bw_cpart_seek_direct(p, offset);
+            return BW_OK;
+        }
+        bw_cpart_close_direct(p);
+    }
+    if (!bw_direct_may_fall_back(bus, e)) return e;
+    bw_direct_note(bus, p->topic, false, bw_error_message());
+    return bw_cpart_open_ipc(p, offset, deadline);
+}
+
+static bw_err assign_one(bw_consumer *c, const char *topic, int32_t partition, int64_t offset)
+{
+    bw_cpart *p = find(c, topic, partition);
+    if (p) return seek(p, offset);
+    p = calloc(1, sizeof *p);
+    if (!p) return bw_fail(BW_ERR_NO_MEMORY, "no memory for a partition");
+    p->consumer = c;
+    p->partition = partition;
+    memcpy(p->topic, topic, strlen(topic) + 1);
+    bw_err e = open_part(p, offset);
+    if (e) {
+        bw_cpart_close_ipc(p);
+        free(p);
+        return bw_error_context(e, "topic %s partition %d", topic, partition);
+    }
+    bw_cpart **at = &c->parts; /* in the order of assignment */
+    while (*at) at = &(*at)->next_part;
+    *at = p;
+    return BW_OK;
+}
+
+bw_err bw_consumer_assign(bw_consumer *c, const char *topic, int32_t partition, int64_t offset)
+{
+    bw_err e = check(c, topic);
+    if (!e) e = check_offset(offset);
+    if (!e) e = bw_topic_name_check(topic, strlen(topic));
+    bw_topic_info info;
+    if (!e) e = bw_bus_topic_info(c->bus, topic, false, bw_bus_request_deadline(c->bus), &info);
+    if (e) return e;
+    if (partition != BW_PARTITION_ANY && (partition < 0 || partition >= info.partitions))
+        return bw_fail(BW_ERR_UNKNOWN_PARTITION, "topic %s has no partition %d; it has %d", topic, partition, info.partitions);
+    int32_t from = partition == BW_PARTITION_ANY ? 0 : partition, to = partition == BW_PARTITION_ANY ? info.partitions : partition + 1;
+    for (int32_t i = from; i < to && !e; i++) e = assign_one(c, topic, i, offset);
+    bw_consumer_fd_update(c);
+    return e;
+}
+
+static void remove_part(bw_cpart *p)
+{
+    bw_consumer *c = p->consumer;
+    for (bw_cpart **at = &c->parts; *at; at = &(*at)->next_part) {
+        if (*at != p) continue;
+        *at = p->next_part;
+        break;
+    }
+    bw_cpart_rest(p);
+    if (p->direct) bw_cpart_close_direct(p);
+    else bw_cpart_close_ipc(p);
+    free(p);
+}
+
+bw_err bw_consumer_unassign(bw_consumer *c, const char *topic, int32_t partition)
+{
+    bw_err e = check(c, topic);
+    if (e) return e;
+    bool any = false;
+    for (bw_cpart *p = c->parts, *next; p; p = next) {
+        next = p->next_part;
+        if (strcmp(p->topic, topic) != 0 || (partition != BW_PARTITION_ANY && p->partition != partition)) continue;
+        remove_part(p);
+        any = true;
+    }
+    bw_consumer_fd_update(c);
+    return any ? BW_OK : bw_fail(BW_ERR_NOT_FOUND, "topic %s partition %d is not assigned to this consumer", topic, partition);
+}
+
+bw_err bw_consumer_seek(bw_consumer *c, const char *topic, int32_t partition, int64_t offset)
+{
+    bw_cpart *p;
+    bw_err e = find_or_fail(c, topic, partition, &p);
+    if (!e) e = check_offset(offset);
+    if (!e) e = seek(p, offset);
+    if (!e) bw_consumer_fd_update(c);
+    return e;
+}
+
+bw_err bw_consumer_seek_time(bw_consumer *c, const char *topic, int32_t partition, int64_t timestamp_ms)
+{
+    bw_cpart *p;
+    int64_t offset;
+    bw_err e = find_or_fail(c, topic, partition, &p);
+    if (!e) e = bw_offset_for_time(c->bus, topic, partition, timestamp_ms, &offset, NULL);
+    if (!e) e = seek(p, offset);
+    if (!e) bw_consumer_fd_update(c);
+    return e;
+}
+
+bw_err bw_consumer_position(bw_consumer *c, const char *topic, int32_t partition, int64_t *offset)
+{
+    if (!c) return bw_fail(BW_ERR_INVALID_ARGUMENT, "there is no consumer");
+    BW_CHECK_FORK(c->bus);
+    bw_cpart *p = topic ? find(c, topic, partition) : NULL;
+    if (!p) return bw_fail(BW_ERR_NOT_FOUND, "topic %s partition %d is not assigned to this consumer", topic ? topic : "", partition);
+    if (offset) *offset = p->position;
+    return BW_OK;
+}
+
+bw_err bw_consumer_pause(bw_consumer *c, const char *topic, int32_t partition)
+{
+    bw_cpart *p;
+    bw_err e = find_or_fail(c, topic, partition, &p);
+    if (e) return e;
+    p->paused = true;
+    bw_cpart_rest(p);
+    return BW_OK;
+}
+
+bw_err bw_consumer_resume(bw_consumer *c, const char *topic, int32_t partition)
+{
+    bw_cpart *p;
+    bw_err e = find_or_fail(c, topic, partition, &p);
+    if (e || !p->paused) return e;
+    p->paused = false;
+    if (p->direct) bw_cpart_make_ready(p);
+    else bw_cpart_resume_ipc(p);
+    bw_consumer_fd_update(c);
+    return BW_OK;
+}

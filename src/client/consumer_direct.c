@@ -1,0 +1,374 @@
+/* client/consumer_direct.c: partitions read from the mapped log, and sleeping for them.
+ *
+ * Going to sleep: every idle partition is armed, one fence, then each is looked at again (log/wait.h has the proof). Every sleep is
+ * at most a second, a tenth without a daemon, and followed by an audit: a writer may have died between publishing and waking. */
+#include "client/consumer.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+enum { REATTACH_MS = 1000 };
+
+static bw_wait_class wait_class(const bw_consumer *c)
+{
+    return c->options.read_limit == BW_READ_DURABLE ? BW_WAIT_STATE : BW_WAIT_TAIL;
+}
+
+/* ---- the mailbox ---- */
+
+static bw_err ask_mailbox(bw_consumer *c, uint32_t *number)
+{
+    bw_request q;
+    bw_request_init(&q, BW_API_MAILBOX);
+    bw_reply reply;
+    bw_err e = bw_bus_request(c->bus, &q, bw_bus_request_deadline(c->bus), &reply);
+    if (!e) *number = reply.answer.mailbox;
+    bw_reply_fini(&reply);
+    if (!e && (*number <= BW_MAILBOX_BROKER || *number >= BW_MAILBOXES))
+        e = bw_fail(BW_ERR_PROTOCOL, "the daemon gave mailbox %u, which can't be", *number);
+    return e;
+}
+
+static void env_ref(bw_bus *bus, bw_env *env, int by)
+{
+    pthread_mutex_lock(&bus->direct.mutex);
+    bw_direct_env_ref(env, by);
+    pthread_mutex_unlock(&bus->direct.mutex);
+}
+
+bw_err bw_consumer_take_mailbox(bw_consumer *c, bw_env *env)
+{
+    if (c->env == env && atomic_load(&c->box)) return BW_OK;
+    uint32_t number = 0;
+    uint32_t epoch = atomic_load(&c->bus->conn.epoch);
+    bw_err e = ask_mailbox(c, &number);
+    if (e) return e;
+    bw_consumer_drop_mailbox(c);
+    env_ref(c->bus, env, 1);
+    c->env = env;
+    c->mailbox = number;
+    c->mail_epoch = epoch;
+    bw_mailbox *box = bw_mail_box(env->mail, number);
+    c->seen_word = atomic_load_explicit(&box->word, memory_order_acquire) & ~1u;
+    atomic_store(&c->box, box);
+    return BW_OK;
+}
+
+void bw_consumer_drop_mailbox(bw_consumer *c)
+{
+    if (!c->env) return;
+    if (c->mail_epoch == atomic_load(&c->bus->conn.epoch) && bw_conn_is_up(&c->bus->conn)) {
+        bw_request q;
+        bw_request_init(&q, BW_API_RELEASE_MAILBOX);
+        q.mailbox = c->mailbox;
+        bw_conn_tell(&c->bus->conn, &q);
+    }
+    atomic_store(&c->box, NULL);
+    env_ref(c->bus, c->env, -1);
+    c->env = NULL;
+}
+
+/* The daemon came back: it does not know our mailbox and may give it to others. */
+static void renew_mailbox(bw_consumer *c)
+{
+    uint32_t epoch = atomic_load(&c->bus->conn.epoch), number = 0;
+    if (!c->env || epoch == c->mail_epoch || !bw_conn_is_up(&c->bus->conn) || ask_mailbox(c, &number) != BW_OK) return;
+    for (bw_cpart *p = c->parts; p; p = p->next_part) {
+        if (!p->direct || p->where != BW_AT_ARMED) continue;
+        if (!c->by_watch) bw_disarm(p->attach->control, (uint32_t)p->partition, wait_class(c), c->mailbox);
+        bw_cpart_make_ready(p);
+    }
+    c->mailbox = number;
+    c->mail_epoch = epoch;
+    bw_mailbox *box = bw_mail_box(c->env->mail, number);
+    c->seen_word = atomic_load_explicit(&box->word, memory_order_acquire) & ~1u;
+    atomic_store(&c->box, box);
+}
+
+/* ---- open and close a partition ---- */
+
+static bw_err open_reader(bw_cpart *p)
+{
+    bw_consumer *c = p->consumer;
+    int dir = -1;
+    if ((uint32_t)p->partition >= atomic_load_explicit(&p->attach->control->header->slots, memory_order_acquire))
+        return bw_fail(BW_ERR_UNKNOWN_PARTITION, "topic %s has no partition %d", p->topic, p->partition);
+    bw_err e = bw_direct_open_partition(p->attach, p->partition, &dir);
+    if (e) return e;
+    bw_reader_options o = {
+        .control = p->attach->control,
+        .partition = (uint32_t)p->partition,
+        .dir_fd = dir,
+        .limit = c->options.read_limit == BW_READ_DURABLE ? BW_LIMIT_DURABLE : BW_LIMIT_VISIBLE,
+        .check_crcs = c->options.check_crcs,
+        .guard = &c->bus->guard,
+    };
+    e = bw_reader_open(&o, &p->reader);
+    bw_os_close(dir);
+    if (!e) p->slot = &p->attach->control->slots[p->partition];
+    return e;
+}
+
+static void enroll(bw_cpart *p)
+{
+    bw_consumer *c = p->consumer;
+    p->number = atomic_load_explicit(&p->slot->bus_number, memory_order_relaxed);
+    HASH_ADD(by_number, c->numbered, number, sizeof p->number, p);
+    p->direct = true;
+    c->direct_count++;
+    p->watch = (bw_watch_entry){.inbox = &c->inbox, .slot = p->slot, .number = p->number,
+                                .durable = c->options.read_limit == BW_READ_DURABLE, .part = p};
+    if (c->by_watch) {
+        bw_watch_add(c->bus, &p->watch);
+        p->watched = true;
+    }
+}
+
+bw_err bw_cpart_open_direct(bw_cpart *p, bw_deadline deadline)
+{
+    bw_bus *bus = p->consumer->bus;
+    bw_err e = bw_direct_attach(bus, p->topic, BW_CONTROL_READ, deadline, &p->attach);
+    if (e) return e;
+    if (p->consumer->by_watch) e = bw_watch_check(bus, p->attach->env);
+    if (!e) e = bw_consumer_take_mailbox(p->consumer, p->attach->env);
+    if (!e) e = open_reader(p);
+    if (e) {
+        bw_direct_release(bus, p->attach);
+        p->attach = NULL;
+        return e;
+    }
+    enroll(p);
+    return BW_OK;
+}
+
+void bw_cpart_close_direct(bw_cpart *p)
+{
+    bw_consumer *c = p->consumer;
+    bw_cpart_rest(p);
+    if (p->watched) bw_watch_remove(c->bus, &p->watch);
+    p->watched = false;
+    HASH_DELETE(by_number, c->numbered, p);
+    bw_disarm(p->attach->control, (uint32_t)p->partition, wait_class(c), c->mailbox);
+    bw_reader_close(p->reader);
+    bw_direct_release(c->bus, p->attach);
+    p->reader = NULL;
+    p->attach = NULL;
+    p->slot = NULL;
+    p->direct = false;
+    c->direct_count--;
+}
+
+void bw_cpart_seek_direct(bw_cpart *p, int64_t offset)
+{
+    if (offset == BW_OFFSET_BEGINNING) offset = atomic_load_explicit(&p->slot->log_start, memory_order_acquire);
+    else if (offset == BW_OFFSET_END && p->consumer->options.read_limit == BW_READ_DURABLE)
+        offset = atomic_load_explicit(&p->slot->durable_offset, memory_order_acquire);
+    else if (offset == BW_OFFSET_END) offset = bw_slot_end_offset(p->slot);
+    p->position = offset;
+    p->stopped = false;
+    bw_reader_seek(p->reader, offset);
+    bw_cpart_make_ready(p);
+}
+
+/* ---- giving ---- */
+
+/* The control data was replaced: map it anew, or go on through the socket. */
+static bw_err reattach(bw_cpart *p)
+{
+    bw_consumer *c = p->consumer;
+    bw_deadline deadline = bw_deadline_in_ms(REATTACH_MS);
+    bool paused = p->paused;
+    bw_direct_mark_stale(c->bus, p->attach);
+    bw_conn_check(&c->bus->conn);
+    bw_err e = bw_bus_connect(c->bus, true, deadline);
+    if (e) return e;
+    bw_cpart_close_direct(p);
+    e = bw_cpart_open_direct(p, deadline);
+    if (!e) {
+        bw_cpart_seek_direct(p, p->position);
+    } else if (bw_direct_may_fall_back(c->bus, e)) {
+        bw_direct_note(c->bus, p->topic, false, bw_error_message());
+        e = bw_cpart_open_ipc(p, p->position, deadline);
+    }
+    p->paused = paused;
+    return e;
+}
+
+static bw_err trouble(bw_cpart *p, bw_err e, bw_batch *batch)
+{
+    if (e == BW_ERR_OFFSET_OUT_OF_RANGE) {
+        int64_t start = atomic_load_explicit(&p->slot->log_start, memory_order_acquire), to = p->position;
+        e = bw_cpart_reset(p, start, bw_slot_end_offset(p->slot), &to);
+        if (e) return bw_cpart_fail(p, e, true, batch);
+        bw_cpart_seek_direct(p, to);
+        return BW_OK;
+    }
+    if (e == BW_ERR_RETIRED) {
+        e = reattach(p);
+        if (!e) return BW_OK;
+        if (p->direct) { /* no daemon: the next poll tries again */
+            nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
+            return bw_cpart_fail(p, BW_ERR_NOT_CONNECTED, false, batch);
+        }
+        return bw_cpart_fail(p, e == BW_ERR_UNKNOWN_TOPIC ? BW_ERR_DELETED : e, true, batch); /* a seek goes on */
+    }
+    return bw_cpart_fail(p, e, e != BW_ERR_FORKED && e != BW_ERR_NO_MEMORY, batch);
+}
+
+bw_err bw_cpart_give_direct(bw_cpart *p, bw_batch *batch)
+{
+    for (;;) {
+        bw_batch_ref ref;
+        bw_err e = bw_reader_next(p->reader, &ref);
+        if (__builtin_expect(e == BW_OK, 1)) {
+            e = bw_cpart_fill(p, ref.data, &ref.header, batch);
+            if (__builtin_expect(e == BW_OK, 1)) return BW_OK;
+            if (e == BW_ERR_EMPTY) continue;
+            return trouble(p, e, batch);
+        }
+        if (e == BW_ERR_EMPTY) {
+            bw_cpart_make_idle(p);
+            return e;
+        }
+        e = trouble(p, e, batch);
+        if (e) return e;
+        if (!p->direct) return BW_ERR_EMPTY; /* it went over to the socket */
+    }
+}
+
+/* ---- looking and sleeping ---- */
+
+static void notified(bw_cpart *p)
+{
+    if (p->where == BW_AT_ARMED) bw_cpart_rest(p);
+    bw_cpart_make_ready(p);
+}
+
+static bool take_mail(bw_consumer *c)
+{
+    bool any = false;
+    if (c->by_watch) {
+        if (!atomic_load_explicit(&c->inbox.has_news, memory_order_acquire)) return false;
+        bw_consumer_unring(c);
+        for (bw_watch_entry *e = bw_watch_take(c->bus, &c->inbox), *next; e; e = next) {
+            next = e->next_ready;
+            notified(e->part);
+            any = true;
+        }
+        return any;
+    }
+    bw_mailbox *box = atomic_load_explicit(&c->box, memory_order_relaxed);
+    if (!box) return false;
+    uint32_t word = atomic_load_explicit(&box->word, memory_order_acquire) & ~1u;
+    if (word == c->seen_word) return false;
+    c->seen_word = word;
+    uint32_t numbers[256];
+    size_t n;
+    while ((n = bw_mailbox_drain(box, numbers, sizeof numbers / sizeof numbers[0])) > 0) {
+        for (size_t i = 0; i < n; i++) {
+            bw_cpart *p;
+            HASH_FIND(by_number, c->numbered, &numbers[i], sizeof numbers[i], p);
+            if (!p) continue;
+            notified(p);
+            any = true;
+        }
+    }
+    return any;
+}
+
+static bool look_idle(bw_consumer *c)
+{
+    bool any = false;
+    for (bw_cpart *p = c->idle, *next; p; p = next) {
+        next = p->next;
+        if (!bw_reader_ready(p->reader)) continue;
+        bw_cpart_make_ready(p);
+        any = true;
+    }
+    return any;
+}
+
+bool bw_consumer_look(bw_consumer *c)
+{
+    bool any = c->armed_count ? take_mail(c) : false;
+    if (c->idle_count == 0) return any;
+    return (c->idle_count <= BW_LOOK_MAX ? look_idle(c) : bw_consumer_arm(c)) || any;
+}
+
+static uint64_t watermark(const bw_cpart *p)
+{
+    return atomic_load_explicit(p->watch.durable ? &p->slot->durable : &p->slot->tail, memory_order_acquire);
+}
+
+bool bw_consumer_arm(bw_consumer *c)
+{
+    if (!c->idle) return false;
+    bw_wait_class cls = wait_class(c);
+    uint32_t mailbox = c->by_watch ? bw_watch_mailbox(c->bus) : c->mailbox;
+    for (bw_cpart *p = c->idle; p; p = p->next) {
+        if (c->by_watch) {
+            atomic_store(&p->watch.seen, watermark(p));
+            atomic_store(&p->watch.armed, true);
+        }
+        bw_arm(p->attach->control, (uint32_t)p->partition, cls, mailbox);
+    }
+    bw_arm_fence();
+    bool any = false;
+    while (c->idle) {
+        bw_cpart *p = c->idle;
+        bw_cpart_rest(p);
+        p->where = BW_AT_ARMED;
+        c->armed_count++;
+        if (!bw_reader_ready(p->reader)) continue;
+        notified(p); /* the ring that may still come is harmless */
+        any = true;
+    }
+    return any;
+}
+
+void bw_consumer_audit(bw_consumer *c)
+{
+    int64_t wall = bw_clock_wall_ms();
+    if (bw_bus_look_due(c->bus, wall)) bw_bus_look(c->bus, wall);
+    for (bw_cpart *p = c->parts; p; p = p->next_part) {
+        if (!p->direct || (p->where != BW_AT_ARMED && p->where != BW_AT_IDLE)) continue;
+        bool gone = atomic_load_explicit(&p->attach->control->header->retired, memory_order_relaxed);
+        if (gone || bw_reader_ready(p->reader)) notified(p);
+    }
+    renew_mailbox(c);
+}
+
+void bw_consumer_sleep_direct(bw_consumer *c, bw_deadline deadline)
+{
+    bw_mailbox *box = atomic_load_explicit(&c->box, memory_order_relaxed);
+    if (c->idle_count) { /* a writer that is at it is often quicker than a sleep */
+        for (int i = 0; i < BW_SPINS; i++) {
+            if (look_idle(c)) return;
+            __builtin_ia32_pause();
+        }
+    }
+    if (bw_consumer_arm(c)) return;
+    int64_t cap = bw_conn_is_up(&c->bus->conn) ? BW_SLEEP_CAP_MS : BW_SLEEP_CAP_ALONE_MS;
+    if (bw_mailbox_sleep(box, bw_deadline_first(deadline, bw_deadline_in_ms(cap)))) return;
+    if (atomic_load_explicit(&c->woken, memory_order_relaxed)) return;
+    bw_consumer_audit(c);
+}
+
+bw_err bw_consumer_use_watch(bw_consumer *c)
+{
+    if (c->by_watch || !c->env) return BW_OK;
+    bw_err e = bw_watch_start(c->bus, c->env);
+    if (e) return e;
+    for (bw_cpart *p = c->parts; p; p = p->next_part) {
+        if (!p->direct) continue;
+        bw_watch_add(c->bus, &p->watch);
+        p->watched = true;
+        if (p->where != BW_AT_ARMED) continue;
+        bw_disarm(p->attach->control, (uint32_t)p->partition, wait_class(c), c->mailbox);
+        bw_cpart_make_ready(p);
+    }
+    c->by_watch = true;
+    return BW_OK;
+}
