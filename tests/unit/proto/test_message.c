@@ -479,20 +479,46 @@ static void test_message_document_must_be_one_value(void **state)
     bw_buf_free(&b);
 }
 
-/* The example of PROTOCOL.md, byte by byte. */
-static void test_message_hello_bytes_are_as_documented(void **state)
+static void assert_bytes(const bw_buf *b, const char *expected, size_t len)
+{
+    assert_int_equal(b->len, len);
+    assert_memory_equal(b->data, expected, len);
+}
+#define ASSERT_BYTES(b, literal) assert_bytes(b, literal, sizeof(literal) - 1)
+
+/* The examples of PROTOCOL.md, byte by byte. */
+static void test_message_bytes_are_as_documented(void **state)
 {
     (void)state;
-    static const uint8_t expected[] = {0, 0, 0, 0x19, 0, 1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0x0d,
-                                       0x81, 0xa6, 'c', 'l', 'i', 'e', 'n', 't', 0xa4, 'd', 'e', 'm', 'o'};
     bw_request r;
+    bw_answer a;
     bw_buf b = {0};
+    uint8_t batch[80] = {0};
     bw_request_init(&r, BW_API_HELLO);
     r.correlation = 1;
     r.client_id = bw_str_of("demo");
     assert_int_equal(bw_request_encode(&r, &b, false), BW_OK);
-    assert_int_equal(b.len, sizeof expected);
-    assert_memory_equal(b.data, expected, sizeof expected);
+    ASSERT_BYTES(&b, "\x00\x00\x00\x19\x00\x01\x00\x00\x00\x00\x00\x01\x00\x00\x00\x0d\x81\xa6" "client\xa4" "demo");
+    b.len = 0;
+    bw_request_init(&r, BW_API_PRODUCE);
+    r.correlation = 2;
+    r.topic = bw_str_of("t");
+    r.partition = 3;
+    r.payload = batch;
+    r.payload_len = sizeof batch;
+    assert_int_equal(bw_request_encode(&r, &b, true), BW_OK);
+    ASSERT_BYTES(&b, "\x00\x00\x00\x70\x00\x07\x00\x00\x00\x00\x00\x02\x00\x00\x00\x14\x82\xa5topic\xa1t\xa9partition\x03");
+    b.len = 0;
+    bw_answer_init(&a, &r);
+    a.offset = 300;
+    assert_int_equal(bw_answer_encode(&a, &b, false), BW_OK);
+    ASSERT_BYTES(&b, "\x00\x00\x00\x17\x00\x07\x00\x01\x00\x00\x00\x02\x00\x00\x00\x0b\x81\xa6offset\xcd\x01\x2c");
+    b.len = 0;
+    bw_request_init(&r, BW_API_CREDIT);
+    r.subscription = 5;
+    r.credit = 1 << 20;
+    assert_int_equal(bw_request_encode(&r, &b, false), BW_OK);
+    ASSERT_BYTES(&b, "\x00\x00\x00\x27\x00\x0a\x00\x00\x00\x00\x00\x00\x00\x00\x00\x1b\x82\xacsubscription\x05\xa6" "credit\xce\x00\x10\x00\x00");
     bw_buf_free(&b);
 }
 
@@ -512,7 +538,7 @@ int main(void)
         cmocka_unit_test(test_message_claimed_counts_buy_no_memory),
         cmocka_unit_test(test_message_answer_parts_beyond_the_payload_are_refused),
         cmocka_unit_test(test_message_document_must_be_one_value),
-        cmocka_unit_test(test_message_hello_bytes_are_as_documented),
+        cmocka_unit_test(test_message_bytes_are_as_documented),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
