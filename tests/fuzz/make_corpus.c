@@ -1,4 +1,4 @@
-/* Writes the seed inputs of the format fuzzers under the folder named on the command line; how tests/fuzz/corpus was made:
+/* Writes the seed inputs of the format and protocol fuzzers under the folder named on the command line; how tests/fuzz/corpus was made:
  *   cc -D_GNU_SOURCE -Isrc -Iinclude tests/fuzz/make_corpus.c build/debug/libcore.a -llz4 -lzstd -lsnappy -lz -lisal -o
  * make_corpus
  *   ./make_corpus tests/fuzz/corpus */
@@ -6,6 +6,7 @@
 #include "format/index.h"
 #include "format/names.h"
 #include "format/record_batch.h"
+#include "proto/message.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -107,6 +108,65 @@ static void seed_names(void)
     seed("names", "seal-fields", 5, data, sizeof data);
 }
 
+/* A message as fuzz_message takes it: type and direction, the payload's length, header, payload. */
+static void seed_message(const char *name, uint16_t type, bool answer, const bw_buf *frame, size_t payload)
+{
+    uint8_t bytes[1024] = {(uint8_t)(type << 1 | answer), (uint8_t)payload};
+    char file[64];
+    size_t len = frame->len - BW_FRAME_PREFIX;
+    if (len + 2 > sizeof bytes) exit(1);
+    memcpy(bytes + 2, frame->data + BW_FRAME_PREFIX, len);
+    snprintf(file, sizeof file, "%s-%s", name, answer ? "answer" : "request");
+    seed("message", file, -1, bytes, len + 2);
+}
+
+static void seed_messages(void)
+{
+    static bw_config_pair configs[] = {{{"retention.ms", 12}, {"60000", 5}, true}, {{"segment.ms", 10}, {NULL, 0}, false}};
+    static bw_fetch_part parts[] = {{{"t", 1}, 0, 0, 1048576}, {{"u", 1}, 7, 99, 4096}};
+    static bw_topic_meta topics[] = {{{"t", 1}, {{1}}, 4, true, {"zstd", 4}, 1048588, 0}};
+    static bw_fetched_part fetched[] = {{0, {NULL, 0}, {"t", 1}, 0, 0, 10, 5, 2}, {19, {"no", 2}, {"u", 1}, 1, 4, 5, -1, 3}};
+    bw_buf all = {0};
+    for (uint16_t type = 1; type < BW_API_KEY_COUNT; type++) {
+        bw_request r;
+        bw_answer a;
+        bw_buf frame = {0};
+        bw_request_init(&r, (bw_api_key)type);
+        r.topic = r.client_id = r.producer_name = r.transport = r.reason = bw_str_of("text");
+        r.partition = r.partitions = r.client_pid = r.version_min = r.version_max = 3;
+        r.subscription = r.mailbox = 9;
+        r.offset = r.timestamp = 70000;
+        r.credit = 1 << 20;
+        r.acks = r.read_limit = 2;
+        r.max_wait_ms = r.timeout_ms = 500;
+        r.records = r.for_write = true;
+        r.configs = configs, r.config_count = 2;
+        r.parts = parts, r.part_count = 2;
+        if (bw_request_encode(&r, &frame, false) == BW_OK) {
+            seed_message(bw_api_name(type), type, false, &frame, 0);
+            bw_buf_append(&all, frame.data, frame.len);
+        }
+        frame.len = 0;
+        bw_answer_init(&a, type == BW_API_DATA ? NULL : &r);
+        a.message = a.server_version = a.data_dir = a.arena_dir = bw_str_of("text");
+        a.version = a.version_min = a.version_max = a.server_pid = a.partitions = 1;
+        a.generation[0] = a.topic_id.b[0] = 1;
+        a.offset = a.timestamp = a.log_start = a.end = a.durable = a.producer_id = 5;
+        a.topics = topics, a.topic_count = 1;
+        a.parts = fetched, a.part_count = 2;
+        a.doc = (const uint8_t *)"\x81\xa1x\x92\xc0\xcb\x3f\xf0\0\0\0\0\0\0", a.doc_len = 14;
+        if (type == BW_API_FETCH || type == BW_API_DATA) a.payload = (const uint8_t *)"12345", a.payload_len = 5;
+        if (bw_answer_encode(&a, &frame, false) != BW_OK) exit(1);
+        seed_message(bw_api_name(type), type, true, &frame, a.payload_len);
+        bw_buf_append(&all, frame.data, frame.len);
+        bw_buf_free(&frame);
+    }
+    seed("frame", "all", 255, all.data, all.len);
+    seed("msgpack", "document", -1, "\x82\xa1x\x92\xc0\xcb\x3f\xf0\0\0\0\0\0\0\xa1y\xc4\x02\xff\xfe", 20);
+    seed("msgpack", "records", -1, "\x91\x84\xa3key\xa1k\xa5value\xc4\x01v\xa7headers\x91\x92\xa1h\xc0\xa9timestamp\xcd\x10\x00", 43);
+    bw_buf_free(&all);
+}
+
 int main(int argc, char **argv)
 {
     if (argc != 2) {
@@ -117,5 +177,6 @@ int main(int argc, char **argv)
     seed_batches();
     seed_indexes();
     seed_names();
+    seed_messages();
     return 0;
 }
