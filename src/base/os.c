@@ -95,6 +95,15 @@ int bw_os_open(int dir_fd, const char *path, int flags, mode_t mode)
     return fd;
 }
 
+int bw_os_open_named(const char *path, int flags, mode_t mode)
+{
+    if (enter(BW_OS_open)) return -1;
+    int fd;
+    do fd = openat(AT_FDCWD, path, flags | O_CLOEXEC, mode);
+    while (fd < 0 && errno == EINTR);
+    return fd;
+}
+
 int bw_os_open_beneath(int dir_fd, const char *path, int flags, mode_t mode)
 {
     if (enter(BW_OS_open)) return -1;

@@ -29,6 +29,8 @@ typedef enum bw_os_call {
 uint64_t bw_os_calls_made(bw_os_call call);
 
 int bw_os_open(int dir_fd, const char *path, int flags, mode_t mode); /* openat + O_CLOEXEC + O_NOFOLLOW */
+/* bw_os_open_named: openat of a path that a person gave or that the system owns: its links are followed. */
+int bw_os_open_named(const char *path, int flags, mode_t mode);
 /* bw_os_open_beneath: openat2 with RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS; falls back to openat + O_NOFOLLOW of a single
  * component where openat2 is missing. For everything inside the data directory. */
 int bw_os_open_beneath(int dir_fd, const char *path, int flags, mode_t mode);

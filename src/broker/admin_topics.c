@@ -131,7 +131,8 @@ void bw_handle_list_offsets(bw_broker *b, bw_op *op)
         return;
     }
     if (r->timestamp != BW_OFFSET_END && r->timestamp != BW_OFFSET_BEGINNING) {
-        bw_op_fail(op, bw_fail(BW_ERR_INVALID_ARGUMENT, "timestamp = %lld; allowed: ms since 1970, -1 the end, -2 the beginning", (long long)r->timestamp));
+        bw_op_fail(op, bw_fail(BW_ERR_INVALID_ARGUMENT, "timestamp = %lld; allowed: ms since 1970, -1 the end, -2 the beginning",
+                               (long long)r->timestamp));
         return;
     }
     bw_answer a;

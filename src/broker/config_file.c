@@ -122,7 +122,8 @@ bw_err bw_daemon_config_load(bw_daemon_config *c, const char *path)
     if (bw_os_fstat(fd, &st)) e = bw_fail_errno(errno, "cannot read the configuration file %s", path);
     else if (!S_ISREG(st.st_mode)) e = bw_fail(BW_ERR_INVALID_CONFIG, "the configuration file %s is no regular file", path);
     else if (st.st_size > (off_t)FILE_BYTES_MAX)
-        e = bw_fail(BW_ERR_INVALID_CONFIG, "the configuration file %s has %lld bytes; at most %u are read", path, (long long)st.st_size, FILE_BYTES_MAX);
+        e = bw_fail(BW_ERR_INVALID_CONFIG, "the configuration file %s has %lld bytes; at most %u are read", path, (long long)st.st_size,
+                    FILE_BYTES_MAX);
     else if (!(text = malloc((size_t)st.st_size + 1))) e = bw_fail(BW_ERR_NO_MEMORY, "no memory for the configuration file");
     else if ((n = bw_os_pread(fd, text, (size_t)st.st_size, 0)) < 0) e = bw_fail_errno(errno, "cannot read the configuration file %s", path);
     if (!e) e = bw_daemon_config_parse(c, path, text, (size_t)n);

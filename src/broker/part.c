@@ -26,7 +26,8 @@ static bw_err table_insert(bw_broker *b, bw_part *p, uint32_t wanted)
         number = b->bus_floor;
         while (number < b->parts_count && b->parts[number]) number++;
     }
-    if (number >= BW_BUS_PARTITIONS_MAX) e = bw_fail(BW_ERR_INVALID_ARGUMENT, "the bus has its most partitions, %u; delete topics", BW_BUS_PARTITIONS_MAX);
+    if (number >= BW_BUS_PARTITIONS_MAX)
+        e = bw_fail(BW_ERR_INVALID_ARGUMENT, "the bus has its most partitions, %u; delete topics", BW_BUS_PARTITIONS_MAX);
     else if (number >= b->parts_cap) {
         uint32_t cap = b->parts_cap ? b->parts_cap : 64;
         while (cap <= number) cap *= 2;

@@ -4,7 +4,8 @@
  * order, when the partition's state changes (room was granted, the producer table is there) or its retry timer fires; a batch that
  * comes while others are parked goes behind them, so that one session's batches for a partition keep their order. Nothing here
  * waits: bw_append gets a deadline of half a millisecond, which bounds what a contended lock can cost.
- * acks none: never answered, whatever comes of it. acks durable: after the append the batch waits in `undurable` until the slot's durable watermark has passed its end. */
+ * acks none: never answered, whatever comes of it. acks durable: after the append the batch waits in `undurable` until the slot's durable
+ * watermark has passed its end. */
 #include "broker/core.h"
 
 #include "broker/producers.h"

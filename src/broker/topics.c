@@ -84,7 +84,8 @@ static bw_err apply_configs(bw_broker *b, bw_topic_config *config, bw_meta_confi
 {
     for (size_t i = 0; i < pair_count; i++) {
         const bw_config_pair *p = &pairs[i];
-        bw_err e = bw_topic_config_set(config, b->config.topic_defaults, p->name.data, p->name.len, p->has_value ? p->value.data : NULL, p->value.len);
+        bw_err e = bw_topic_config_set(config, b->config.topic_defaults, p->name.data, p->name.len, p->has_value ? p->value.data : NULL,
+                                       p->value.len);
         if (!e) e = override_set(overrides, count, p->name, p->value, p->has_value);
         if (e) return e;
     }

@@ -43,7 +43,7 @@ static bw_err parent_of(const char *runtime_dir, bool create, char *parent, size
 {
     if (create && bw_os_mkdir(AT_FDCWD, runtime_dir, 0750) != 0 && errno != EEXIST)
         return bw_fail_errno(errno, "cannot make runtime folder %s", runtime_dir);
-    int fd = open(runtime_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int fd = bw_os_open_named(runtime_dir, O_RDONLY | O_DIRECTORY, 0);
     if (fd < 0) return bw_fail_errno(errno, "cannot open runtime folder %s", runtime_dir);
     bool here = bw_os_fs_is_tmpfs(fd);
     int failed = bw_os_fstat(fd, runtime), saved = errno;
@@ -53,7 +53,7 @@ static bw_err parent_of(const char *runtime_dir, bool create, char *parent, size
                  : snprintf(parent, size, "/dev/shm/busway-%u", (unsigned)runtime->st_uid);
     if (n < 0 || (size_t)n >= size) return bw_fail(BW_ERR_INVALID_ARGUMENT, "the runtime folder's name is too long");
     if (here) return BW_OK;
-    fd = open("/dev/shm", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    fd = bw_os_open_named("/dev/shm", O_RDONLY | O_DIRECTORY, 0);
     bool shm = fd >= 0 && bw_os_fs_is_tmpfs(fd);
     bw_os_close(fd);
     if (!shm)
@@ -140,7 +140,7 @@ static int open_parent(const char *arena_path, const char **own)
     memcpy(parent, arena_path, (size_t)(slash - arena_path));
     parent[slash - arena_path] = '\0';
     *own = slash + 1;
-    return open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    return bw_os_open_named(parent, O_RDONLY | O_DIRECTORY, 0);
 }
 
 void bw_arena_dir_remove_others(const char *arena_path)

@@ -54,8 +54,8 @@ static bw_err open_folder(const char *path, bool create, bw_datadir **out)
     bw_datadir *d = calloc(1, sizeof *d);
     if (!d) return bw_fail(BW_ERR_NO_MEMORY, "no memory for the data directory");
     d->daemon_lock_fd = d->writers_lock_fd = -1;
-    d->fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (d->fd < 0 && errno == ENOENT && create && make_path(path) == 0) d->fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    d->fd = bw_os_open_named(path, O_RDONLY | O_DIRECTORY, 0);
+    if (d->fd < 0 && errno == ENOENT && create && make_path(path) == 0) d->fd = bw_os_open_named(path, O_RDONLY | O_DIRECTORY, 0);
     if (d->fd < 0) {
         bw_err e = bw_fail_errno(errno, "cannot open data directory %s", path);
         free(d);

@@ -74,7 +74,7 @@ bw_err bw_inspect_dump(bw_walk *w, bool records, size_t plain_max, bw_dump_fn fn
 bw_err bw_dump(const char *segment_path, bool records, bw_dump_fn fn, void *opaque)
 {
     if (!segment_path || !fn) return bw_fail(BW_ERR_INVALID_ARGUMENT, "bw_dump needs a file and a function");
-    int fd = open(segment_path, O_RDONLY | O_CLOEXEC);
+    int fd = bw_os_open_named(segment_path, O_RDONLY, 0);
     if (fd < 0) return bw_fail_errno(errno, "cannot open %s", segment_path);
     struct stat st;
     bw_walk w;

@@ -308,7 +308,7 @@ bw_err bw_verify(const char *path, bw_finding_fn finding, bw_progress_fn progres
     *totals = (bw_verify_totals){0};
     bw_inspection in = {.finding = finding, .progress = progress, .opaque = opaque, .totals = totals, .plain_max = PLAIN_MAX,
                         .path = path};
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    int fd = bw_os_open_named(path, O_RDONLY | O_NONBLOCK, 0);
     if (fd < 0) return bw_fail_errno(errno, "cannot open %s", path);
     struct stat st;
     bw_err e;

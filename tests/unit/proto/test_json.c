@@ -63,7 +63,8 @@ static void test_json_escapes_what_must_be(void **state)
 static void test_json_of_broken_utf8_is_valid_json(void **state)
 {
     (void)state;
-    static const char *const broken[] = {"\xff", "a\xc3", "\xc0\xaf", "\xe0\x80\x80", "\xed\xa0\x80", "\xf4\x90\x80\x80", "\xe2\x82", "\x80z", "\xf8\x88\x80\x80\x80"};
+    static const char *const broken[] = {"\xff", "a\xc3", "\xc0\xaf", "\xe0\x80\x80", "\xed\xa0\x80", "\xf4\x90\x80\x80",
+                                         "\xe2\x82", "\x80z", "\xf8\x88\x80\x80\x80"};
     for (size_t i = 0; i < sizeof broken / sizeof broken[0]; i++) {
         bw_buf b = {0}, out = {0};
         msgpack_packer pk;

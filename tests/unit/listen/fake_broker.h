@@ -1,0 +1,182 @@
+/* A broker that is made here for the listener's tests. It has the broker's rules: one thread, events in order, `gone` after the close when
+ * no request is under way. It stores the last batch only and parks fetches that wait long. One test program includes it. */
+#ifndef BW_TESTS_UNIT_LISTEN_FAKE_BROKER_H
+#define BW_TESTS_UNIT_LISTEN_FAKE_BROKER_H
+
+#include "listen/busway/listener.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+
+#include <cmocka.h>
+#include <pthread.h>
+#include <stdlib.h>
+
+
+typedef enum kind { OPENED, REQUEST, WRITABLE, CLOSED } kind;
+
+typedef struct event {
+    struct event *next;
+    kind kind;
+    bw_session *session;
+    bw_request request;
+    void *token;
+} event;
+
+struct bw_session {
+    bw_broker *broker;
+    const bw_session_ops *ops;
+    void *listener;
+    bw_peer peer;
+    bool closed;
+    int under_way;
+    event *parked; /* FETCH that waits for data that never comes */
+};
+
+struct bw_broker {
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    event *first, **last;
+    pthread_t thread;
+    bool stop;
+    int opened, requests, writable, gone;
+    bw_peer peer;
+    bw_buf stored; /* the last batch that was produced */
+};
+
+static void push(bw_broker *b, kind k, bw_session *s, const bw_request *r, void *token)
+{
+    event *e = calloc(1, sizeof *e);
+    if (!e) { abort(); }
+    e->kind = k;
+    e->session = s;
+    if (r) { e->request = *r; }
+    e->token = token;
+    pthread_mutex_lock(&b->lock);
+    *b->last = e;
+    b->last = &e->next;
+    pthread_cond_broadcast(&b->changed);
+    pthread_mutex_unlock(&b->lock);
+}
+
+bw_session *bw_broker_session_open(bw_broker *b, const bw_session_ops *ops, void *listener_session, const bw_peer *peer)
+{
+    bw_session *s = calloc(1, sizeof *s);
+    if (!s) { abort(); }
+    *s = (bw_session){.broker = b, .ops = ops, .listener = listener_session, .peer = *peer};
+    push(b, OPENED, s, NULL, NULL);
+    return s;
+}
+
+void bw_broker_submit(bw_broker *b, bw_session *s, const bw_request *request, void *token) { push(b, REQUEST, s, request, token); }
+void bw_broker_writable(bw_broker *b, bw_session *s) { push(b, WRITABLE, s, NULL, NULL); }
+void bw_broker_session_closed(bw_broker *b, bw_session *s) { push(b, CLOSED, s, NULL, NULL); }
+
+static void finish(event *e, bw_answer *a)
+{
+    bw_session *s = e->session;
+    if (a && !s->closed) { s->ops->reply(s->listener, a); }
+    s->ops->consumed(s->listener, e->token);
+    bw_request_fini(&e->request);
+    s->under_way--;
+    free(e);
+}
+
+static void fake_fetch(bw_broker *b, event *e, bw_answer *a)
+{
+    bw_fetched_part part = {.topic = e->request.parts[0].topic, .partition = e->request.parts[0].partition, .log_start = 0, .end = 100};
+    part.size = (uint32_t)b->stored.len;
+    a->parts = &part;
+    a->part_count = 1;
+    a->payload = b->stored.data;
+    a->payload_len = b->stored.len;
+    finish(e, a);
+}
+
+static void fake_request(bw_broker *b, event *e)
+{
+    bw_answer a;
+    const bw_request *r = &e->request;
+    bw_answer_init(&a, r);
+    e->session->under_way++;
+    if (e->session->closed) {
+        finish(e, NULL);
+        return;
+    }
+    switch (r->type) {
+    case BW_API_HELLO: a.data_dir = bw_str_of("/data"), a.server_pid = 1, finish(e, &a); return;
+    case BW_API_PRODUCE:
+        b->stored.len = 0;
+        bw_buf_append(&b->stored, r->payload, r->payload_len);
+        a.offset = r->correlation;
+        finish(e, r->acks ? &a : NULL);
+        return;
+    case BW_API_FETCH:
+        if (r->max_wait_ms > 1000) {
+            e->session->parked = e;
+            return;
+        }
+        fake_fetch(b, e, &a);
+        return;
+    case BW_API_REPORT: finish(e, NULL); return;
+    default: finish(e, &a); return;
+    }
+}
+
+static void fake_event(bw_broker *b, event *e)
+{
+    bw_session *s = e->session;
+    switch (e->kind) {
+    case OPENED: b->peer = s->peer; break;
+    case REQUEST: fake_request(b, e); break;
+    case WRITABLE: break;
+    case CLOSED:
+        s->closed = true;
+        if (s->parked) { finish(s->parked, NULL); }
+        break;
+    }
+    if (s->closed && s->under_way == 0) {
+        s->ops->gone(s->listener);
+        free(s);
+    }
+}
+
+static void *fake_main(void *arg)
+{
+    bw_broker *b = arg;
+    pthread_mutex_lock(&b->lock);
+    for (;;) {
+        while (!b->first && !b->stop) { pthread_cond_wait(&b->changed, &b->lock); }
+        event *e = b->first;
+        if (!e) { break; }
+        b->first = e->next;
+        if (!b->first) { b->last = &b->first; }
+        kind k = e->kind;
+        bool closing = k == CLOSED;
+        pthread_mutex_unlock(&b->lock);
+        fake_event(b, e);
+        if (k != REQUEST) { free(e); }
+        pthread_mutex_lock(&b->lock);
+        b->opened += k == OPENED;
+        b->requests += k == REQUEST;
+        b->writable += k == WRITABLE;
+        b->gone += closing;
+        pthread_cond_broadcast(&b->changed);
+    }
+    pthread_mutex_unlock(&b->lock);
+    return NULL;
+}
+
+static void wait_for(bw_broker *b, const int *counter, int value)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += 5;
+    pthread_mutex_lock(&b->lock);
+    while (*counter < value && pthread_cond_timedwait(&b->changed, &b->lock, &until) == 0) { }
+    int got = *counter;
+    pthread_mutex_unlock(&b->lock);
+    assert_true(got >= value);
+}
+
+#endif
