@@ -15,10 +15,10 @@ long_lines() { sources | xargs awk 'length($0) > 150 {print FILENAME ":" FNR ": 
 tabs() { sources | xargs grep -nP '\t' | cut -c1-80; }
 purpose() { sources | while read -r f; do head -1 "$f" | grep -q '^/\* ' || echo "$f: the first line does not say what it is"; done; }
 leftovers() { grep -rnE '\b(TODO|FIXME|XXX)\b' src include tests/unit tests/integration tests/crash bench 2>/dev/null; }
-prints() { # the library layers write to no stream and never end the process
+prints() { # the library layers write to no stream and never end the process (what spawn.c ends is its child)
     grep -rnE '\b(printf|puts|putchar|perror|exit|_exit|abort)[[:space:]]*\(|\b(stdout|stderr)\b' --include='*.[ch]' \
         src/base src/format src/log src/proto src/client 2>/dev/null |
-        grep -vE 'src/base/killpoint\.|BW_PRINTF|^[^:]*:[0-9]*:[[:space:]]*(/?\*|//)|/\*.*(stdout|stderr|exit|abort).*\*/'
+        grep -vE 'src/base/killpoint\.|src/client/spawn\.c:[0-9]*:[[:space:]]*_exit|BW_PRINTF|^[^:]*:[0-9]*:[[:space:]]*(/?\*|//)|/\*.*(stdout|stderr|exit|abort).*\*/'
 }
 notes=$(over 500 800)
 [ -z "$notes" ] || { echo "long files, to be split when next touched:"; sed 's/^/  /' <<<"$notes"; }

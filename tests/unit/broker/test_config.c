@@ -45,7 +45,8 @@ static void test_config_units_are_understood(void **state)
 {
     bw_daemon_config *c = *state;
     static const struct { const char *text; int64_t bytes; } sizes[] = {
-        {"65536", 65536}, {"64K", 65536}, {"64KiB", 65536}, {"1M", 1 << 20}, {"1.5MiB", 3 << 19}, {"128 KiB", 1 << 17}, {"100kB", 100000}, {"1GB", 1000000000},
+        {"65536", 65536}, {"64K", 65536}, {"64KiB", 65536}, {"1M", 1 << 20}, {"1.5MiB", 3 << 19}, {"128 KiB", 1 << 17}, {"100kB", 100000},
+        {"1GB", 1000000000},
     };
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         assert_int_equal(bw_daemon_config_set(c, "socket.request.max.bytes", sizes[i].text), BW_OK);
@@ -58,7 +59,8 @@ static void test_config_units_are_understood(void **state)
         assert_int_equal(bw_daemon_config_set(c, "idle-exit", times[i].text), BW_OK);
         assert_int_equal(c->idle_exit_ms, times[i].ms);
     }
-    static const char *const bad[] = {"", "s", "-5", "1x", "1 2", "9223372036854775808", "9223372036854775807h", "1..5s", "1.s", "0x10", "1.5", " 1", "1e3"};
+    static const char *const bad[] = {"", "s", "-5", "1x", "1 2", "9223372036854775808", "9223372036854775807h", "1..5s", "1.s",
+                                      "0x10", "1.5", " 1", "1e3"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) assert_int_equal(bw_daemon_config_set(c, "idle-exit", bad[i]), BW_ERR_INVALID_CONFIG);
     assert_int_equal(c->idle_exit_ms, 604800000);
 }

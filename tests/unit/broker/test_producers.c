@@ -9,7 +9,8 @@
 
 static bw_batch_header header(int64_t id, int16_t epoch, int32_t sequence, int32_t count)
 {
-    return (bw_batch_header){.producer_id = id, .producer_epoch = epoch, .base_sequence = sequence, .last_offset_delta = count - 1, .record_count = count};
+    return (bw_batch_header){.producer_id = id, .producer_epoch = epoch, .base_sequence = sequence, .last_offset_delta = count - 1,
+                             .record_count = count};
 }
 
 static bw_sequence check(bw_producers *p, bw_batch_header h, int64_t *offset, bw_err *e)

@@ -221,7 +221,8 @@ static void test_adopt_takes_unknown_folders_with_their_id_and_records(void **st
     fake_close(fx, &f);
     fx_down(fx);
     char command[512];
-    snprintf(command, sizeof command, "rm -rf %s/data/meta && mkdir %s/data/a_b-0 %s/data/nonsense && touch %s/data/file-0", fx->dir, fx->dir, fx->dir,
+    snprintf(command, sizeof command, "rm -rf %s/data/meta && mkdir %s/data/a_b-0 %s/data/nonsense && touch %s/data/file-0",
+             fx->dir, fx->dir, fx->dir,
              fx->dir);
     assert_int_equal(system(command), 0);
     for (int i = 0; i < 2; i++) { /* the second start knows it from the store */

@@ -92,7 +92,8 @@ static void test_store_remove_takes_the_recovery_points_along(void **state)
     assert_int_equal(bw_store_topic_put(f->store, &b), BW_OK);
     bw_meta_point points[600];
     for (uint32_t i = 0; i < 600; i++) {
-        points[i] = (bw_meta_point){i % 2 ? a.id : b.id, i / 2, {.leader_epoch = 7, .next_offset = 100 + i, .segment_base = 5, .position = 9, .last_crc = 11}};
+        points[i] = (bw_meta_point){
+            i % 2 ? a.id : b.id, i / 2, {.leader_epoch = 7, .next_offset = 100 + i, .segment_base = 5, .position = 9, .last_crc = 11}};
         points[i].point.poisoned = i == 4;
     }
     assert_int_equal(bw_store_points_put(f->store, points, 600), BW_OK);
