@@ -132,14 +132,17 @@ static void wake_broker(bw_broker *b)
     if (mail) bw_mailbox_poke(bw_mail_box(mail, BW_MAILBOX_BROKER));
 }
 
-/* What nobody will handle any more: let go of it, so that `consumed` and `gone` come for everything. */
+/* What came after the broker thread's end: requests are let go unanswered, so that `consumed` and `gone` come for everything. */
 static void drain(bw_broker *b)
 {
     while (b->queue) {
         bw_event *e = b->queue;
         b->queue = e->next;
         if (!b->queue) b->queue_last = NULL;
-        bw_session_dispatch(b, e);
+        if (e->kind == BW_EVENT_REQUEST) {
+            bw_session_ref(e->session);
+            bw_op_finish(e->op, NULL);
+        } else bw_session_dispatch(b, e);
     }
     while (b->sessions) {
         bw_event closing = {.kind = BW_EVENT_CLOSED, .session = b->sessions};
@@ -151,12 +154,11 @@ void bw_broker_stop(bw_broker *b)
 {
     if (!b) return;
     atomic_store(&b->stopping, true);
-    bw_worker_stop(b);
     if (b->broker_running) {
         wake_broker(b);
         pthread_join(b->broker_thread, NULL);
     }
-    bw_worker_stop(b); /* a last request may have started it again */
+    bw_worker_stop(b); /* its outcomes are in the queue */
     bw_keeper_stop(b);
     drain(b);
     if (b->store && b->dir) bw_broker_take_down(b);

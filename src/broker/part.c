@@ -147,7 +147,11 @@ static bw_err open_log(bw_broker *b, bw_part *p, bool fresh, bool new_files)
     e = new_files ? BW_ERR_NOT_FOUND : bw_store_point_get(b->store, &t->id, p->index, &o.point);
     if (e && e != BW_ERR_NOT_FOUND) return e;
     bw_recovery_report report = {0};
-    if ((e = bw_partition_open(&o, &p->log, &report))) return e;
+    bw_partition *log;
+    if ((e = bw_partition_open(&o, &log, &report))) return e;
+    pthread_mutex_lock(&b->parts_lock);
+    p->log = log; /* from here on the keeper tends it */
+    pthread_mutex_unlock(&b->parts_lock);
     atomic_store(&t->control->slots[p->index].bus_number, p->bus_number);
     report_recovery(b, p, &report);
     return BW_OK;

@@ -121,10 +121,8 @@ static inline bool fake_wait(fake *f, bool (*cond)(const fake *), int64_t ms)
 static inline bool fake_is_gone(const fake *f) { return f->gone > 0; }
 static inline bool fake_has_heard(const fake *f) { return f->first != NULL; }
 
-static inline void fake_close(fixture *fx, fake *f)
+static inline void fake_free(fake *f)
 {
-    bw_broker_session_closed(fx->broker, f->session);
-    assert_true(fake_wait(f, fake_is_gone, WAIT_MS));
     while (f->first) {
         heard *h = f->first;
         f->first = h->next;
@@ -133,6 +131,13 @@ static inline void fake_close(fixture *fx, fake *f)
     }
     pthread_mutex_destroy(&f->lock);
     pthread_cond_destroy(&f->cond);
+}
+
+static inline void fake_close(fixture *fx, fake *f)
+{
+    bw_broker_session_closed(fx->broker, f->session);
+    assert_true(fake_wait(f, fake_is_gone, WAIT_MS));
+    fake_free(f);
 }
 
 /* The next frame that came, or false after ms. */

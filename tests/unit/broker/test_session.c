@@ -129,6 +129,7 @@ static void test_close_gives_back_every_request_once(void **state)
     assert_int_equal(produce(fx, &g, "t", 0, &s, BW_ACKS_VISIBLE, NULL), BW_OK);
     fake_close(fx, &g);
     assert_int_equal(f.gone, 1);
+    fake_free(&f);
 }
 
 static void test_stop_gives_back_sessions_that_are_open(void **state)
@@ -142,6 +143,7 @@ static void test_stop_gives_back_sessions_that_are_open(void **state)
     fx_down(fx);
     assert_int_equal(f.gone, 1);
     assert_int_equal(f.consumed, 2);
+    fake_free(&f);
     fx_up(fx);
 }
 
