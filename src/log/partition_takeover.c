@@ -119,6 +119,9 @@ static bw_err load_spare(bw_partition *p, uint32_t seq, uint32_t newest)
         p->spare_published = true;
         return BW_OK;
     }
+    /* P2 is stored before the spare is withdrawn: seeing it gone, we see the roll that took it. */
+    if (!e && seq > newest && bw_position_seq(atomic_load_explicit(&p->slot->tail, memory_order_acquire)) != newest)
+        e = bw_fail(BW_ERR_BUSY, "the log rolled while it was looked at");
     if (!e && seq > newest) { /* made, never published */
         char name[BW_SEGMENT_NAME_MAX];
         bw_spare_name(name, seq);
