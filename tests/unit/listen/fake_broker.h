@@ -1,8 +1,13 @@
-/* A broker that is made here for the listener's tests. It has the broker's rules: one thread, events in order, `gone` after the close when
- * no request is under way. It stores the last batch only and parks fetches that wait long. One test program includes it. */
-#ifndef BW_TESTS_UNIT_LISTEN_FAKE_BROKER_H
-#define BW_TESTS_UNIT_LISTEN_FAKE_BROKER_H
+/* A broker made for the listener's tests, and one listener on it a test.
+ *
+ * It has the broker's rules: one thread, events in order, `gone` after the close when no request is under way. It keeps the last batch
+ * produced and gives it to every FETCH; a FETCH that would wait over a second is parked until its session ends. */
+#ifndef TESTS_UNIT_LISTEN_FAKE_BROKER_H
+#define TESTS_UNIT_LISTEN_FAKE_BROKER_H
 
+#include "base/clock.h"
+#include "base/err.h"
+#include "format/record_batch.h"
 #include "listen/busway/listener.h"
 
 #include <setjmp.h>
@@ -10,8 +15,11 @@
 
 #include <cmocka.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
-
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
 
 typedef enum kind { OPENED, REQUEST, WRITABLE, CLOSED } kind;
 
@@ -44,7 +52,7 @@ struct bw_broker {
     bw_buf stored; /* the last batch that was produced */
 };
 
-static void push(bw_broker *b, kind k, bw_session *s, const bw_request *r, void *token)
+static inline void push(bw_broker *b, kind k, bw_session *s, const bw_request *r, void *token)
 {
     event *e = calloc(1, sizeof *e);
     if (!e) { abort(); }
@@ -72,7 +80,7 @@ void bw_broker_submit(bw_broker *b, bw_session *s, const bw_request *request, vo
 void bw_broker_writable(bw_broker *b, bw_session *s) { push(b, WRITABLE, s, NULL, NULL); }
 void bw_broker_session_closed(bw_broker *b, bw_session *s) { push(b, CLOSED, s, NULL, NULL); }
 
-static void finish(event *e, bw_answer *a)
+static inline void finish(event *e, bw_answer *a)
 {
     bw_session *s = e->session;
     if (a && !s->closed) { s->ops->reply(s->listener, a); }
@@ -82,7 +90,7 @@ static void finish(event *e, bw_answer *a)
     free(e);
 }
 
-static void fake_fetch(bw_broker *b, event *e, bw_answer *a)
+static inline void fake_fetch(bw_broker *b, event *e, bw_answer *a)
 {
     bw_fetched_part part = {.topic = e->request.parts[0].topic, .partition = e->request.parts[0].partition, .log_start = 0, .end = 100};
     part.size = (uint32_t)b->stored.len;
@@ -93,7 +101,7 @@ static void fake_fetch(bw_broker *b, event *e, bw_answer *a)
     finish(e, a);
 }
 
-static void fake_request(bw_broker *b, event *e)
+static inline void fake_request(bw_broker *b, event *e)
 {
     bw_answer a;
     const bw_request *r = &e->request;
@@ -123,7 +131,7 @@ static void fake_request(bw_broker *b, event *e)
     }
 }
 
-static void fake_event(bw_broker *b, event *e)
+static inline void fake_event(bw_broker *b, event *e)
 {
     bw_session *s = e->session;
     switch (e->kind) {
@@ -141,7 +149,7 @@ static void fake_event(bw_broker *b, event *e)
     }
 }
 
-static void *fake_main(void *arg)
+static inline void *fake_main(void *arg)
 {
     bw_broker *b = arg;
     pthread_mutex_lock(&b->lock);
@@ -167,7 +175,7 @@ static void *fake_main(void *arg)
     return NULL;
 }
 
-static void wait_for(bw_broker *b, const int *counter, int value)
+static inline void wait_for(bw_broker *b, const int *counter, int value)
 {
     struct timespec until;
     clock_gettime(CLOCK_REALTIME, &until);
@@ -177,6 +185,58 @@ static void wait_for(bw_broker *b, const int *counter, int value)
     int got = *counter;
     pthread_mutex_unlock(&b->lock);
     assert_true(got >= value);
+}
+
+/* ---- one daemon a test ---- */
+
+typedef struct fixture {
+    char folder[64];
+    char url[100];
+    char *urls[1];
+    bw_daemon_config config;
+    bw_broker broker;
+    bw_listener *listener;
+} fixture;
+
+static inline int set_up(void **state)
+{
+    fixture *x = calloc(1, sizeof *x);
+    if (!x) { return -1; }
+    snprintf(x->folder, sizeof x->folder, "/tmp/bw-test-listener-XXXXXX");
+    if (!mkdtemp(x->folder)) { return -1; }
+    snprintf(x->url, sizeof x->url, "ipc://%s/bus.sock", x->folder);
+    x->urls[0] = x->url;
+    x->config.listen = x->urls;
+    x->config.listen_count = 1;
+    x->config.socket_request_max_bytes = 1 << 20;
+    pthread_mutex_init(&x->broker.lock, NULL);
+    pthread_cond_init(&x->broker.changed, NULL);
+    x->broker.last = &x->broker.first;
+    pthread_create(&x->broker.thread, NULL, fake_main, &x->broker);
+    if (bw_listener_start(&x->broker, &x->config, NULL, &x->listener) != BW_OK) {
+        print_error("%s\n", bw_error_message());
+        return -1;
+    }
+    *state = x;
+    return 0;
+}
+
+static inline int tear_down(void **state)
+{
+    fixture *x = *state;
+    if (x->listener) { bw_listener_stop(x->listener); }
+    pthread_mutex_lock(&x->broker.lock);
+    x->broker.stop = true;
+    pthread_cond_broadcast(&x->broker.changed);
+    pthread_mutex_unlock(&x->broker.lock);
+    pthread_join(x->broker.thread, NULL);
+    bool even = x->broker.opened == x->broker.gone;
+    bw_buf_free(&x->broker.stored);
+    pthread_mutex_destroy(&x->broker.lock);
+    pthread_cond_destroy(&x->broker.changed);
+    int rc = rmdir(x->folder); /* both sockets are gone */
+    free(x);
+    return rc == 0 && even ? 0 : -1;
 }
 
 #endif
