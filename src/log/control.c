@@ -56,14 +56,18 @@ static void fill_header(bw_control_header *h, bw_control_kind kind, const uint8_
     h->magic = BW_CONTROL_MAGIC;
 }
 
-/* Makes a file of `bytes` virtual size with the first `backed` bytes allocated, and maps it writable. */
+/* Makes a file of `bytes` virtual size with its header and what follows up to `backed` bytes allocated, and maps it writable. */
 static bw_err create_file(int dir_fd, const char *name, mode_t mode, size_t bytes, size_t backed, int *fd_out, void **map)
 {
     if (bw_os_unlink(dir_fd, name, 0) < 0 && errno != ENOENT) return bw_fail_errno(errno, "cannot replace control file %s", name);
     int fd = bw_os_open(dir_fd, name, O_RDWR | O_CREAT | O_EXCL, 0600);
     if (fd < 0) return bw_fail_errno(errno, "cannot make control file %s", name);
     bw_err e = BW_OK;
-    if (bw_os_ftruncate(fd, (off_t)bytes) < 0 || bw_os_fallocate(fd, 0, 0, (off_t)backed) < 0 || fchmod(fd, mode) < 0)
+    /* Of the header only what is used: a read fault maps everything around that there is, and the rest would be memory for nothing. */
+    if (bw_os_ftruncate(fd, (off_t)bytes) < 0 || bw_os_fallocate(fd, 0, 0, (off_t)sizeof(bw_control_header)) < 0 ||
+        (backed > BW_CONTROL_HEADER_BYTES &&
+         bw_os_fallocate(fd, 0, BW_CONTROL_HEADER_BYTES, (off_t)(backed - BW_CONTROL_HEADER_BYTES)) < 0) ||
+        fchmod(fd, mode) < 0)
         e = bw_fail_errno(errno, "cannot allocate control file %s (%zu bytes of shared memory)", name, backed);
     else if (!(*map = map_file(fd, bytes, true)))
         e = bw_fail_errno(errno, "cannot map control file %s", name);
@@ -158,7 +162,7 @@ bw_err bw_control_grow(int dir_fd, bw_control *c, uint32_t slots)
         arena_name(name, &c->header->topic_id, suffix[i]);
         int fd = bw_os_open(dir_fd, name, O_RDWR, 0);
         if (fd < 0) return bw_fail_errno(errno, "cannot open control file %s", name);
-        int r = bw_os_fallocate(fd, 0, 0, (off_t)(BW_CONTROL_HEADER_BYTES + (size_t)slots * BW_SLOT_BYTES));
+        int r = bw_os_fallocate(fd, 0, BW_CONTROL_HEADER_BYTES, (off_t)((size_t)slots * BW_SLOT_BYTES));
         int saved = errno;
         bw_os_close(fd);
         if (r < 0) return bw_fail_errno(saved, "no shared memory for %u partitions in %s", slots, name);
