@@ -11,6 +11,8 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+enum { LAST_PAGE = 4096 };
+
 void bw_inspection_report(bw_inspection *in, uint64_t position, int64_t offset, bool is_error, const char *format, ...)
 {
     char text[512];
@@ -159,12 +161,13 @@ static bool pass_over(bw_walk *w)
     return true;
 }
 
-/* Is everything in the last bytes of the file zero, as in a file with room allocated ahead? */
-static bool ends_in_zeros(bw_walk *w)
+/* Does nothing but room allocated ahead follow? From w's position on when that is behind the bad batch (known); else the last page
+ * of the file decides. */
+static bool only_room_follows(bw_walk *w, bool known)
 {
     bool zero = false;
-    uint64_t at;
-    return w->end > w->position && bw_walk_zero_from(w, w->end - 1, &zero, &at) == BW_OK && zero;
+    uint64_t at, from = known ? w->position : w->end > LAST_PAGE ? w->end - LAST_PAGE : 0;
+    return from < w->end && from >= w->position && bw_walk_zero_from(w, from, &zero, &at) == BW_OK && zero;
 }
 
 /* The walk stopped with CORRUPT. true: it goes on behind the bad batch. */
@@ -175,14 +178,7 @@ static bool bad_batch(bw_inspection *in, bw_walk *w, const bw_segment_facts *fac
     int64_t offset = w->next_offset;
     snprintf(why, sizeof why, "%s", bw_error_message());
     bool more = pass_over(w);
-    bool unclean = facts->is_last && !facts->seal && ends_in_zeros(w);
-    if (unclean && more) { /* the last one, or is there something good behind it? */
-        bw_walk probe = *w;
-        probe.leader_epoch = INT32_MIN;
-        unclean = bw_walk_next(&probe) != BW_OK;
-        w->buf_at = probe.buf_at;
-        w->buf_len = probe.buf_len;
-    }
+    bool unclean = facts->is_last && !facts->seal && only_room_follows(w, more);
     if (unclean) {
         bw_inspection_report(in, at, offset, false, "the log ends uncleanly here and will be cut at the next start: %s", why);
         w->position = w->end;
