@@ -110,9 +110,10 @@ static bw_err open_private_arenas(bw_broker *b)
 static bw_err make_anew(bw_broker *b, bw_mail **mail)
 {
     bw_uuid generation;
+    bw_err e = BW_OK;
     if (bw_os_uuid(generation.b)) return bw_fail(BW_ERR_IO, "no random bytes for a generation id");
-    bw_err e = bw_datadir_set_generation(b->dir, generation.b);
-    if (e) return e;
+    if (!b->dir->generation_is_new && (e = bw_datadir_set_generation(b->dir, generation.b))) return e;
+    b->dir->generation_is_new = false;
     BW_KILL_POINT("bringup.generation");
     e = bw_arena_dir_open(b->config.runtime_dir, b->dir->generation, true, b->arena_path, sizeof b->arena_path, &b->arena_fd);
     if (e) b->arena_fd = -1;

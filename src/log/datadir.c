@@ -170,6 +170,7 @@ bw_err bw_datadir_open_coordinator(const char *path, bool create, bw_datadir **o
             uint8_t generation[16];
             e = bw_os_uuid(generation) == 0 ? bw_datadir_set_generation(d, generation)
                                             : bw_fail_errno(errno, "no random numbers for a generation id");
+            d->generation_is_new = !e;
         }
     }
     if (!e) (void)bw_os_list_dir(d->fd, remove_deleted_entry, d);

@@ -11,6 +11,7 @@
 #include "base/err.h"
 #include "base/uuid.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #define BW_DATA_FORMAT 1
@@ -21,6 +22,7 @@ typedef struct bw_datadir {
     int writers_lock_fd; /* -1 when not held */
     char *path;
     uint8_t generation[16];
+    bool generation_is_new; /* made by this open: no control data of it can exist */
 } bw_datadir;
 
 /* bw_datadir_open_coordinator: create what is missing (when create), check owner and format, take daemon.lock.

@@ -450,6 +450,13 @@ static bw_err look_for_garbage(recovery *r)
     return BW_OK;
 }
 
+/* A clean stop cut the file to its length, synced it, and only then wrote the point: a start needs no sync of its own. */
+static bool nothing_unsynced(const recovery *r, const bw_segment *a, bool clean)
+{
+    if (!clean || r->direct) return false;
+    return a->length == 0 || (r->known && a->base_offset == r->point.segment_base && a->length == r->point.position);
+}
+
 /* Sees to an unsealed last segment that may be appended to. *clean: the file ends where the log ends. */
 static bw_err prepare_active(recovery *r, bool *clean)
 {
@@ -469,7 +476,8 @@ static bw_err prepare_active(recovery *r, bool *clean)
             if (a->limit > BW_POSITION_MAX) a->limit = BW_POSITION_MAX;
             e = bw_segment_zero_tail(a);
             BW_KILL_POINT("recover.zeroed");
-            if (!e && bw_os_fdatasync(a->fd) != 0) e = bw_fail_errno(errno, "cannot sync the newest segment");
+            if (!e && !nothing_unsynced(r, a, *clean) && bw_os_fdatasync(a->fd) != 0)
+                e = bw_fail_errno(errno, "cannot sync the newest segment");
             if (e) return e;
             p->sync_grant = *clean;
             p->follow_at = p->count - 1;
