@@ -4,6 +4,8 @@
  * at most a second, a tenth without a daemon, and followed by an audit: a writer may have died between publishing and waking. */
 #include "client/consumer.h"
 
+#include "base/cpu.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -346,7 +348,7 @@ void bw_consumer_sleep_direct(bw_consumer *c, bw_deadline deadline)
     if (c->idle_count) { /* a writer that is at it is often quicker than a sleep */
         for (int i = 0; i < BW_SPINS; i++) {
             if (look_idle(c)) return;
-            __builtin_ia32_pause();
+            bw_cpu_relax();
         }
     }
     if (bw_consumer_arm(c)) return;
