@@ -129,7 +129,8 @@ void bw_pbatch_complete(bw_pbatch *b, bw_err e, int64_t base_offset, int64_t tim
     b->state = BW_PBATCH_DONE;
     b->error = e;
     b->base_offset = e ? -1 : base_offset;
-    if (timestamp_ms != BW_NO_TIMESTAMP) b->timestamp_ms = timestamp_ms;
+    /* The daemon says the largest timestamp as stored: another one than was sent is the time of the append. */
+    if (timestamp_ms != BW_NO_TIMESTAMP && timestamp_ms != b->max_timestamp) b->timestamp_ms = timestamp_ms;
     if (e) {
         free(b->message);
         b->message = strdup(message && *message ? message : bw_err_text(e));

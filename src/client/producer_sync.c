@@ -145,7 +145,8 @@ static bw_err send_ipc(bw_ppart *part, const bw_record *records, size_t count, b
     return e;
 }
 
-static bw_err send_slow(bw_ppart *part, const bw_record *records, size_t count, int32_t timeout_ms, bw_delivery *out)
+/* why: what the first attempt came to; OK: there was none. */
+static bw_err send_slow(bw_ppart *part, const bw_record *records, size_t count, int32_t timeout_ms, bw_err why, bw_delivery *out)
 {
     bw_deadline deadline = bw_deadline_in_ms(timeout_ms);
     if (atomic_load_explicit(&part->direct, memory_order_acquire)) {
@@ -154,7 +155,11 @@ static bw_err send_slow(bw_ppart *part, const bw_record *records, size_t count, 
         uint8_t *data = NULL;
         size_t len = 0;
         int64_t first_ms = 0;
-        if (atomic_load_explicit(&part->direct, memory_order_acquire)) {
+        if (why == BW_ERR_FENCED || why == BW_ERR_RETIRED || why == BW_ERR_DELETED) { /* first see how to encode now */
+            e = bw_ppart_retry(part, why, deadline);
+            if (e == BW_ERR_UNSUPPORTED) e = BW_OK; /* it turned to the socket */
+        }
+        if (!e && atomic_load_explicit(&part->direct, memory_order_acquire)) {
             e = encode(&part->builder, part->topic, records, count, &data, &len, &first_ms);
             uint32_t most = e ? 0 : atomic_load_explicit(&part->slot->message_max, memory_order_relaxed);
             if (!e && len > most) e = too_large(part->topic, len, most);
@@ -162,7 +167,7 @@ static bw_err send_slow(bw_ppart *part, const bw_record *records, size_t count, 
             if (!e) e = bw_ppart_append(part, data, len, (int32_t)count, part->builder.max_timestamp, deadline, &r);
             if (!e) return finish_direct(part, &r, (int32_t)count, len, first_ms, deadline, true, timeout_ms, out);
         }
-        bool turned = !atomic_load(&part->direct);
+        bool turned = !atomic_load(&part->direct) && (!e || e == BW_ERR_UNSUPPORTED);
         pthread_mutex_unlock(&part->lock);
         if (!turned) return no_outcome(out, e);
     }
@@ -172,7 +177,7 @@ static bw_err send_slow(bw_ppart *part, const bw_record *records, size_t count, 
 static inline bw_err send_batch(bw_ppart *part, const bw_record *records, size_t count, int32_t timeout_ms, bw_delivery *out)
 {
     if (__builtin_expect(!atomic_load_explicit(&part->direct, memory_order_acquire) || pthread_mutex_trylock(&part->lock) != 0, 0))
-        return send_slow(part, records, count, timeout_ms, out);
+        return send_slow(part, records, count, timeout_ms, BW_OK, out);
     uint8_t *data;
     size_t len;
     int64_t first_ms = 0;
@@ -187,7 +192,7 @@ static inline bw_err send_batch(bw_ppart *part, const bw_record *records, size_t
         if (__builtin_expect(!e, 1)) return finish_direct(part, &r, (int32_t)count, len, first_ms, 0, false, timeout_ms, out);
     }
     pthread_mutex_unlock(&part->lock);
-    return send_slow(part, records, count, timeout_ms, out);
+    return send_slow(part, records, count, timeout_ms, e, out);
 }
 
 bw_err bw_producer_check(bw_producer *p, const char *topic)

@@ -165,7 +165,7 @@ static void __attribute__((noreturn)) become_daemon(spawn_plan *plan)
     execve(plan->program, plan->argv, environ);
 failed:
     plan->error = errno;
-    _exit(127);
+    _exit(127); /* the exit of a child that is no program yet */
 }
 
 static void __attribute__((noinline)) spawn_detached(spawn_plan *plan)
@@ -176,7 +176,7 @@ static void __attribute__((noinline)) spawn_detached(spawn_plan *plan)
         pid_t second = vfork();
         if (second == 0) become_daemon(plan);
         if (second < 0) plan->error = errno;
-        _exit(0);
+        _exit(0); /* likewise the exit of a child */
     }
     if (first < 0) {
         plan->error = errno;

@@ -133,6 +133,7 @@ bw_err bw_partition_set_config(bw_partition *p, const bw_partition_config *confi
     pthread_mutex_lock(&p->mutex);
     p->config = *config;
     store_config(p);
+    atomic_fetch_add_explicit(&p->slot->fence, 1, memory_order_release); /* writers ask what has changed */
     pthread_mutex_unlock(&p->mutex);
     return BW_OK;
 }
