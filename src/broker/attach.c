@@ -7,6 +7,7 @@
  * takeover, boxes that were ever used are given out last: their owners went on. All of this is hints; a shared box costs a second. */
 #include "broker/core.h"
 
+#include "base/os.h"
 #include "log/wait.h"
 
 #include <errno.h>
@@ -54,9 +55,15 @@ static bw_err check_direct(bw_broker *b, const bw_op *op)
     return BW_OK;
 }
 
+/* A pid is reused: only when the process behind the descriptor began when the peer did, it is the peer. */
 static void watch(bw_broker *b, bw_session *s)
 {
-    if (s->pid_fd < 0 && s->peer.pid > 0) s->pid_fd = (int)syscall(SYS_pidfd_open, s->peer.pid, 0);
+    if (s->pid_fd >= 0 || s->peer.pid <= 0) return;
+    s->pid_fd = (int)syscall(SYS_pidfd_open, s->peer.pid, 0);
+    if (s->pid_fd >= 0 && s->peer.start_time && bw_os_process_start_time(s->peer.pid) != s->peer.start_time) {
+        bw_os_close(s->pid_fd);
+        s->pid_fd = -1;
+    }
     bw_broker_tick_on(b);
 }
 

@@ -132,19 +132,23 @@ static bw_err make_anew(bw_broker *b, bw_mail **mail)
     return e;
 }
 
+static bw_err not_ready(bw_broker *b);
+
 static void retry_bring_up(void *broker, bw_timer *timer)
 {
     (void)timer;
-    bw_broker_bring_up(broker);
+    bw_broker *b = broker;
+    if (bw_broker_bring_up(b)) not_ready(b);
 }
 
-/* Tried again by a timer; the broker runs meanwhile and says why it refuses. */
+/* The broker runs meanwhile and says why it refuses. Tried again by a timer, but not when it failed half way, with maps made. */
 static bw_err not_ready(bw_broker *b)
 {
     bool said = b->not_ready[0] != 0;
     snprintf(b->not_ready, sizeof b->not_ready, "%s", bw_error_message());
     char why[700];
     if (!said) bw_broker_event(b, BW_LOG_ERROR, "not_ready", "reason=%s", bw_event_text(b->not_ready, why, sizeof why));
+    if (b->mail) return BW_OK;
     b->bring_up.fire = retry_bring_up;
     return bw_timers_set(&b->timers, &b->bring_up, bw_deadline_in_ms(BW_TICK_MS));
 }

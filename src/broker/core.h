@@ -18,6 +18,9 @@
 #include "meta/store.h"
 
 #include <pthread.h>
+
+#define HASH_NONFATAL_OOM 1
+#define uthash_nonfatal_oom(t) ((t)->not_hashed = true)
 #include <uthash.h>
 
 #define BW_TICK_MS 1000
@@ -116,6 +119,7 @@ struct bw_topic {
     uint32_t part_count;   /* opened */
     uint32_t wanted_parts; /* as stored, while starting */
     bool deleting;
+    bool not_hashed; /* no memory to register it */
     UT_hash_handle by_name, by_id;
 };
 

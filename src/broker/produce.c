@@ -233,8 +233,11 @@ static void appended(bw_broker *b, bw_produce *pr)
     p->in_batches++;
     p->in_bytes += pr->len;
     pr->op->session->produced_bytes += pr->len;
-    if (pr->header.producer_id >= 0)
-        bw_producers_note(p->producers, &pr->header, pr->base_offset, pr->timestamp, pr->end, bw_clock_mono_ms());
+    if (pr->header.producer_id >= 0) {
+        int64_t now = bw_clock_mono_ms();
+        bw_producers_expire(p->producers, now - b->config.producer_id_expiration_ms);
+        bw_producers_note(p->producers, &pr->header, pr->base_offset, pr->timestamp, pr->end, now);
+    }
     if (pr->acks == BW_ACKS_DURABLE) wait_durable(b, pr);
     else answer(b, pr, BW_OK);
 }

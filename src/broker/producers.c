@@ -3,6 +3,9 @@
 #include "broker/producers.h"
 
 #include <stdlib.h>
+
+#define HASH_NONFATAL_OOM 1
+#define uthash_nonfatal_oom(e) ((e)->lost = true)
 #include <uthash.h>
 
 typedef struct producer {
@@ -11,6 +14,7 @@ typedef struct producer {
     int count; /* batches known, at most BW_PRODUCER_BATCHES; the newest is the last */
     bw_producer_batch batches[BW_PRODUCER_BATCHES];
     int64_t seen_ms;
+    bool lost; /* no memory to add it */
     UT_hash_handle hh;
 } producer;
 
@@ -90,7 +94,9 @@ void bw_producers_note(bw_producers *p, const bw_batch_header *h, int64_t base_o
         .timestamp = timestamp,
         .end = end,
     };
+    e->lost = false;
     HASH_ADD(hh, p->table, id, sizeof e->id, e);
+    if (e->lost) free(e);
 }
 
 void bw_producers_expire(bw_producers *p, int64_t before_ms)

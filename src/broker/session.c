@@ -5,8 +5,9 @@
  * once for each request, before `gone`. After the close nothing is sent. */
 #include "broker/core.h"
 
+#include "base/os.h"
+
 #include <stdlib.h>
-#include <unistd.h>
 
 /* One piece of memory for a request and the event that brings it. */
 typedef struct bw_event_with_op {
@@ -71,7 +72,7 @@ void bw_session_ref(bw_session *s) { s->refs++; }
 void bw_session_unref(bw_session *s)
 {
     if (--s->refs) return;
-    if (s->pid_fd >= 0) close(s->pid_fd);
+    if (s->pid_fd >= 0) bw_os_close(s->pid_fd);
     s->ops->gone(s->listener);
     free(s);
 }

@@ -108,10 +108,14 @@ void bw_topic_meta_fill(const bw_topic *t, bw_meta_topic *out)
     out->config_count = t->override_count;
 }
 
-static void registry_add(bw_broker *b, bw_topic *t)
+static bw_err registry_add(bw_broker *b, bw_topic *t)
 {
     HASH_ADD_KEYPTR(by_name, b->topics_by_name, t->name, strlen(t->name), t);
+    if (t->not_hashed) return bw_fail(BW_ERR_NO_MEMORY, "no memory for topic '%s'", t->name);
     HASH_ADD_KEYPTR(by_id, b->topics_by_id, t->id.b, 16, t);
+    if (!t->not_hashed) return BW_OK;
+    HASH_DELETE(by_name, b->topics_by_name, t);
+    return bw_fail(BW_ERR_NO_MEMORY, "no memory for topic '%s'", t->name);
 }
 
 void bw_topic_free(bw_broker *b, bw_topic *t)
@@ -134,20 +138,22 @@ bw_err bw_topic_from_meta(bw_broker *b, const bw_meta_topic *m, bw_topic **out)
     t->created_ms = m->created_ms;
     t->wanted_parts = m->partitions;
     t->config = *b->config.topic_defaults;
-    for (size_t i = 0; i < m->config_count; i++) {
+    bw_err e = BW_OK;
+    for (size_t i = 0; !e && i < m->config_count; i++) {
         const bw_meta_config *c = &m->configs[i];
-        bw_err e = bw_topic_config_set(&t->config, b->config.topic_defaults, c->name, strlen(c->name), c->value, strlen(c->value));
         char why[700];
-        if (e) /* stored by a version that allowed it: the default holds; the record keeps it */
+        if (bw_topic_config_set(&t->config, b->config.topic_defaults, c->name, strlen(c->name), c->value, strlen(c->value)))
+            /* stored by a version that allowed it: the default holds; the record keeps it */
             bw_broker_event(b, BW_LOG_WARN, "topic_config_ignored", "topic=%s name=%s reason=%s", t->name, c->name,
                             bw_event_text(bw_error_message(), why, sizeof why));
-        if ((e = override_set(&t->overrides, &t->override_count, bw_str_of(c->name), bw_str_of(c->value), true))) {
-            free(t->overrides);
-            free(t);
-            return e;
-        }
+        e = override_set(&t->overrides, &t->override_count, bw_str_of(c->name), bw_str_of(c->value), true);
     }
-    registry_add(b, t);
+    if (!e) e = registry_add(b, t);
+    if (e) {
+        free(t->overrides);
+        free(t);
+        return e;
+    }
     *out = t;
     return BW_OK;
 }

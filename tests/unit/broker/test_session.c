@@ -1,6 +1,7 @@
 /* Sessions: roles, HELLO, attachments, mailboxes, what happens when one ends, a second daemon, status. */
 #include "fixture.h"
 
+#include "log/datadir.h"
 #include "proto/json.h"
 
 static void test_hello_gives_the_version_and_refuses_others(void **state)
@@ -183,6 +184,66 @@ static void test_status_tells_connections_and_why_not_direct(void **state)
     fake_close(fx, &f);
 }
 
+/* Another process's shared lock, as a direct writer holds it. */
+static bw_datadir *hold_as_writer(fixture *fx)
+{
+    bw_datadir *d;
+    assert_int_equal(bw_datadir_open_client(fx->config.data_dir, &d), BW_OK);
+    assert_int_equal(bw_datadir_lock_writers_shared(d, 1000), BW_OK);
+    return d;
+}
+
+static void test_stop_with_a_direct_writer_leaves_the_control_data_to_the_next_start(void **state)
+{
+    fixture *fx = *state;
+    fake f;
+    fake_open(fx, &f);
+    batch_spec s = BATCH_SPEC;
+    for (int i = 0; i < 5; i++) assert_int_equal(produce(fx, &f, "t", 0, &s, BW_ACKS_VISIBLE, NULL), BW_OK);
+    fake_close(fx, &f);
+    bw_datadir *writer = hold_as_writer(fx);
+    uint8_t generation[16];
+    memcpy(generation, writer->generation, 16);
+    fx_down(fx);
+    fx_up(fx); /* takes over */
+    fake_open(fx, &f);
+    bw_request r = rq(BW_API_HELLO, NULL);
+    answer a;
+    assert_int_equal(fake_call(fx, &f, &r, &a), BW_OK);
+    assert_memory_equal(a.a.generation, generation, 16);
+    answer_free(&a);
+    int64_t offset;
+    assert_int_equal(produce(fx, &f, "t", 0, &s, BW_ACKS_DURABLE, &offset), BW_OK);
+    assert_int_equal(offset, 5);
+    assert_int_equal(rq_create(fx, &f, "made-later", 2, NULL, NULL), BW_OK);
+    assert_int_equal(produce(fx, &f, "made-later", 1, &s, BW_ACKS_VISIBLE, NULL), BW_OK);
+    fake_close(fx, &f);
+    bw_datadir_close(writer);
+}
+
+static void test_start_without_control_data_waits_for_direct_writers(void **state)
+{
+    fixture *fx = *state;
+    fake f;
+    fake_open(fx, &f);
+    batch_spec s = BATCH_SPEC;
+    assert_int_equal(produce(fx, &f, "t", 0, &s, BW_ACKS_VISIBLE, NULL), BW_OK);
+    fake_close(fx, &f);
+    fx_down(fx); /* cleanly: the control data is gone */
+    bw_datadir *writer = hold_as_writer(fx);
+    fx_up(fx);
+    fake_open(fx, &f);
+    assert_int_equal(produce(fx, &f, "t", 0, &s, BW_ACKS_VISIBLE, NULL), BW_ERR_BUSY); /* names the holder */
+    bw_request r = rq(BW_API_STATUS, NULL);
+    assert_int_equal(fake_ask(fx, &f, &r), BW_OK);
+    assert_int_equal(rq_create(fx, &f, "u", 1, NULL, NULL), BW_ERR_BUSY);
+    bw_datadir_close(writer);
+    int64_t offset = -1, until = bw_clock_mono_ms() + WAIT_MS;
+    while (produce(fx, &f, "t", 0, &s, BW_ACKS_VISIBLE, &offset) && bw_clock_mono_ms() < until) usleep(50000);
+    assert_int_equal(offset, 1);
+    fake_close(fx, &f);
+}
+
 static void test_idle_time_counts_without_sessions(void **state)
 {
     fixture *fx = *state;
@@ -208,6 +269,8 @@ int main(void)
         T(test_stop_gives_back_sessions_that_are_open),
         T(test_second_daemon_is_refused_with_the_pid),
         T(test_status_tells_connections_and_why_not_direct),
+        T(test_stop_with_a_direct_writer_leaves_the_control_data_to_the_next_start),
+        T(test_start_without_control_data_waits_for_direct_writers),
         T(test_idle_time_counts_without_sessions),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
