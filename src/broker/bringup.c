@@ -70,7 +70,7 @@ static bw_err attach_topic(bw_broker *b, bw_topic *t, bw_mail *mail)
 
 static bw_err take_over(bw_broker *b, bw_mail **mail)
 {
-    bw_err e = bw_arena_dir_open(b->config.runtime_dir, b->dir->generation, false, b->arena_path, sizeof b->arena_path, &b->arena_fd);
+    bw_err e = bw_arena_dir_open(b->config.runtime_dir, b->dir, false, b->arena_path, sizeof b->arena_path, &b->arena_fd);
     if (e) {
         b->arena_fd = -1;
         return e;
@@ -115,7 +115,7 @@ static bw_err make_anew(bw_broker *b, bw_mail **mail)
     if (!b->dir->generation_is_new && (e = bw_datadir_set_generation(b->dir, generation.b))) return e;
     b->dir->generation_is_new = false;
     BW_KILL_POINT("bringup.generation");
-    e = bw_arena_dir_open(b->config.runtime_dir, b->dir->generation, true, b->arena_path, sizeof b->arena_path, &b->arena_fd);
+    e = bw_arena_dir_open(b->config.runtime_dir, b->dir, true, b->arena_path, sizeof b->arena_path, &b->arena_fd);
     if (e) b->arena_fd = -1;
     if (e == BW_ERR_UNSUPPORTED) e = open_private_arenas(b);
     if (!e) e = bw_mail_create(b->arena_fd, b->dir->generation, mail);

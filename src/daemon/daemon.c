@@ -19,7 +19,8 @@ int bw_daemon_exit_status(bw_err e)
     switch (e) {
     case BW_OK: return EX_OK;
     case BW_ERR_INVALID_ARGUMENT: return EX_USAGE;
-    case BW_ERR_INVALID_CONFIG: return EX_CONFIG;
+    case BW_ERR_INVALID_CONFIG:
+    case BW_ERR_UNSUPPORTED: return EX_CONFIG;
     case BW_ERR_NEWER_FORMAT:
     case BW_ERR_CORRUPT: return EX_DATAERR;
     case BW_ERR_BUSY: return EX_UNAVAILABLE;
@@ -93,7 +94,8 @@ bw_err bw_daemon_run(bw_daemon_options *o)
     o->config.event = bw_daemon_log;
     o->config.event_opaque = &o->config;
     bw_broker *b;
-    bw_err e = bw_broker_start(&o->config, &b);
+    bw_err e = bw_listener_check(&o->config);
+    if (!e) e = bw_broker_start(&o->config, &b);
     if (e) return e;
     e = serve(o, b, &set);
     char why[1024];

@@ -1,6 +1,8 @@
 /* daemon/main.c: buswayd. */
 #include "daemon/daemon.h"
 
+#include "listen/busway/listener.h"
+
 #include <stdio.h>
 
 static int print_reference(bool man)
@@ -12,11 +14,18 @@ static int print_reference(bool man)
     return bw_daemon_exit_status(e);
 }
 
+static bw_err check_config(const bw_daemon_config *c)
+{
+    bw_err e = bw_listener_check(c);
+    if (!e) puts("configuration ok");
+    return e;
+}
+
 static bw_err run(bw_daemon_options *o)
 {
     switch (o->task) {
     case BW_DAEMON_RUN: return bw_daemon_run(o);
-    case BW_DAEMON_CHECK_CONFIG: puts("configuration ok"); return BW_OK;
+    case BW_DAEMON_CHECK_CONFIG: return check_config(&o->config);
     case BW_DAEMON_HELP: fputs(bw_daemon_help, stdout); return BW_OK;
     case BW_DAEMON_VERSION: puts("buswayd " BW_VERSION_STRING); return BW_OK;
     case BW_DAEMON_HELP_CONFIG:

@@ -1,8 +1,8 @@
 /* log/arena_dir.c: the folder on tmpfs that holds the control data of one generation.
  *
  * <runtime>/<generation> when the runtime folder is on tmpfs, else /dev/shm/busway-<uid>/<generation>, where <uid> owns the
- * runtime folder. The latter may be shared by several daemons of one user, so each generation's folder says in its file
- * "runtime" (device and inode of the runtime folder) whose it is, and only one's own are removed. */
+ * runtime folder. Several daemons may share either, so each generation's folder says in its file "data" (device and inode of the
+ * data directory) whose it is, and only one's own are removed. */
 #include "log/datadir.h"
 
 #include "base/os.h"
@@ -17,7 +17,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#define OWNER_FILE "runtime"
+#define OWNER_FILE "data"
 
 /* A folder that belongs to uid and that nobody else may write. */
 static bw_err open_checked(const char *path, uid_t uid, bool create, mode_t mode, int *out)
@@ -63,21 +63,22 @@ static bw_err parent_of(const char *runtime_dir, bool create, char *parent, size
     return e;
 }
 
-bw_err bw_arena_dir_open(const char *runtime_dir, const uint8_t generation[16], bool create, char *path, size_t path_size, int *fd)
+bw_err bw_arena_dir_open(const char *runtime_dir, const bw_datadir *d, bool create, char *path, size_t path_size, int *fd)
 {
     char parent[PATH_MAX];
-    struct stat runtime;
+    struct stat runtime, data;
     bw_err e = parent_of(runtime_dir, create, parent, sizeof parent, &runtime);
     if (e) return e;
     bw_uuid id;
     char hex[33], owner[64];
-    memcpy(id.b, generation, sizeof id.b);
+    memcpy(id.b, d->generation, sizeof id.b);
     bw_uuid_hex(&id, hex);
     int n = snprintf(path, path_size, "%s/%s", parent, hex);
     if (n < 0 || (size_t)n >= path_size) return bw_fail(BW_ERR_INVALID_ARGUMENT, "the runtime folder's name is too long");
+    if (bw_os_fstat(d->fd, &data) != 0) return bw_fail_errno(errno, "cannot stat data directory %s", d->path);
     e = open_checked(path, runtime.st_uid, create, 0750, fd);
     if (e || !create) return e;
-    n = snprintf(owner, sizeof owner, "%" PRIu64 " %" PRIu64 "\n", (uint64_t)runtime.st_dev, (uint64_t)runtime.st_ino);
+    n = snprintf(owner, sizeof owner, "%" PRIu64 " %" PRIu64 "\n", (uint64_t)data.st_dev, (uint64_t)data.st_ino);
     e = bw_smallfile_replace(*fd, OWNER_FILE, owner, (size_t)n);
     if (e) bw_os_close(*fd);
     return e;

@@ -40,10 +40,10 @@ void bw_datadir_unlock_writers(bw_datadir *d);
 /* bw_datadir_set_generation: write the file anew (temp, sync, rename, sync dir). */
 bw_err bw_datadir_set_generation(bw_datadir *d, const uint8_t generation[16]);
 
-/* bw_arena_dir_open: the folder for the arenas of a generation: <runtime>/<gen> when runtime is on tmpfs, else
+/* bw_arena_dir_open: the folder for the arenas of d's generation: <runtime>/<gen> when runtime is on tmpfs, else
  * /dev/shm/busway-<uid>/<gen> (0700 parent, owner checked). path (PATH_MAX) says which. create false: must exist.
- * Old generations beside it are removed by bw_arena_dir_remove_others. */
-bw_err bw_arena_dir_open(const char *runtime_dir, const uint8_t generation[16], bool create, char *path, size_t path_size, int *fd);
+ * Old generations of the same data directory beside it are removed by bw_arena_dir_remove_others. */
+bw_err bw_arena_dir_open(const char *runtime_dir, const bw_datadir *d, bool create, char *path, size_t path_size, int *fd);
 void bw_arena_dir_remove_others(const char *arena_path);
 void bw_arena_dir_remove(const char *arena_path);
 

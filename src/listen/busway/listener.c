@@ -93,6 +93,15 @@ static bw_err listen_rep(bw_listener *l, bool allow_long_path, int64_t gid)
     return err;
 }
 
+bw_err bw_listener_check(const bw_daemon_config *config)
+{
+    int64_t gid;
+    bw_err err = socket_gid(config, &gid);
+    for (size_t i = 0; err == BW_OK && i < config->listen_count; i++) { err = check_url(config->listen[i]); }
+    if (err == BW_OK && config->listen_rep && strcmp(config->listen_rep, "none") != 0) { err = check_url(config->listen_rep); }
+    return err;
+}
+
 bw_err bw_listener_start(bw_broker *b, const bw_daemon_config *config, const bw_listener_options *options, bw_listener **out)
 {
     if (config->listen_count == 0) { return bw_fail(BW_ERR_INVALID_ARGUMENT, "there is no URL to listen on; give --listen ipc:///…"); }

@@ -13,6 +13,9 @@ typedef struct bw_listener_options {
     bool allow_long_path; /* UNIX socket paths over 107 bytes: listen through /proc/self/fd (embedded daemons) */
 } bw_listener_options;
 
+/* bw_listener_check: can this configuration be listened on, as far as words go: the URLs and the group. Touches nothing.
+ * INVALID_ARGUMENT, UNSUPPORTED, INVALID_CONFIG as below. */
+bw_err bw_listener_check(const bw_daemon_config *config);
 /* bw_listener_start: listen on every URL of config->listen (there must be one) and on config->listen_rep: NULL: rep.sock beside the
  * first ipc:// one, "none": not at all. config and b outlive the listener. INVALID_ARGUMENT (URL, path over 107 bytes, a foreign
  * file at the path), BUSY (somebody answers there), UNSUPPORTED (a URL other than ipc://), INVALID_CONFIG (unknown group),

@@ -143,28 +143,35 @@ static void test_datadir_open_removes_half_deleted_folders(void **state)
     remove_all(base);
 }
 
+/* As far as arenas go: a folder and a generation. */
+static bw_datadir made_up(const char *path)
+{
+    bw_datadir d = {.fd = open(path, O_RDONLY | O_CLOEXEC), .path = (char *)(uintptr_t)path};
+    assert_true(d.fd >= 0);
+    bw_os_uuid(d.generation);
+    return d;
+}
+
 static void test_arena_dir_on_disk_goes_to_dev_shm(void **state)
 {
     (void)state;
     char base[64], path[PATH_MAX], again[PATH_MAX];
-    uint8_t generation[16], other[16];
     make_temp(base);
     int fd, fd2;
-    bw_os_uuid(generation);
-    bw_os_uuid(other);
+    bw_datadir generation = made_up(base), other = made_up(base);
     bool tmp_is_tmpfs = bw_os_fs_is_tmpfs(open("/tmp", O_RDONLY | O_CLOEXEC));
-    assert_int_equal(bw_arena_dir_open(base, generation, false, path, sizeof path, &fd), BW_ERR_NOT_FOUND);
-    assert_int_equal(bw_arena_dir_open(base, generation, true, path, sizeof path, &fd), BW_OK);
+    assert_int_equal(bw_arena_dir_open(base, &generation, false, path, sizeof path, &fd), BW_ERR_NOT_FOUND);
+    assert_int_equal(bw_arena_dir_open(base, &generation, true, path, sizeof path, &fd), BW_OK);
     if (!tmp_is_tmpfs) assert_int_equal(strncmp(path, "/dev/shm/busway-", 16), 0);
     assert_true(bw_os_fs_is_tmpfs(fd));
-    assert_int_equal(bw_arena_dir_open(base, generation, false, again, sizeof again, &fd2), BW_OK);
+    assert_int_equal(bw_arena_dir_open(base, &generation, false, again, sizeof again, &fd2), BW_OK);
     assert_string_equal(path, again);
     close(fd2);
-    /* A newer generation of the same runtime folder removes the older one, and marks what is mapped there as retired. */
+    /* A newer generation of the same data directory removes the older one, and marks what is mapped there as retired. */
     bw_mail *mail;
-    assert_int_equal(bw_mail_create(fd, generation, &mail), BW_OK);
+    assert_int_equal(bw_mail_create(fd, generation.generation, &mail), BW_OK);
     close(fd);
-    assert_int_equal(bw_arena_dir_open(base, other, true, again, sizeof again, &fd2), BW_OK);
+    assert_int_equal(bw_arena_dir_open(base, &other, true, again, sizeof again, &fd2), BW_OK);
     bw_arena_dir_remove_others(again);
     struct stat st;
     assert_int_not_equal(stat(path, &st), 0);
@@ -174,21 +181,22 @@ static void test_arena_dir_on_disk_goes_to_dev_shm(void **state)
     close(fd2);
     bw_arena_dir_remove(again);
     assert_int_not_equal(stat(again, &st), 0);
+    close(generation.fd);
+    close(other.fd);
     remove_all(base);
 }
 
-static void test_arena_dir_of_another_runtime_folder_is_left_alone(void **state)
+static void test_arena_dir_of_another_data_directory_is_left_alone(void **state)
 {
     (void)state;
     char a[64], b[64], path_a[PATH_MAX], path_b[PATH_MAX];
-    uint8_t ga[16], gb[16];
     int fa, fb;
     make_temp(a);
     make_temp(b);
-    bw_os_uuid(ga);
-    bw_os_uuid(gb);
-    assert_int_equal(bw_arena_dir_open(a, ga, true, path_a, sizeof path_a, &fa), BW_OK);
-    assert_int_equal(bw_arena_dir_open(b, gb, true, path_b, sizeof path_b, &fb), BW_OK);
+    bw_datadir ga = made_up(a), gb = made_up(b);
+    /* Even when they share a runtime folder. */
+    assert_int_equal(bw_arena_dir_open(a, &ga, true, path_a, sizeof path_a, &fa), BW_OK);
+    assert_int_equal(bw_arena_dir_open(a, &gb, true, path_b, sizeof path_b, &fb), BW_OK);
     bw_arena_dir_remove_others(path_b);
     struct stat st;
     assert_int_equal(stat(path_a, &st), 0);
@@ -196,6 +204,8 @@ static void test_arena_dir_of_another_runtime_folder_is_left_alone(void **state)
     close(fb);
     bw_arena_dir_remove(path_a);
     bw_arena_dir_remove(path_b);
+    close(ga.fd);
+    close(gb.fd);
     remove_all(a);
     remove_all(b);
 }
@@ -204,13 +214,13 @@ static void test_arena_dir_on_tmpfs_stays_in_the_runtime_folder(void **state)
 {
     (void)state;
     char base[64] = "/dev/shm/bw-run-XXXXXX", path[PATH_MAX];
-    uint8_t generation[16];
     int fd;
     assert_non_null(mkdtemp(base));
-    bw_os_uuid(generation);
-    assert_int_equal(bw_arena_dir_open(base, generation, true, path, sizeof path, &fd), BW_OK);
+    bw_datadir generation = made_up(base);
+    assert_int_equal(bw_arena_dir_open(base, &generation, true, path, sizeof path, &fd), BW_OK);
     assert_int_equal(strncmp(path, base, strlen(base)), 0);
     close(fd);
+    close(generation.fd);
     remove_all(base);
 }
 
@@ -224,7 +234,7 @@ int main(void)
         cmocka_unit_test(test_datadir_writers_lock_names_its_holders),
         cmocka_unit_test(test_datadir_open_removes_half_deleted_folders),
         cmocka_unit_test(test_arena_dir_on_disk_goes_to_dev_shm),
-        cmocka_unit_test(test_arena_dir_of_another_runtime_folder_is_left_alone),
+        cmocka_unit_test(test_arena_dir_of_another_data_directory_is_left_alone),
         cmocka_unit_test(test_arena_dir_on_tmpfs_stays_in_the_runtime_folder),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
