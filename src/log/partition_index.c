@@ -75,7 +75,8 @@ static bw_err flush_file(int dir_fd, int64_t base, const char *suffix, bw_buf *p
 bw_err bw_indexer_flush(bw_indexer *ix, int dir_fd)
 {
     bw_err e = flush_file(dir_fd, ix->base_offset, ".index", &ix->index, &ix->index_bytes);
-    if (!e) e = flush_file(dir_fd, ix->base_offset, ".timeindex", &ix->times, &ix->time_bytes);
+    /* A time index beside no offset index is of no use, and Kafka's tools refuse it: a segment of few batches has neither. */
+    if (!e && ix->index_bytes > 0) e = flush_file(dir_fd, ix->base_offset, ".timeindex", &ix->times, &ix->time_bytes);
     return e;
 }
 
