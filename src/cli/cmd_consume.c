@@ -156,8 +156,7 @@ static int failed_poll(consume *k, bw_err e, const bw_batch *batch)
     cli_out_flush(&k->out);
     switch (e) {
     case BW_ERR_OFFSET_OUT_OF_RANGE:
-        return cli_error_bw(k->c, e, "%s partition %" PRId32 " (--reset earliest or latest goes on there)", k->topic,
-                            batch->partition);
+        return cli_error(k->c, cli_exit_for(e), "%s; --reset earliest or latest goes on there", bw_error_message());
     case BW_ERR_CORRUPT:
     case BW_ERR_DELETED:
         return cli_error_bw(k->c, e, "%s partition %" PRId32, k->topic, batch->partition);

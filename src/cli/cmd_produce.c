@@ -279,7 +279,8 @@ static void finish(produce *p)
     else if (cli_interrupted() && p->exit_code == CLI_OK)
         p->exit_code = CLI_INTERRUPTED;
     if (p->c->verbose || p->exit_code != CLI_OK)
-        cli_note(p->c, "%" PRIu64 " records acknowledged in %.3f s", p->acknowledged, (double)(cli_now_ns() - p->begun_ns) / 1e9);
+        cli_note(p->c, "%" PRIu64 " record%s acknowledged in %.3f s", p->acknowledged, p->acknowledged == 1 ? "" : "s",
+                 (double)(cli_now_ns() - p->begun_ns) / 1e9);
 }
 
 enum { ID_LINGER = 256, ID_ACKS, ID_REPORT, ID_BATCH, ID_MEMORY, ID_DELIVERY };
