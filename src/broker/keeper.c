@@ -111,7 +111,8 @@ static void *syncer_main(void *broker)
 static void tend(bw_broker *b, bw_part *p)
 {
     bw_err e = bw_partition_tend_files(p->log);
-    if (e != BW_ERR_POISONED) say_failure(b, p, e, "tending_failed");
+    bool full = atomic_load(&p->topic->control->slots[p->index].flags) & BW_SLOT_NO_SPACE; /* not each round tries again */
+    if (e != BW_ERR_POISONED && (e || !full)) say_failure(b, p, e, "tending_failed");
     if (bw_partition_wants_sync(p->log)) bw_keeper_want_sync(b, p);
 }
 
