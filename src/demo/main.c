@@ -12,6 +12,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -83,12 +84,18 @@ static void show(stage *st)
     for (int i = 0; i < DEMO_READERS; i++) reads[i] = atomic_load(&s->reader[i].records);
     double seconds = (double)passed / 1e9;
     char text[256];
-    snprintf(text, sizeof text,
-             "%5.1f s  acknowledged %7" PRIu64 " (%6.0f/s)   direct %7" PRIu64 " (%6.0f/s, p50 %5.1f us)   socket %7" PRIu64
-             " (%6.0f/s, p50 %5.1f us)",
-             (double)(now - atomic_load(&s->begun_ns)) / 1e9, acks, (double)(acks - st->shown_acks) / seconds, reads[0],
-             (double)(reads[0] - st->shown_reads[0]) / seconds, live_p50(s, 0), reads[1],
-             (double)(reads[1] - st->shown_reads[1]) / seconds, live_p50(s, 1));
+    double at = (double)(now - atomic_load(&s->begun_ns)) / 1e9;
+    struct winsize size = {0};
+    if (st->d->terminal && ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col < 130)
+        snprintf(text, sizeof text,
+                 "%4.1f s %6.0f/s acked %" PRIu64 "  direct %" PRIu64 " (p50 %.0f us)  socket %" PRIu64 " (p50 %.0f us)", at,
+                 (double)(acks - st->shown_acks) / seconds, acks, reads[0], live_p50(s, 0), reads[1], live_p50(s, 1));
+    else
+        snprintf(text, sizeof text,
+                 "%5.1f s  acknowledged %7" PRIu64 " (%6.0f/s)   direct %7" PRIu64 " (%6.0f/s, p50 %5.1f us)   socket %7" PRIu64
+                 " (%6.0f/s, p50 %5.1f us)",
+                 at, acks, (double)(acks - st->shown_acks) / seconds, reads[0], (double)(reads[0] - st->shown_reads[0]) / seconds,
+                 live_p50(s, 0), reads[1], (double)(reads[1] - st->shown_reads[1]) / seconds, live_p50(s, 1));
     if (st->d->terminal)
         printf("\r\033[K%s", text);
     else

@@ -13,12 +13,14 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
-#define SAMPLE_EACH_NS 20000000
-#define JOURNAL_ROOM   256
+#define SAMPLE_EACH_NS  25000000
+#define SENSOR_PAUSE_NS 50000 /* between two sensors of one sample: they speak one after the other, not all at once */
+#define JOURNAL_ROOM    256
 
 typedef struct producer {
     demo *d;
@@ -140,6 +142,7 @@ static void send_sample(void *opaque, const char *key, size_t key_len, const cha
     }
     acknowledged(p, DEMO_SENSORS, seq, demo_hash(key, key_len, value, value_len, seq, ns), &delivery);
     journal_flush(p);
+    nanosleep(&(struct timespec){0, SENSOR_PAUSE_NS}, NULL);
 }
 
 /* Read what the log holds of one topic; marks lines, or finds the highest sample. */
@@ -237,6 +240,7 @@ int demo_producer_run(demo *d)
 {
     producer *p = calloc(1, sizeof *p);
     if (!p) return demo_fail("out of memory");
+    prctl(PR_SET_TIMERSLACK, 1000UL); /* or the pauses would be twice as long */
     p->d = d;
     p->journal_fd = -1;
     atomic_store(&d->shared->found_lines, 0);
