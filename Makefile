@@ -122,7 +122,7 @@ $(B)/integration/%: tests/integration/%.c $(SUPPORT_OBJ) $(B)/libbusway.so
 	    -Wl,-rpath,'$$ORIGIN/..' -lcmocka -ljansson -lm -o $@
 integration-bin: $(INTEGRATION_BIN)
 
-$(B)/crash/crash: $(patsubst tests/%.c,$(B)/tests/%.o,$(CRASH_SRC)) $(SUPPORT_OBJ) $(B)/libbusway.so
+$(B)/crash/crash: $(patsubst tests/%.c,$(B)/tests/%.o,$(CRASH_SRC)) $(B)/libbusway.so
 	@mkdir -p $(@D)
 	$(CC) -pthread $(LDFLAGS_$(VARIANT)) $(filter %.o,$^) -L$(B) -lbusway -Wl,-rpath,'$$ORIGIN/..' -lm -o $@
 crash-bin: $(CRASH_BIN)
@@ -155,7 +155,7 @@ help:
 	@echo 'make check           the build checks alone: layers, exports, headers, sizes, system calls'
 	@echo 'make asan|tsan       the tests under AddressSanitizer + UBSan, the races under ThreadSanitizer'
 	@echo 'make fuzz            every decoder, FUZZ_SECONDS=60 each'
-	@echo 'make crash           the crash suite: KILLS=300 SEED=1'
+	@echo 'make crash           the crash suite: KILLS=1000 SEED=1'
 	@echo 'make model           the Promela model and its seeded bugs'
 	@echo 'make install         DESTDIR= PREFIX=/usr/local'
 	@echo 'make clean           remove build/'
@@ -170,7 +170,7 @@ test: test-deps
 check: all
 	@BW_BUILD=$(B) tests/run checks
 asan tsan fuzz crash model: test-deps
-	@FUZZ_SECONDS=$${FUZZ_SECONDS:-60} CRASH_KILLS=$(or $(KILLS),$${CRASH_KILLS:-300}) CRASH_SEED=$(or $(SEED),$${CRASH_SEED:-1}) tests/run $@
+	@FUZZ_SECONDS=$${FUZZ_SECONDS:-60} CRASH_KILLS=$(or $(KILLS),$${CRASH_KILLS:-1000}) CRASH_SEED=$(or $(SEED),$${CRASH_SEED:-1}) tests/run $@
 
 clean:
 	rm -rf build

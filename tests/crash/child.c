@@ -1,0 +1,79 @@
+/* tests/crash/child.c: what the children share, and the program's entry: crash drive|writer|reader|admin|topics … */
+#include "crash/crash.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+static volatile sig_atomic_t stopping;
+static void on_term(int sig) { (void)sig; stopping = 1; }
+bool crash_stopping(void) { return stopping != 0; }
+
+int64_t crash_now_ms(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+static size_t filling_len(uint32_t producer, uint32_t sequence)
+{
+    return (producer * 2654435761u ^ sequence * 40503u) % CRASH_FILLING_MAX;
+}
+
+size_t crash_value_make(uint8_t *out, uint32_t producer, uint32_t sequence)
+{
+    size_t n = filling_len(producer, sequence);
+    memcpy(out, &producer, 4);
+    memcpy(out + 4, &sequence, 4);
+    for (size_t i = 0; i < n; i++) out[8 + i] = (uint8_t)(producer + sequence * 7 + i);
+    return 8 + n;
+}
+
+bool crash_value_check(const uint8_t *value, size_t len, uint32_t *producer, uint32_t *sequence)
+{
+    if (len < 8) return false;
+    memcpy(producer, value, 4);
+    memcpy(sequence, value + 4, 4);
+    uint8_t expected[8 + CRASH_FILLING_MAX];
+    return len == crash_value_make(expected, *producer, *sequence) && memcmp(value, expected, len) == 0;
+}
+
+void crash_report(const crash_message *m)
+{
+    while (write(CRASH_PIPE_FD, m, sizeof *m) != sizeof *m) {
+        if (errno != EINTR) _exit(0); /* the parent is gone */
+    }
+}
+
+void crash_bad(const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    fprintf(stderr, "VIOLATION: ");
+    vfprintf(stderr, format, args);
+    fprintf(stderr, "\n");
+    va_end(args);
+    crash_report(&(crash_message){.kind = CRASH_BAD});
+}
+
+int main(int argc, char **argv)
+{
+    static const struct { const char *name; int (*run)(int, char **); } roles[] = {
+        {"drive", crash_drive}, {"writer", crash_writer}, {"reader", crash_reader}, {"admin", crash_admin}, {"topics", crash_topics}};
+    for (size_t i = 0; argc > 1 && i < sizeof roles / sizeof *roles; i++) {
+        if (strcmp(argv[1], roles[i].name) != 0) continue;
+        if (i > 0) {
+            signal(SIGTERM, on_term);
+            signal(SIGPIPE, SIG_IGN);
+        }
+        return roles[i].run(argc - 2, argv + 2);
+    }
+    fprintf(stderr, "usage: crash drive; see tests/crash/run.sh\n");
+    return 2;
+}

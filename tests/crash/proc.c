@@ -1,0 +1,121 @@
+/* tests/crash/proc.c: see proc.h. */
+#include "crash/proc.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum { PIPE_BYTES = 1 << 20 };
+
+static void run_child(const child *c, const run_dirs *d, int pipe_end, const char *const argv[])
+{
+    char text[128];
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    int log = open(c->log, O_WRONLY | O_CREAT | O_APPEND, 0644);
+    int null = open("/dev/null", O_RDONLY);
+    dup2(null, 0);
+    dup2(log, 1);
+    dup2(log, 2);
+    if (pipe_end >= 0 && pipe_end != CRASH_PIPE_FD) dup2(pipe_end, CRASH_PIPE_FD);
+    for (int fd = pipe_end >= 0 ? CRASH_PIPE_FD + 1 : CRASH_PIPE_FD; fd < 256; fd++) close(fd);
+    if (c->point[0]) setenv("BUSWAY_KILL", c->point, 1);
+    snprintf(text, sizeof text, "%s/points", d->root);
+    setenv("BUSWAY_KILL_LOG", text, 1);
+    char **args = (char **)(uintptr_t)argv; /* exec does not write them */
+    execv(argv[0], args);
+    _exit(127);
+}
+
+void child_start(child *c, const run_dirs *d, const char *name, const char *point, bool with_pipe, const char *const argv[])
+{
+    int ends[2] = {-1, -1};
+    c->killed = c->done = c->bad = false;
+    c->have = 0;
+    c->started_ms = crash_now_ms();
+    c->pipe_fd = -1;
+    snprintf(c->point, sizeof c->point, "%s", point ? point : "");
+    snprintf(c->log, sizeof c->log, "%s/%s.log", d->root, name);
+    if (with_pipe) {
+        if (pipe2(ends, O_CLOEXEC) != 0) abort();
+        fcntl(ends[0], F_SETPIPE_SZ, PIPE_BYTES);
+        fcntl(ends[0], F_SETFL, O_NONBLOCK);
+    }
+    fflush(stdout);
+    c->pid = fork();
+    if (c->pid < 0) abort();
+    if (c->pid == 0) run_child(c, d, ends[1], argv);
+    if (with_pipe) {
+        close(ends[1]);
+        c->pipe_fd = ends[0];
+    }
+}
+
+void child_kill(child *c, int sig)
+{
+    if (!c->pid) return;
+    c->killed = true;
+    kill(c->pid, sig);
+}
+
+static void take(child *c, oracle *o, const crash_message *m)
+{
+    if (m->kind == CRASH_DONE) {
+        c->done = true;
+        if (m->partition < CRASH_PARTITIONS) c->end[m->partition] = m->offset;
+    } else if (m->kind == CRASH_BAD) {
+        oracle_violation(o, "told by a child; the end of %s:", c->log);
+        if (!c->bad) child_show_log(c, 5);
+        c->bad = true;
+    } else {
+        oracle_take(o, m);
+    }
+}
+
+void child_drain(child *c, oracle *o)
+{
+    while (c->pipe_fd >= 0) {
+        ssize_t n = read(c->pipe_fd, c->buffer + c->have, sizeof c->buffer - c->have);
+        if (n <= 0) return;
+        c->have += (size_t)n;
+        size_t at = 0;
+        for (; c->have - at >= sizeof(crash_message); at += sizeof(crash_message)) {
+            crash_message m;
+            memcpy(&m, c->buffer + at, sizeof m);
+            take(c, o, &m);
+        }
+        memmove(c->buffer, c->buffer + at, c->have - at);
+        c->have -= at;
+    }
+}
+
+bool child_reap(child *c, oracle *o, bool block, int *status)
+{
+    if (!c->pid) return false;
+    for (;;) {
+        pid_t got = waitpid(c->pid, status, WNOHANG);
+        child_drain(c, o);
+        if (got == c->pid) break;
+        if (got < 0 && errno != EINTR) abort();
+        if (!block) return false;
+        usleep(1000);
+    }
+    child_drain(c, o);
+    if (c->pipe_fd >= 0) close(c->pipe_fd);
+    c->pipe_fd = -1;
+    c->pid = 0;
+    return true;
+}
+
+void child_show_log(const child *c, int lines)
+{
+    char command[256];
+    fflush(stdout);
+    snprintf(command, sizeof command, "tail -n %d '%s' | cut -c1-300 | sed 's/^/    > /'", lines, c->log);
+    if (system(command) != 0) printf("    (no log)\n");
+    fflush(stdout);
+}
