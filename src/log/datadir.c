@@ -160,7 +160,7 @@ bw_err bw_datadir_open_coordinator(const char *path, bool create, bw_datadir **o
     if (!e && fresh) e = bw_smallfile_replace(d->fd, FORMAT_FILE, "busway data format 1\n", 21);
     BW_KILL_POINT("datadir.format");
     if (!e) {
-        int fd = bw_os_open_beneath(d->fd, WRITERS_LOCK, O_RDWR | O_CREAT, 0644);
+        int fd = bw_os_open_beneath(d->fd, WRITERS_LOCK, O_RDWR | O_CREAT, 0600);
         if (fd < 0) e = bw_fail_errno(errno, "cannot open %s/%s", d->path, WRITERS_LOCK);
         bw_os_close(fd);
     }

@@ -16,7 +16,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 
-enum { GRANT_ALIGN = 64 << 10, FAST_FILL_MS = 10000, AHEAD_MS = 1000, SPACE_RETRY_MS = 500, SPACE_MARGIN = 1 << 20 };
+enum { GRANT_ALIGN = 64 << 10, FAST_FILL_MS = 10000, AHEAD_MS = 1000, NEW_MS = 200, SPACE_RETRY_MS = 500, SPACE_MARGIN = 1 << 20 };
 
 bw_err bw_partition_lock_slot(bw_partition *p)
 {
@@ -30,6 +30,15 @@ bw_err bw_partition_lock_slot(bw_partition *p)
 }
 
 void bw_partition_unlock_slot(bw_partition *p) { bw_appender_unlock(p->appender); }
+
+/* Bytes a second that this segment is being filled with; when it is new, as the one before was; 0: not known. */
+static uint64_t fill_rate(const bw_segment *a, uint32_t pos, int64_t now)
+{
+    if (!a->born_mono_ms) return 0;
+    int64_t ms = now - a->born_mono_ms;
+    uint64_t rate = (uint64_t)pos * 1000 / (uint64_t)(ms > 0 ? ms : 1);
+    return ms < NEW_MS && a->rate_before > rate ? a->rate_before : rate;
+}
 
 /* In memory only: the spare that writers rolled into becomes the active segment. */
 void bw_partition_adopt_rolls(bw_partition *p, bw_position tail)
@@ -50,6 +59,7 @@ void bw_partition_adopt_rolls(bw_partition *p, bw_position tail)
         a->rolled = true;
         s->base_offset = s->next_offset = (int64_t)atomic_load_explicit(&e->base_offset, memory_order_acquire);
         s->born_mono_ms = bw_clock_mono_ms();
+        s->rate_before = fill_rate(a, final, s->born_mono_ms);
         p->spare = NULL;
         p->spare_published = false;
         p->roll_wanted = false;
@@ -127,10 +137,12 @@ static uint32_t requested(const bw_partition *p, const bw_segment *a)
     return bw_position_seq(r) == a->seq ? bw_position_pos(r) : 0;
 }
 
-static bw_err grow(bw_partition *p, bw_segment *a, uint32_t pos)
+static bw_err grow(bw_partition *p, bw_segment *a, uint32_t pos, int64_t now)
 {
     uint32_t need = requested(p, a);
-    uint32_t threshold = a->step >= (1u << 20) ? a->step : a->step / 2;
+    /* Half of the newest step in hand; a fast writer gets what it writes in a tenth of a second, up to a step. */
+    uint32_t threshold = bw_u32_min(fill_rate(a, pos, now) / 10, a->step);
+    if (threshold < a->step / 2) threshold = a->step / 2;
     bool asked = need > a->file_bytes && need <= a->limit;
     if (a->file_bytes >= a->limit || !(asked || (pos > 0 && a->file_bytes - pos < threshold))) return publish_capacity(p, a);
     uint64_t step = a->step == 0 ? BW_GRANT_FIRST : 2 * (uint64_t)a->step;
@@ -160,13 +172,6 @@ static bw_err grow(bw_partition *p, bw_segment *a, uint32_t pos)
 
 /* ---- spare ---- */
 
-/* Bytes a second that this segment was filled with; 0: not known. */
-static uint64_t fill_rate(const bw_segment *a, uint32_t pos, int64_t now)
-{
-    int64_t ms = a->born_mono_ms ? now - a->born_mono_ms : 0;
-    return ms > 0 ? (uint64_t)pos * 1000 / (uint64_t)ms : a->born_mono_ms ? (uint64_t)pos * 1000 : 0;
-}
-
 static bool roll_due(const bw_partition *p, const bw_segment *a, uint32_t pos, int64_t now)
 {
     if (pos == 0) return false;
@@ -176,8 +181,8 @@ static bool roll_due(const bw_partition *p, const bw_segment *a, uint32_t pos, i
 
 static bool spare_wanted(const bw_partition *p, const bw_segment *a, uint32_t pos, int64_t now)
 {
-    if (pos == 0) return false;
     uint32_t limit = bw_u32_min(a->limit, p->config.segment_bytes);
+    if (pos == 0) return a->rate_before * AHEAD_MS / 1000 > limit && fill_rate(a, pos, now) > 0;
     uint32_t left = pos < limit ? limit - pos : 0;
     return pos > limit / 2 || requested(p, a) > limit || fill_rate(a, pos, now) * AHEAD_MS / 1000 > left || roll_due(p, a, pos, now);
 }
@@ -257,7 +262,7 @@ bw_err bw_partition_grant(bw_partition *p, bw_position tail, int64_t now)
         p->tried_space_ms = now;
         if (space_left(p, BW_GRANT_FIRST)) set_no_space(p, false);
     }
-    bw_err e = grow(p, a, pos);
+    bw_err e = grow(p, a, pos, now);
     bool wanted = spare_wanted(p, a, pos, now);
     if (!wanted) return e;
     bw_err e2 = p->spare ? BW_OK : make_spare(p, a, pos, now);

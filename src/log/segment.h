@@ -50,6 +50,7 @@ typedef struct bw_segment {
     bw_merkle *merkle;      /* of a rolled segment that was followed whole; until it is sealed */
     int64_t mtime_ms;       /* of the file, when rolled */
     int64_t born_mono_ms;   /* monotonic time of the first data; 0: empty */
+    uint64_t rate_before;   /* bytes a second that the segment before it was filled with; 0: not known */
     int64_t seen_mono_ms;   /* monotonic time at which this process first saw it */
 } bw_segment;
 
