@@ -35,7 +35,6 @@ bw_err bw_worker_submit(bw_broker *b, bw_job *job)
     if (!b->worker_running) {
         bw_err e = bw_broker_start_thread(&b->worker_thread, worker_main, b);
         if (e) return e;
-        b->worker_stop = false;
         b->worker_running = true;
     }
     job->next = NULL;
