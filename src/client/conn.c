@@ -104,6 +104,12 @@ bw_err bw_conn_wait(bw_conn *c, bool (*done)(void *), void *opaque, int extra_fd
     pthread_mutex_lock(&c->mutex);
     while (!done(opaque)) {
         if (!bw_conn_is_up(c) && !c->pumping) {
+            if (c->broken) {
+                c->pumping = true;
+                bw_conn_lose(c);
+                bw_conn_give_pump(c);
+                if (done(opaque)) break;
+            }
             e = bw_fail(BW_ERR_NOT_CONNECTED, "the connection to the daemon was lost");
             break;
         }
@@ -374,7 +380,7 @@ bw_err bw_conn_connect(bw_conn *c, const char *path, bw_deadline deadline, bool 
         pthread_mutex_unlock(&c->mutex);
         return up ? BW_OK : bw_fail(BW_ERR_TIMED_OUT, "another thread has been connecting for too long");
     }
-    if (c->broken && bw_conn_is_up(c)) bw_conn_lose(c);
+    if (c->broken) bw_conn_lose(c);
     if (!bw_conn_is_up(c)) {
         int fd = -1;
         pthread_mutex_unlock(&c->mutex);

@@ -96,7 +96,8 @@ static void note_sent(bw_conn *c, size_t n)
 
 static void break_off(bw_conn *c)
 {
-    c->broken = true; /* the pumper closes: it alone may */
+    c->broken = true; /* the pumper closes: it alone may; the next who waits or connects becomes it */
+    atomic_store_explicit(&c->up, false, memory_order_release);
     uint64_t one = 1;
     if (c->pumping && write(c->wake_fd, &one, sizeof one) < 0) {}
 }

@@ -1,8 +1,8 @@
 /* client/spawn.c: start the private daemon of a dir: bus.
  *
- * Two vforks: the first child only makes the second one and exits, so that the daemon is adopted by init and this process never
- * owes it a wait. Between vfork and exec only system calls are made on memory prepared before; all signals are blocked meanwhile,
- * for a handler would run in the parent's memory.
+ * Two children that share our memory (as vfork's do, but on stacks of their own): the first only makes the second one and ends, so
+ * that the daemon is adopted by init and this process never owes it a wait. Until the exec only system calls are made on memory
+ * prepared before; all signals are blocked meanwhile, for a handler would run in the parent's memory.
  * The daemon writes one line to its ready descriptor: "READY", or "ERROR <code> <text>"; end of file without either means that
  * it died, and the last line of its log is the reason. */
 #include "client/spawn.h"
@@ -14,6 +14,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,7 +27,7 @@
 
 extern char **environ;
 
-enum { READY_FD = 3 };
+enum { READY_FD = 3, STACK_BYTES = 64 * 1024 };
 
 static bw_err make_folders(const char *path)
 {
@@ -146,43 +147,57 @@ typedef struct spawn_plan {
     const char *program;
     char *const *argv;
     int null_fd, log_fd, ready_fd;
+    uint8_t *stacks;    /* of the two children */
     volatile int error; /* errno of the exec; written by the child in this memory */
 } spawn_plan;
 
-/* In the second child. Descriptors: 0 /dev/null, 1 and 2 the log, 3 ready; the sources are all above 9. */
-static void __attribute__((noreturn)) become_daemon(spawn_plan *plan)
+/* Signals back to their defaults and unblocked, past every wrapper: what wrappers remember is the parent's memory. */
+static void reset_signals(void)
 {
-    sigset_t none;
-    sigemptyset(&none);
-    for (int s = 1; s < NSIG; s++)
-        if (s != SIGKILL && s != SIGSTOP) signal(s, SIG_DFL);
-    if (dup2(plan->null_fd, 0) < 0 || dup2(plan->log_fd, 1) < 0 || dup2(plan->log_fd, 2) < 0 || dup2(plan->ready_fd, READY_FD) < 0)
-        goto failed;
-    if (syscall(SYS_close_range, READY_FD + 1, ~0U, 0) != 0)
-        for (int fd = READY_FD + 1; fd < 4096; fd++) close(fd);
-    if (chdir("/") < 0) goto failed;
-    sigprocmask(SIG_SETMASK, &none, NULL);
-    execve(plan->program, plan->argv, environ);
-failed:
-    plan->error = errno;
-    _exit(127); /* the exit of a child that is no program yet */
+    static const struct { void *handler; unsigned long flags; void *restorer; uint64_t mask; } by_default;
+    static const uint64_t none;
+    for (int s = 1; s < NSIG; s++) syscall(SYS_rt_sigaction, s, &by_default, NULL, sizeof(uint64_t));
+    syscall(SYS_rt_sigprocmask, SIG_SETMASK, &none, NULL, sizeof(uint64_t));
 }
 
-static void __attribute__((noinline)) spawn_detached(spawn_plan *plan)
+/* In the second child. Descriptors: 0 /dev/null, 1 and 2 the log, 3 ready; the sources are all above 9. */
+static int become_daemon(void *opaque)
 {
-    pid_t first = vfork();
-    if (first == 0) {
-        setsid();
-        pid_t second = vfork();
-        if (second == 0) become_daemon(plan);
-        if (second < 0) plan->error = errno;
-        _exit(0); /* likewise the exit of a child */
+    spawn_plan *plan = opaque;
+    if (dup2(plan->null_fd, 0) >= 0 && dup2(plan->log_fd, 1) >= 0 && dup2(plan->log_fd, 2) >= 0 &&
+        dup2(plan->ready_fd, READY_FD) >= 0 && chdir("/") == 0) {
+        if (syscall(SYS_close_range, READY_FD + 1, ~0U, 0) != 0)
+            for (int fd = READY_FD + 1; fd < 4096; fd++) close(fd);
+        reset_signals();
+        execve(plan->program, plan->argv, environ);
     }
+    plan->error = errno;
+    return 127;
+}
+
+/* A child that shares our memory on a stack of its own, while we stand still until it has become another program or ended. It has
+ * no signal for its end, so that the host program's SIGCHLD handler and wait calls do not see it. */
+static pid_t borrow_memory(int (*run)(void *), spawn_plan *plan, uint8_t *stack)
+{
+    return clone(run, stack + STACK_BYTES, CLONE_VM | CLONE_VFORK, plan);
+}
+
+static int first_child(void *opaque)
+{
+    spawn_plan *plan = opaque;
+    setsid();
+    if (borrow_memory(become_daemon, plan, plan->stacks) < 0) plan->error = errno;
+    return 0;
+}
+
+static void spawn_detached(spawn_plan *plan)
+{
+    pid_t first = borrow_memory(first_child, plan, plan->stacks + STACK_BYTES);
     if (first < 0) {
         plan->error = errno;
         return;
     }
-    while (waitpid(first, NULL, 0) < 0 && errno == EINTR) {}
+    while (waitpid(first, NULL, __WCLONE) < 0 && errno == EINTR) {}
 }
 
 static int above_stdio(int fd)
@@ -272,8 +287,9 @@ static bw_err start_and_wait(spawn_plan *plan, const char *data_dir, bw_deadline
     if (plan->log_fd < 0) return bw_fail_errno(errno, "can't open the daemon's log in %s/run", data_dir);
     bw_os_fstat(plan->log_fd, &st);
     plan->null_fd = above_stdio(open("/dev/null", O_RDWR | O_CLOEXEC));
+    plan->stacks = malloc(2 * STACK_BYTES);
     bw_err e = BW_OK;
-    if (plan->null_fd < 0 || pipe2(pipe_fds, O_CLOEXEC) < 0) {
+    if (plan->null_fd < 0 || !plan->stacks || pipe2(pipe_fds, O_CLOEXEC) < 0) {
         e = bw_fail_errno(errno, "can't start the daemon");
     } else {
         plan->ready_fd = above_stdio(pipe_fds[1]);
@@ -289,6 +305,7 @@ static bw_err start_and_wait(spawn_plan *plan, const char *data_dir, bw_deadline
     }
     if (plan->null_fd >= 0) bw_os_close(plan->null_fd);
     bw_os_close(plan->log_fd);
+    free(plan->stacks);
     return e;
 }
 

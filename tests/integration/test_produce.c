@@ -158,7 +158,7 @@ static void test_every_codec_round_trips(void **state)
     (void)state;
     for (int codec = BW_CODEC_NONE; codec <= BW_CODEC_ZSTD; codec++) {
         enum { N = 200 };
-        char topic[16];
+        char topic[32];
         snprintf(topic, sizeof topic, "codec-%d", codec);
         bw_producer_options o = BW_PRODUCER_OPTIONS_INIT;
         o.compression = (bw_codec)codec;
