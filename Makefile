@@ -133,10 +133,18 @@ $(B)/libengine.a: $(call obj,$(call layer_src,base format log))
 	@rm -f $@
 	ar rcs $@ $^
 
+# Writers and readers as threads on one mapping; and the same with append.c's release stores relaxed, which must be reported.
+TSAN_WRAP := -Wl,--wrap=bw_os_mmap,--wrap=bw_os_munmap,--wrap=pthread_mutex_clocklock
+TSAN_LINK = $(CC) $(CPPFLAGS) -Itests $(ALL_CFLAGS) $(LDFLAGS_$(VARIANT)) $(TSAN_WRAP) $(filter %.c %.o %.a,$^) $(LIB_LIBS) -lm -o $@
 $(B)/tsan/%: tests/tsan/%.c $(B)/libengine.a
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) -Itests $(ALL_CFLAGS) -MMD -MP $(LDFLAGS_$(VARIANT)) $(TSAN_WRAP) $< $(B)/libengine.a $(LIB_LIBS) -lm -o $@
-tsan-bin: $(TSAN_BIN)
+	$(TSAN_LINK)
+$(B)/tsan/seeded_append.o: src/log/append.c tests/tsan/seed_race.h
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(ALL_CFLAGS) -include tests/tsan/seed_race.h -c $< -o $@
+$(B)/tsan/test_mapping_seeded: tests/tsan/test_mapping.c $(B)/tsan/seeded_append.o $(B)/libengine.a
+	$(TSAN_LINK)
+tsan-bin: $(TSAN_BIN) $(B)/tsan/test_mapping_seeded
 
 build/fuzz/bin/%: tests/fuzz/%.c build/fuzz/libcore.a
 	@mkdir -p $(@D)
