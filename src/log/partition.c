@@ -122,6 +122,7 @@ bw_err bw_partition_open(const bw_partition_open_options *o, bw_partition **out,
     }
     store_config(p);
     p->last_tick_ms = p->open_mono_ms;
+    p->seal_all = true;
     *out = p;
     return BW_OK;
 }

@@ -314,10 +314,15 @@ void bw_partition_unlink_spare_names(bw_partition *p)
 void bw_partition_seal_durable(bw_partition *p)
 {
     uint32_t durable = bw_position_seq(atomic_load_explicit(&p->slot->durable, memory_order_acquire));
-    for (size_t i = p->follow_at; i-- > 0 && !p->segments[i]->sealed;) {
+    bool all = p->seal_all;
+    p->seal_all = false;
+    for (size_t i = p->follow_at; i-- > 0 && (all || !p->segments[i]->sealed);) {
         bw_segment *s = p->segments[i];
-        if (!s->rolled || s->seq >= durable || s->users || !s->linked) continue;
-        if (bw_segment_seal(p, s) != BW_OK) continue; /* a hint; recovery or the next tend makes it */
+        if (s->sealed) continue;
+        if (!s->rolled || s->seq >= durable || s->users || !s->linked || bw_segment_seal(p, s) != BW_OK) {
+            p->seal_all = true; /* at a later tend, although newer ones may be sealed by then */
+            continue;
+        }
         BW_KILL_POINT("seal.done");
         if (s->fd >= 0) {
             if (s->file_bytes > s->final_length && bw_os_ftruncate(s->fd, s->final_length) == 0) s->file_bytes = s->final_length;

@@ -131,7 +131,9 @@ bw_err bw_segment_write_seal(bw_partition *p, const bw_segment *s, const bw_merk
     bw_os_close(fd);
     p->dir_dirty = true;
     BW_KILL_POINT("seal.written");
-    return n < 0 ? bw_fail_errno(saved, "cannot write %s", name) : BW_OK;
+    if (n >= 0) return BW_OK;
+    (void)bw_os_unlink(p->dir_fd, name, 0); /* none is better than half of one */
+    return bw_fail_errno(saved, "cannot write %s", name);
 }
 
 bw_err bw_segment_seal(bw_partition *p, bw_segment *s)

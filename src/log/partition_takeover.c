@@ -252,6 +252,10 @@ bw_err bw_partition_take_over(bw_partition *p, const bw_recovery_point *point, b
     bw_err e = BW_ERR_BUSY;
     for (int i = 0; e == BW_ERR_BUSY && i < VERIFY_TRIES; i++) e = load_files(p);
     if (e) return e;
+    /* A deletion that was written down and not yet told. */
+    int64_t start = bw_partition_read_log_start(p);
+    if (start > atomic_load_explicit(&p->slot->log_start, memory_order_acquire) && start <= bw_slot_end_offset(p->slot))
+        atomic_store_explicit(&p->slot->log_start, start, memory_order_release);
     bw_segment *a = bw_partition_active(p);
     bw_segment_estimate_age(p, a);
     e = bw_partition_resume_index(p);

@@ -97,6 +97,7 @@ struct bw_partition {
     bool spare_published;
     bool dir_dirty;        /* entries were made or removed since the folder's last sync */
     bool sync_grant;       /* the next growth must be on the disk before it is used (a cleanly cut file: see recovery) */
+    bool seal_all;         /* an unsealed segment may lie behind sealed ones */
     bool no_space;
     bool roll_wanted;      /* retention wants the active segment closed */
     bool unverified;       /* taken over while a writer held the lock: (durable, tail] is still to be read from the medium */
