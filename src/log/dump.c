@@ -83,6 +83,7 @@ bw_err bw_dump(const char *segment_path, bool records, bw_dump_fn fn, void *opaq
     else if (!S_ISREG(st.st_mode)) e = bw_fail(BW_ERR_INVALID_ARGUMENT, "%s is not a plain file; give a .log file", segment_path);
     if (!e) e = bw_walk_init_fd(&w, fd, false, (uint64_t)st.st_size, NULL, 0);
     if (!e) {
+        w.gaps_below = INT64_MAX; /* a dump shows what is there */
         e = bw_inspect_dump(&w, records, PLAIN_MAX, fn, opaque);
         bw_walk_fini(&w);
     }

@@ -112,6 +112,7 @@ bw_err bw_partition_open(const bw_partition_open_options *o, bw_partition **out,
     bw_recovery_report ignored;
     if (!report) report = &ignored;
     *report = (bw_recovery_report){0};
+    if (p->dir_fd >= 0) p->gaps_below = bw_offset_file_read(p->dir_fd, BW_GAPS_FILE);
     if (p->dir_fd < 0) e = bw_fail_errno(errno, "cannot open partition folder %s", p->dir_name);
     else if (o->fresh_slot) e = bw_partition_recover(p, &o->point, report);
     else e = bw_partition_take_over(p, &o->point, report);

@@ -111,6 +111,7 @@ static bw_err follow_segment(bw_partition *p, bw_segment *s, uint32_t until)
     w.check_crc = false;
     w.position = s->length;
     w.next_offset = s->next_offset;
+    w.gaps_below = p->gaps_below;
     while (!e && w.position < until) {
         e = bw_walk_next(&w);
         if (e == BW_ERR_EMPTY)
@@ -226,6 +227,7 @@ bw_err bw_partition_resume_index(bw_partition *p)
     bw_walk w;
     bw_err e = bw_walk_init_fd(&w, s->fd, false, s->length, NULL, 0);
     if (e) return e;
+    w.gaps_below = p->gaps_below;
     if (!resume_from_files(p, s, &w)) {
         bw_indexer_restart(&p->indexer, p->dir_fd, s->base_offset, p->config.index_interval_bytes);
         w.position = 0;

@@ -12,7 +12,8 @@
  *   ends below the point, or    foreign: restored from a copy. Nothing is cut: the log goes on in a new segment if something
  *   has other bytes there       unreadable lies behind its end; the caller makes a new incarnation.
  *   no point (adopted, or LMDB  all is scanned; a bad segment in the middle is quarantined, never the reason to drop what follows;
- *   was lost)                   the last one is cut at the first bad batch.
+ *   was lost)                   the last one is cut at the first bad batch. Offsets may be missing between sound batches: Kafka had
+ *                               compacted it. Where they are, a small file keeps the offset below which gaps are no damage.
  *
  * What is below the point in the point's own segment is checked at its last 16 MiB only, so that a start does not read gigabytes;
  * the rest is checked when it is read, and by `busway verify`.
@@ -24,6 +25,7 @@
 
 #include "base/killpoint.h"
 #include "base/lock.h"
+#include "log/smallfile.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -41,6 +43,8 @@ typedef struct recovery {
     bool known;   /* the recovery point holds for these files */
     bool direct;  /* poisoned: believe only the medium */
     bool cut;     /* the log ends here: what follows is dropped */
+    bool adopted; /* nothing is known of it: it may come from Kafka, compacted */
+    bool gap;     /* it has gaps, all of them sound */
     bool garbage; /* unreadable bytes lie behind the end of the last segment */
     int64_t expected; /* base offset of the next segment; -1: any */
     int64_t floor;      /* no new segment starts below this offset */
@@ -258,6 +262,7 @@ static bw_err take_scan(recovery *r, size_t i, const bw_scan *scan, bool whole)
 {
     bw_partition *p = r->p;
     bw_segment *s = p->segments[i];
+    r->gap |= r->adopted && scan->gap;
     s->length = scan->position;
     s->next_offset = scan->next_offset;
     s->exact = whole;
@@ -318,6 +323,7 @@ static bw_err load_sealed(recovery *r, size_t i, const bw_seal *seal, bool *agai
         else if (!e && (scan.position != seal->length || scan.next_offset != seal->next_offset ||
                         bw_merkle_root(&p->indexer.merkle) != seal->root))
             e = bw_fail(BW_ERR_CORRUPT, "segment %020lld.log does not match its seal", (long long)s->base_offset);
+        r->gap |= r->adopted && scan.gap;
         note_epoch(r, scan.leader_epoch);
         s->max_timestamp = scan.max_timestamp;
         s->exact = true;
@@ -342,6 +348,10 @@ static bw_err check_joint(recovery *r, size_t i, bool *again)
     if (s->base_offset < r->expected) {
         *again = true;
         return quarantine(r, i);
+    }
+    if (s->base_offset < r->p->gaps_below) {
+        r->gap |= r->adopted;
+        return BW_OK;
     }
     note(r);
     if (r->known && r->expected >= r->point.next_offset) { /* above the point: the segment before lost its end */
@@ -552,6 +562,9 @@ static bw_err finish(recovery *r)
     bw_err e = prepare_active(r, &clean);
     if (e) return e;
     bw_segment *a = bw_partition_active(p);
+    if (r->adopted) p->gaps_below = r->gap ? a->next_offset : 0;
+    if (r->gap && (e = bw_offset_file_write(p->dir_fd, BW_GAPS_FILE, p->gaps_below)) != BW_OK) return e;
+    BW_KILL_POINT("recover.gaps");
     empty = empty && a->next_offset == 0 && !r->garbage;
     if (r->known && a->next_offset != r->point.next_offset) clean = false;
     bool raise = !empty && (!clean || r->report->cut || r->report->foreign || r->report->quarantined || r->direct);
@@ -577,6 +590,8 @@ static bw_err finish(recovery *r)
 bw_err bw_partition_recover(bw_partition *p, const bw_recovery_point *point, bw_recovery_report *report)
 {
     recovery r = {.p = p, .point = *point, .report = report, .expected = -1, .scan_epoch = INT32_MIN};
+    r.adopted = point->next_offset == 0 && point->position == 0;
+    if (r.adopted) p->gaps_below = INT64_MAX;
     r.direct = point->poisoned || bw_partition_poison_marker(p);
     bw_err e = bw_partition_list(p, &r.found);
     if (!e) e = bw_partition_read_epoch(p, &r.epoch);

@@ -123,6 +123,7 @@ static bw_err exact_timestamp(bw_partition *p, bw_segment *s)
     e = bw_walk_init_fd(&w, fd, false, s->length, NULL, 0);
     w.check_crc = false;
     w.next_offset = s->base_offset;
+    w.gaps_below = p->gaps_below;
     while (!e && w.position < s->length) {
         e = bw_walk_next(&w);
         if (e == BW_ERR_EMPTY) e = bw_fail(BW_ERR_CORRUPT, "byte %llu: no batch", (unsigned long long)w.position);

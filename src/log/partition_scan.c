@@ -105,6 +105,7 @@ bw_err bw_segment_scan(bw_partition *p, const bw_segment *s, bw_scan *scan)
     w.position = scan->from;
     w.next_offset = scan->next_offset;
     w.leader_epoch = scan->leader_epoch;
+    w.gaps_below = p->gaps_below;
     scan->max_timestamp = -1;
     scan->batches = 0;
     while (!e) {
@@ -117,6 +118,7 @@ bw_err bw_segment_scan(bw_partition *p, const bw_segment *s, bw_scan *scan)
     }
     scan->end = e;
     scan->position = (uint32_t)w.position;
+    scan->gap = w.gap_seen;
     scan->next_offset = w.next_offset;
     scan->leader_epoch = w.leader_epoch;
     bw_walk_fini(&w);

@@ -150,6 +150,7 @@ bw_err bw_segment_seal(bw_partition *p, bw_segment *s)
     if (!e) {
         w.check_crc = false;
         w.next_offset = s->base_offset;
+        w.gaps_below = p->gaps_below;
         while (!e && w.position < s->final_length) {
             e = bw_walk_next(&w);
             if (e == BW_ERR_EMPTY) e = bw_fail(BW_ERR_CORRUPT, "byte %llu: no batch", (unsigned long long)w.position);
@@ -226,18 +227,6 @@ bw_err bw_partition_write_epochs(bw_partition *p, int32_t epoch, int64_t start_o
     return e;
 }
 
-bw_err bw_partition_write_log_start(bw_partition *p, int64_t log_start)
-{
-    char text[40];
-    int n = snprintf(text, sizeof text, "0\n%" PRId64 "\n", log_start);
-    return bw_smallfile_replace(p->dir_fd, LOG_START_FILE, text, (size_t)n);
-}
+bw_err bw_partition_write_log_start(bw_partition *p, int64_t log_start) { return bw_offset_file_write(p->dir_fd, LOG_START_FILE, log_start); }
 
-int64_t bw_partition_read_log_start(bw_partition *p)
-{
-    char text[64];
-    size_t len;
-    int64_t offset;
-    if (bw_smallfile_read(p->dir_fd, LOG_START_FILE, text, sizeof text, &len) != BW_OK) return 0;
-    return sscanf(text, "0\n%" SCNd64, &offset) == 1 && offset > 0 ? offset : 0;
-}
+int64_t bw_partition_read_log_start(bw_partition *p) { return bw_offset_file_read(p->dir_fd, LOG_START_FILE); }

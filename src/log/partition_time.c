@@ -137,6 +137,7 @@ static bw_err search_span(bw_partition *p, const span *s, int64_t ts, int64_t st
     e = bw_walk_init_fd(&w, fd, false, s->length, NULL, 0);
     w.check_crc = false;
     w.next_offset = s->base_offset;
+    w.gaps_below = p->gaps_below;
     if (!e) jump(p, s, ts, &w);
     while (!e) {
         e = bw_walk_next(&w);
@@ -194,6 +195,7 @@ bw_err bw_partition_scan_batches(bw_partition *p, int64_t newer_than_wall_ms, bw
         e = bw_walk_init_fd(&w, fd, false, spans[i].length, NULL, 0);
         w.check_crc = false;
         w.next_offset = spans[i].base_offset;
+        w.gaps_below = p->gaps_below;
         while (!e && more && (e = bw_walk_next(&w)) == BW_OK) more = fn(opaque, &w.header);
         bw_walk_fini(&w);
         bw_os_close(fd);

@@ -8,6 +8,8 @@
  * checksum when asked. Nothing of a bad batch is given out, and the reader stays in front of it. */
 #include "log/reader.h"
 
+#include "log/smallfile.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -29,6 +31,7 @@ bw_err bw_reader_open(const bw_reader_options *o, bw_reader **out)
     r->use_pread = o->use_pread;
     r->guard = o->guard;
     r->window = (bw_window)BW_WINDOW_NONE;
+    r->gaps_below = -1;
     r->dir_fd = fcntl(o->dir_fd, F_DUPFD_CLOEXEC, 0);
     if (r->dir_fd < 0) {
         bw_err e = bw_fail_errno(errno, "cannot keep the partition's folder open");
@@ -211,6 +214,12 @@ static bw_err find_place(bw_reader *r, uint32_t *lim)
     }
 }
 
+bool bw_reader_gap_is_sound(bw_reader *r, int64_t base_offset)
+{
+    if (r->gaps_below < 0) r->gaps_below = bw_offset_file_read(r->dir_fd, BW_GAPS_FILE);
+    return base_offset > r->expect && base_offset < r->gaps_below;
+}
+
 /* The batch at pos, which is below lim. EMPTY: a sealed segment without a seal ends here. */
 static bw_err check_batch(bw_reader *r, uint32_t lim, bw_batch_ref *out)
 {
@@ -227,7 +236,7 @@ static bw_err check_batch(bw_reader *r, uint32_t lim, bw_batch_ref *out)
     if (e) return bw_error_context(e, "partition %u, segment %020lld.log, byte %u", r->partition,
                                    (long long)r->window.base_offset, r->pos);
     const bw_batch_header *h = &out->header;
-    if (h->base_offset != r->expect) return corrupt(r, "the batch has another base offset");
+    if (__builtin_expect(h->base_offset != r->expect, 0) && !bw_reader_gap_is_sound(r, h->base_offset)) return corrupt(r, "the batch has another base offset");
     if (h->leader_epoch < r->epoch) return corrupt(r, "the leader epoch goes back");
     out->size = bw_batch_size(h);
     out->data = bw_reader_bytes(r, r->pos, out->size, lim, &e);

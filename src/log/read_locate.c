@@ -11,6 +11,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -171,6 +172,29 @@ bw_err bw_reader_locate(bw_reader *r, bw_position watermark)
     return e;
 }
 
+/* Was a segment that began between these offsets set aside as corrupt? */
+static bool set_aside(bw_reader *r, int64_t from, int64_t before)
+{
+    int fd = bw_os_open(r->dir_fd, ".", O_RDONLY | O_DIRECTORY, 0);
+    DIR *d = fd >= 0 ? fdopendir(fd) : NULL;
+    if (!d) {
+        bw_os_close(fd);
+        return true;
+    }
+    bool found = false;
+    struct dirent *entry;
+    while (!found && (entry = readdir(d))) {
+        char name[BW_SEGMENT_NAME_MAX];
+        int64_t base;
+        const char *mark = strstr(entry->d_name, ".log.corrupt");
+        if (!mark || mark - entry->d_name != 20) continue;
+        snprintf(name, sizeof name, "%.20s.log", entry->d_name);
+        found = bw_segment_name_parse(name, ".log", &base) && base >= from && base < before;
+    }
+    closedir(d);
+    return found;
+}
+
 bw_err bw_reader_advance(bw_reader *r, bw_position watermark)
 {
     uint32_t seq = r->window.seq;
@@ -193,6 +217,10 @@ bw_err bw_reader_advance(bw_reader *r, bw_position watermark)
     }
     if (r->window.base_offset != expect) {
         int64_t base = r->window.base_offset;
+        r->expect = expect;
+        bool sound = bw_reader_gap_is_sound(r, base) && !set_aside(r, here, base);
+        r->expect = base;
+        if (sound) return BW_OK;
         r->located = false;
         return bw_fail(BW_ERR_CORRUPT, "offsets %lld to %lld are missing from the log (damaged segment set aside); seek to %lld",
                        (long long)expect, (long long)base - 1, (long long)base);

@@ -23,6 +23,7 @@ struct bw_reader {
     uint32_t sealed;   /* length of the segment once it is sealed, 0 while not known */
     int64_t expect;    /* base offset of the batch at pos */
     int32_t epoch;     /* highest leader epoch seen in this segment */
+    int64_t gaps_below;/* as BW_GAPS_FILE says; -1: it was not asked yet */
 
     uint8_t *buf;      /* pread mode: bytes [buf_from, buf_from + buf_len) of the window's file */
     size_t buf_cap;
@@ -32,6 +33,8 @@ struct bw_reader {
 
 /* bw_reader_bytes: pointer to file bytes [pos, pos+len), all below `lim`; reads ahead up to `lim`. NULL: *err is set. */
 const uint8_t *bw_reader_bytes(bw_reader *r, uint32_t pos, uint32_t len, uint32_t lim, bw_err *err);
+/* bw_reader_gap_is_sound: may the batch or segment at base_offset come where r->expect is due? */
+bool bw_reader_gap_is_sound(bw_reader *r, int64_t base_offset);
 /* bw_reader_watermark: the position up to which this reader may read, of all segments. */
 bw_position bw_reader_watermark(const bw_reader *r);
 /* bw_reader_segment_limit: bytes of the current segment that may be read, given the watermark. */

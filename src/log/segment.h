@@ -81,6 +81,7 @@ typedef struct bw_dropped_file { int64_t base_offset; int64_t due_mono_ms; } bw_
 struct bw_partition {
     pthread_mutex_t mutex, sync_mutex;
     char dir_name[BW_PARTITION_DIR_MAX];
+    int64_t gaps_below;    /* batches with a base offset below this may skip offsets; set at open */
     int32_t number;
     int dir_fd;
     uint32_t bus_number;
@@ -178,6 +179,7 @@ typedef struct bw_scan {
     uint32_t last_crc;   /* out; unchanged when there is no batch */
     int64_t max_timestamp; /* out: -1 when there is none */
     uint64_t batches;    /* out */
+    bool gap;            /* out: offsets were skipped below gaps_below */
 } bw_scan;
 /* bw_segment_scan: checksums, order, epochs. BW_OK: see scan->end (with CORRUPT the message says what); IO, NO_MEMORY. */
 bw_err bw_segment_scan(bw_partition *p, const bw_segment *s, bw_scan *scan);

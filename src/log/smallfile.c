@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <limits.h>
 #include <stdio.h>
 
@@ -47,6 +48,22 @@ static bool unlink_entry(void *opaque, const char *name)
 {
     (void)bw_os_unlink(*(const int *)opaque, name, 0);
     return true;
+}
+
+bw_err bw_offset_file_write(int dir_fd, const char *name, int64_t offset)
+{
+    char text[40];
+    int n = snprintf(text, sizeof text, "0\n%" PRId64 "\n", offset);
+    return bw_smallfile_replace(dir_fd, name, text, (size_t)n);
+}
+
+int64_t bw_offset_file_read(int dir_fd, const char *name)
+{
+    char text[64];
+    size_t len;
+    int64_t offset;
+    if (bw_smallfile_read(dir_fd, name, text, sizeof text, &len) != BW_OK) return 0;
+    return sscanf(text, "0\n%" SCNd64, &offset) == 1 && offset > 0 ? offset : 0;
 }
 
 bw_err bw_folder_remove(int dir_fd, const char *name)

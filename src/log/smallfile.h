@@ -5,11 +5,18 @@
 #include "base/err.h"
 
 #include <stddef.h>
+#include <stdint.h>
 
 /* bw_smallfile_read: the whole file, NUL-terminated, into text[size]. NOT_FOUND; CORRUPT when it does not fit; IO. */
 bw_err bw_smallfile_read(int dir_fd, const char *name, char *text, size_t size, size_t *len);
 /* bw_smallfile_replace: "<name>.tmp", sync, rename, sync of the folder. DISK_FULL, IO, NOT_PERMITTED. */
 bw_err bw_smallfile_replace(int dir_fd, const char *name, const void *data, size_t len);
+/* bw_offset_file_write / read: "0\n<offset>\n", as Kafka's checkpoints begin. read: 0 when it is not there or not readable. */
+bw_err bw_offset_file_write(int dir_fd, const char *name, int64_t offset);
+int64_t bw_offset_file_read(int dir_fd, const char *name);
+/* In a partition's folder: batches and segments that begin below this offset may skip offsets, because Kafka had compacted the log
+ * before it was adopted. Not there: no offset may be missing. */
+#define BW_GAPS_FILE "gaps-offset-checkpoint"
 /* bw_folder_remove: unlink the plain files in a folder, then the folder itself; the parent is synced. Best effort on content. */
 bw_err bw_folder_remove(int dir_fd, const char *name);
 

@@ -85,6 +85,7 @@ typedef struct partition_check {
     bw_epoch_entry *epochs;
     size_t epoch_count;
     int64_t expected; /* base offset of the next segment, -1: any */
+    int64_t gaps_below;
 } partition_check;
 
 static void set_path(partition_check *c, char out[PATH_MAX], const char *name)
@@ -126,7 +127,7 @@ static bw_err check_segment(partition_check *c, int64_t base, bool is_last)
     facts.timeindex_len = times.len;
     bw_segment_name(name, base, ".log");
     set_path(c, path, name);
-    if (c->expected >= 0 && base != c->expected)
+    if (c->expected >= 0 && base != c->expected && !(base > c->expected && base < c->gaps_below))
         bw_inspection_report(c->in, 0, base, true, "the segment begins at offset %" PRId64 ", the one before ends at %" PRId64, base,
                              c->expected);
     struct stat st;
@@ -140,6 +141,7 @@ static bw_err check_segment(partition_check *c, int64_t base, bool is_last)
             bw_inspection_report(c->in, (uint64_t)st.st_size, -1, true, "the file has %lld bytes, its seal says %u", (long long)st.st_size,
                                  seal.length);
         w.next_offset = base;
+        w.gaps_below = c->gaps_below;
         e = bw_inspect_segment(c->in, &w, &facts, &c->expected);
         bw_walk_fini(&w);
     }
@@ -172,7 +174,7 @@ static bw_err check_small_files(partition_check *c)
 
 static bw_err check_partition(bw_inspection *in, int fd, const char *path)
 {
-    partition_check c = {.in = in, .fd = fd, .expected = -1};
+    partition_check c = {.in = in, .fd = fd, .expected = -1, .gaps_below = bw_offset_file_read(fd, BW_GAPS_FILE)};
     names n;
     snprintf(c.path, sizeof c.path, "%s", path);
     in->totals->partitions++;

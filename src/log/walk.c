@@ -103,9 +103,14 @@ static bw_err checksum(bw_walk *w, uint64_t from, uint64_t to, uint32_t *crc)
     return BW_OK;
 }
 
+static bool is_gap(const bw_walk *w, const bw_batch_header *h)
+{
+    return w->next_offset >= 0 && h->base_offset > w->next_offset && h->base_offset < w->gaps_below;
+}
+
 static bw_err check_order(const bw_walk *w, const bw_batch_header *h)
 {
-    if (w->next_offset >= 0 && h->base_offset != w->next_offset && !(w->gaps_ok && h->base_offset > w->next_offset))
+    if (w->next_offset >= 0 && h->base_offset != w->next_offset && !is_gap(w, h))
         return bw_fail(BW_ERR_CORRUPT, "byte %llu: the batch has base offset %lld, expected %lld", (unsigned long long)w->position,
                        (long long)h->base_offset, (long long)w->next_offset);
     if (h->leader_epoch < w->leader_epoch)
@@ -147,6 +152,7 @@ bw_err bw_walk_next(bw_walk *w)
     w->at = w->position;
     w->size = bw_batch_size(&h);
     w->position += w->size;
+    w->gap_seen |= is_gap(w, &h);
     w->next_offset = bw_batch_last_offset(&h) + 1;
     w->leader_epoch = h.leader_epoch;
     return BW_OK;

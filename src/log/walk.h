@@ -14,7 +14,8 @@ typedef struct bw_walk {
     uint64_t end;          /* bytes that may be looked at */
     bool direct;           /* the descriptor is O_DIRECT: reads are aligned to 4096 bytes */
     bool check_crc;
-    bool gaps_ok;          /* offsets may skip forward (compacted by Kafka) */
+    int64_t gaps_below;    /* batches with a base offset below this may skip offsets (compacted before the log came here); 0: none */
+    bool gap_seen;         /* one did */
     /* where the walk is */
     uint64_t position;     /* of the next batch */
     int64_t next_offset;   /* the base offset that the next batch must have; -1: any */

@@ -82,7 +82,7 @@ stop_daemon() {
 alive() { kill -0 "$daemon_pid" 2>/dev/null && ! grep -q '^State:.Z' "/proc/$daemon_pid/status" 2>/dev/null; }
 rss_kb() { awk '/^VmRSS:/ {print $2}' "/proc/$daemon_pid/status"; }
 # json TEXT NAME: the first value of that name, flat
-json() { grep -oE "\"$2\":(\"([^\"\\\\]|\\\\.)*\"|[^,}\\]]*)" <<<"$1" | head -1 | sed -E 's/^"[^"]*"://; s/^"(.*)"$/\1/'; }
+json() { grep -oE "\"$2\":(\"([^\"\\\\]|\\\\.)*\"|[^],}]*)" <<<"$1" | head -1 | sed -E 's/^"[^"]*"://; s/^"(.*)"$/\1/'; }
 # until_true SECONDS COMMAND…
 until_true() {
     local end=$((SECONDS + $1))
