@@ -5,5 +5,6 @@ $(B)/busway-demo: $(DEMO_OBJ) $(B)/libbusway.a
 
 .PHONY: demo
 demo: deps
+	@echo "Building (a minute or two the first time) …"
 	@$(MAKE) --no-print-directory -s -j$$(nproc) $(B)/buswayd $(B)/busway $(B)/busway-demo
 	@$(B)/busway-demo
