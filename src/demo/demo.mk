@@ -3,6 +3,8 @@ DEMO_OBJ := $(call obj,$(call layer_src,demo))
 $(B)/busway-demo: $(DEMO_OBJ) $(B)/libbusway.a
 	$(CC) -pthread $(LDFLAGS_$(VARIANT)) $(LDFLAGS) $(DEMO_OBJ) $(B)/libbusway.a $(LIB_LIBS) -o $@
 
+all: $(B)/busway-demo
+
 .PHONY: demo
 demo: deps
 	@echo "Building (a minute or two the first time) …"

@@ -49,6 +49,16 @@ done)
 same "every option is in the manual" "$missing" ""
 if command -v mandoc >/dev/null; then same "the manual is clean" "$(mandoc -Tlint -Wwarning src/cli/man/busway.1 2>&1)" ""; else skip "mandoc is not here: the manual is not checked"; fi
 
+# -- completion ---------------------------------------------------------------------------------------------------------
+complete_line() { # what the shell would offer for this line
+    bash --norc -c 'source src/cli/completion/busway.bash; PATH=$2:$PATH; COMP_LINE=$1 COMP_POINT=${#1}
+        read -ra COMP_WORDS <<<"$1"; [[ $1 == *" " ]] && COMP_WORDS+=(""); COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); _busway; echo "${COMPREPLY[*]}"' - "$1" "$(dirname "$busway")"
+}
+same "completion: commands" "$(complete_line 'busway -b dir:./x cons')" consume
+same "completion: topic's commands" "$(complete_line 'busway topic ')" "create list describe alter delete purge"
+same "completion: options" "$(complete_line 'busway produce t --a')" --acks
+same "completion: values" "$(complete_line 'busway produce t --acks ')" "none visible durable"
+
 # -- usage errors -------------------------------------------------------------------------------------------------------
 fails "no such command" 2 'did you mean produce' "$busway" prodcue
 fails "unknown option" 2 'unknown option --fromat.*did you mean --format' "$busway" consume t --fromat x
@@ -97,6 +107,8 @@ has "altered" "$(b topic describe orders)" '^orders: 4 partitions' 'retention.ms
 b topic alter orders --unset retention.ms && has "unset" "$(b topic describe orders)" 'retention.ms=604800000 +\(default\)'
 fails "partitions never shrink" 2 'orders' b topic alter orders --partitions 2
 fails "alter without a change" 2 'nothing to change' b topic alter orders
+
+same "completion: topics" "$(complete_line "busway -b dir:$work/bus consume ord")" orders
 
 # -- produce, consume ----------------------------------------------------------------------------------------------------
 for transport in direct ipc; do
