@@ -89,6 +89,9 @@ void bench_touch_memory(uint64_t bytes)
 
 static void role_process(const bench_run *run, const bench_role *role, uint32_t index)
 {
+    char name[16];
+    snprintf(name, sizeof name, "bench-%s%u", run->bus_url ? "bus-" : "", index); /* seen by top and perf */
+    prctl(PR_SET_NAME, name);
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (role->core >= 0) {
         cpu_set_t set;

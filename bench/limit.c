@@ -2,7 +2,8 @@
  *
  * In it:
  *   - segment files of 64 MiB on the same disk as Busway's, created and fallocated by the writer when it needs the next one; it
- *     unlinks the oldest so that four are kept. Both sides map each segment once and unmap it when they leave it.
+ *     unlinks the oldest so that four are kept behind the one it writes, as retention.bytes of four segments does. Both sides map
+ * each segment once and unmap it when they leave it.
  *   - the writer, for each batch: CRC-32C over the prebuilt Kafka v2 batch, memcpy into the map, patch of base offset and
  * checksum, one release store of the tail word. Before it writes into the next MiB it populates that MiB (MADV_POPULATE_WRITE);
  *     its map asks for large folios (MADV_HUGEPAGE), which make and free the same pages a third cheaper.
@@ -68,9 +69,9 @@ static bool writer_roll(side *s)
     s->log->final_position[s->segment % 16] = s->position;
     munmap(s->map, BENCH_SEGMENT_BYTES);
     s->segment++;
-    if (s->segment >= BENCH_SEGMENTS_KEPT) {
+    if (s->segment > BENCH_SEGMENTS_KEPT) { /* those behind the one that is written */
         char name[PATH_MAX];
-        if (segment_name(s, s->segment - BENCH_SEGMENTS_KEPT, name)) unlink(name);
+        if (segment_name(s, s->segment - BENCH_SEGMENTS_KEPT - 1, name)) unlink(name);
     }
     return map_segment(s, true);
 }

@@ -17,27 +17,19 @@ static bw_err no_outcome(bw_delivery *out, bw_err e)
     return e;
 }
 
-/* Encode the records into a builder and finish the batch. *first_ms: the timestamp of the first as stored. */
-static inline bw_err encode(bw_batch_builder *b, bw_ptopic *t, const bw_record *records, size_t count, uint8_t **data, size_t *len,
-                            int64_t *first_ms)
+/* Encode the records into a builder and finish the batch. target: where it will be copied, or NULL. *first_ms: the timestamp of the
+ * first as stored. */
+static inline bw_err encode(bw_batch_builder *b, const uint8_t *target, bw_ptopic *t, const bw_record *records, size_t count,
+                            uint8_t **data, size_t *len, int64_t *first_ms)
 {
     bool append_time = atomic_load_explicit(&t->log_append_time, memory_order_relaxed);
     int64_t now = append_time ? bw_clock_wall_ms() : 0;
+    for (size_t i = 0; i < count && !now; i++)
+        if (records[i].timestamp_ms == BW_NO_TIMESTAMP) now = bw_clock_wall_ms();
     bw_batch_builder_reset(b);
-    for (size_t i = 0; i < count; i++) {
-        bw_err e;
-        if (records[i].timestamp_ms != BW_NO_TIMESTAMP) {
-            e = bw_batch_builder_add(b, &records[i]);
-        } else {
-            if (!now) now = bw_clock_wall_ms();
-            bw_record stamped = records[i];
-            stamped.timestamp_ms = now;
-            e = bw_batch_builder_add(b, &stamped);
-        }
-        if (__builtin_expect(e != BW_OK, 0)) return e;
-        if (__builtin_expect(b->buf.len > BW_PLAIN_BATCH_MAX, 0))
-            return bw_fail(BW_ERR_RECORD_TOO_LARGE, "a batch of more than %u bytes; send fewer records at once", BW_PLAIN_BATCH_MAX);
-    }
+    b->target = target;
+    bw_err e = bw_batch_builder_add_many(b, records, count, now, BW_PLAIN_BATCH_MAX);
+    if (__builtin_expect(e != BW_OK, 0)) return e;
     bw_batch_options o = BW_BATCH_OPTIONS_INIT;
     o.codec = bw_ptopic_codec(t);
     if (append_time) o.log_append_time = now;
@@ -123,7 +115,7 @@ static bw_err send_ipc(bw_ppart *part, const bw_record *records, size_t count, b
     bw_pbatch *b = bw_pbatch_get(p, part);
     if (!b) return no_outcome(out, BW_ERR_NO_MEMORY);
     int64_t first_ms = 0;
-    bw_err e = encode(&b->builder, part->topic, records, count, &b->data, &b->len, &first_ms);
+    bw_err e = encode(&b->builder, NULL, part->topic, records, count, &b->data, &b->len, &first_ms);
     uint32_t most = atomic_load_explicit(&part->topic->message_max, memory_order_relaxed);
     if (!e && b->len > most) {
         e = bw_ptopic_refresh(part->topic, false, deadline); /* it may have been raised */
@@ -160,7 +152,7 @@ static bw_err send_slow(bw_ppart *part, const bw_record *records, size_t count, 
             if (e == BW_ERR_UNSUPPORTED) e = BW_OK; /* it turned to the socket */
         }
         if (!e && atomic_load_explicit(&part->direct, memory_order_acquire)) {
-            e = encode(&part->builder, part->topic, records, count, &data, &len, &first_ms);
+            e = encode(&part->builder, NULL, part->topic, records, count, &data, &len, &first_ms);
             uint32_t most = e ? 0 : atomic_load_explicit(&part->slot->message_max, memory_order_relaxed);
             if (!e && len > most) e = too_large(part->topic, len, most);
             bw_append_result r;
@@ -184,7 +176,7 @@ static inline bw_err send_batch(bw_ppart *part, const bw_record *records, size_t
     bw_append_result r;
     bw_err e = BW_ERR_UNSUPPORTED;
     if (__builtin_expect(part->appender != NULL && part->held == NULL, 1)) {
-        e = encode(&part->builder, part->topic, records, count, &data, &len, &first_ms);
+        e = encode(&part->builder, bw_append_target(part->appender), part->topic, records, count, &data, &len, &first_ms);
         if (__builtin_expect(!e, 1) && len <= atomic_load_explicit(&part->slot->message_max, memory_order_relaxed))
             e = bw_append(part->appender, data, len, (int32_t)count, part->builder.max_timestamp, 0, &r);
         else if (!e)

@@ -94,8 +94,9 @@ void bw_batch_builder_reset(bw_batch_builder *b);
 /* bw_batch_builder_add: encode one record. r->timestamp_ms must be set (not negative). NO_MEMORY, INVALID_ARGUMENT (lengths over
  * INT32_MAX, a NULL pointer with a length), RECORD_TOO_LARGE (the batch would pass INT32_MAX bytes). On error it is as before. */
 bw_err bw_batch_builder_add(bw_batch_builder *b, const bw_record *r);
-/* bw_batch_builder_add_many: the same for several, now_ms for those without a timestamp; faster. A failed one leaves those before it. */
-bw_err bw_batch_builder_add_many(bw_batch_builder *b, const bw_record *records, size_t count, int64_t now_ms);
+/* bw_batch_builder_add_many: the same for several, now_ms for those without a timestamp; faster. A failed one leaves those before it.
+ * RECORD_TOO_LARGE also when the batch grows over max_bytes. */
+bw_err bw_batch_builder_add_many(bw_batch_builder *b, const bw_record *records, size_t count, int64_t now_ms, size_t max_bytes);
 /* bw_batch_builder_size: bytes of the batch if it were finished now without compression. */
 size_t bw_batch_builder_size(const bw_batch_builder *b);
 /* bw_record_encoded_size: bytes that the record would add (upper bound; real size is at most 17 bytes less). */

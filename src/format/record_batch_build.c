@@ -186,7 +186,7 @@ static size_t add_common_run(bw_batch_builder *b, const bw_record *records, size
     return i;
 }
 
-bw_err bw_batch_builder_add_many(bw_batch_builder *b, const bw_record *records, size_t count, int64_t now_ms)
+bw_err bw_batch_builder_add_many(bw_batch_builder *b, const bw_record *records, size_t count, int64_t now_ms, size_t max_bytes)
 {
     for (size_t i = 0; i < count;) {
         size_t n = add_common_run(b, records + i, count - i, now_ms);
@@ -194,8 +194,11 @@ bw_err bw_batch_builder_add_many(bw_batch_builder *b, const bw_record *records, 
         if (i == count) break;
         bw_err err = add_any(b, &records[i], records[i].timestamp_ms == BW_NO_TIMESTAMP ? now_ms : records[i].timestamp_ms);
         if (__builtin_expect(err != BW_OK, 0)) return err;
+        if (__builtin_expect(b->buf.len > max_bytes, 0)) break;
         i++;
     }
+    if (__builtin_expect(b->buf.len > max_bytes, 0))
+        return bw_fail(BW_ERR_RECORD_TOO_LARGE, "a batch of more than %zu bytes; send fewer records at once", max_bytes);
     return BW_OK;
 }
 

@@ -512,6 +512,12 @@ bw_err bw_append(bw_appender *a, const uint8_t *batch, size_t len, int32_t count
     return BW_OK;
 }
 
+const uint8_t *bw_append_target(const bw_appender *a)
+{
+    bw_position t = atomic_load_explicit(&a->slot->tail, memory_order_relaxed);
+    return a->window.map && bw_position_seq(t) == a->window.seq ? a->window.map + bw_position_pos(t) : NULL;
+}
+
 bw_err bw_append_reserve(bw_appender *a, size_t len, int32_t count, bw_deadline deadline, uint8_t **place)
 {
     bw_position t;

@@ -35,6 +35,10 @@ void bw_appender_close(bw_appender *a);
 bw_err bw_append(bw_appender *a, const uint8_t *batch, size_t len, int32_t count, int64_t max_timestamp, bw_deadline deadline,
                  bw_append_result *out);
 
+/* bw_append_target: where the next batch will be copied if no other writer comes between, NULL when that is not mapped here: a hint
+ * for bw_batch_builder.target, never to be written through. */
+const uint8_t *bw_append_target(const bw_appender *a);
+
 /* bw_append_reserve: as above but returns the place in the log, locked, with the intent recorded; len is the most that will be
  * used. Same thread: commit or abort. Not with use_pwrite (UNSUPPORTED). */
 bw_err bw_append_reserve(bw_appender *a, size_t len, int32_t count, bw_deadline deadline, uint8_t **place);

@@ -13,6 +13,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* A writer may be faster than the disk for as long as retention deletes behind it: syncs that nobody asked for but the number of
+ * bytes leave the disk alone for this many times as long as the last one took. log.flush.interval.ms and who waits are not held up. */
+enum { SYNC_REST_TIMES = 4, SYNC_REST_MOST_MS = 1000 };
+
 #define POISON_FILE "poisoned" /* beside the recovery point in LMDB, so that a lost LMDB does not unpoison a log */
 
 void bw_partition_poison(bw_partition *p)
@@ -57,6 +61,7 @@ bool bw_partition_wants_sync_locked(bw_partition *p, bw_position tail)
     bw_position durable = atomic_load_explicit(&s->durable, memory_order_acquire);
     if (durable == tail || p->broken || atomic_load_explicit(&s->state, memory_order_acquire) != BW_SLOT_OPEN) return false;
     if (atomic_load_explicit(&s->sync_request, memory_order_acquire) > durable) return true;
+    if (bw_clock_mono_ms() < p->sync_rest_until_ms) return false;
     uint64_t bytes = 0;
     for (size_t i = p->count; i-- > 0;) {
         const bw_segment *g = p->segments[i];
@@ -111,15 +116,27 @@ static bw_err prepare(bw_partition *p, sync_job *j)
     return BW_OK;
 }
 
-/* No lock held. */
+static bool was_dropped(bw_partition *p, const bw_segment *s)
+{
+    pthread_mutex_lock(&p->mutex);
+    bool dropped = s->dropped;
+    pthread_mutex_unlock(&p->mutex);
+    return dropped;
+}
+
+/* No lock held. What retention has deleted meanwhile need not reach the disk, but then its deletion must, or a recovery would find
+ * it below the recovery point with holes. */
 static int run(bw_partition *p, const sync_job *j)
 {
+    bool skipped = false;
     if (j->dir && bw_os_sync_dir(p->dir_fd) != 0) return errno;
     BW_KILL_POINT("sync.folder");
     for (size_t i = 0; i < j->count; i++) {
-        if (bw_os_fdatasync(j->segments[i]->fd) != 0) return errno;
+        if (was_dropped(p, j->segments[i])) skipped = true;
+        else if (bw_os_fdatasync(j->segments[i]->fd) != 0) return errno;
         BW_KILL_POINT("sync.segment");
     }
+    if (skipped && bw_os_sync_dir(p->dir_fd) != 0) return errno;
     return 0;
 }
 
@@ -155,9 +172,12 @@ bw_err bw_partition_sync(bw_partition *p)
     pthread_mutex_unlock(&p->mutex);
     if (!e) {
         BW_KILL_POINT("sync.begin");
+        int64_t began = bw_clock_mono_ms();
         int error = run(p, &j);
         BW_KILL_POINT("sync.synced");
         pthread_mutex_lock(&p->mutex);
+        int64_t ended = bw_clock_mono_ms(), rest = (ended - began) * SYNC_REST_TIMES;
+        p->sync_rest_until_ms = ended + (rest < SYNC_REST_MOST_MS ? rest : SYNC_REST_MOST_MS);
         finish(p, &j, error);
         pthread_mutex_unlock(&p->mutex);
         bw_wake(p->control, (uint32_t)p->number, BW_WAIT_STATE);

@@ -8,7 +8,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-enum { ALIGN = 4096, ROOM = 256 * 1024, LARGE_BATCH = 16 * 1024, PEEK = 512 };
+enum { ALIGN = 4096, ROOM = 256 * 1024, LARGE_BATCH = 4 * 1024, PEEK = 512 };
 
 static void init_common(bw_walk *w)
 {

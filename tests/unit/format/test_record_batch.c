@@ -86,7 +86,7 @@ static void test_builder_many_gives_what_one_by_one_gives(void **state)
             if (r.timestamp_ms == BW_NO_TIMESTAMP) r.timestamp_ms = SAMPLE_TIME + 7;
             assert_int_equal(bw_batch_builder_add(&one, &r), BW_OK);
         }
-        assert_int_equal(bw_batch_builder_add_many(&many, records, RECORDS, SAMPLE_TIME + 7), BW_OK);
+        assert_int_equal(bw_batch_builder_add_many(&many, records, RECORDS, SAMPLE_TIME + 7, INT32_MAX), BW_OK);
         assert_int_equal(bw_batch_builder_finish(&one, &options, &of_one, &one_len), BW_OK);
         assert_int_equal(bw_batch_builder_finish(&many, &options, &of_many, &many_len), BW_OK);
         assert_int_equal(one_len, many_len);
