@@ -34,13 +34,34 @@ static bw_lock_result result_of(int e)
     }
 }
 
+#if defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define BW_LOCK_BY_WALL_CLOCK 1
+#endif
+#endif
+
+static int lock_until(pthread_mutex_t *m, bw_deadline deadline)
+{
+#ifdef BW_LOCK_BY_WALL_CLOCK /* ThreadSanitizer does not know pthread_mutex_clocklock and would see no lock taken */
+    int64_t ns = bw_deadline_left_ns(deadline);
+    struct timespec at;
+    clock_gettime(CLOCK_REALTIME, &at);
+    ns += at.tv_nsec;
+    at.tv_sec += ns / 1000000000;
+    at.tv_nsec = ns % 1000000000;
+    return pthread_mutex_timedlock(m, &at);
+#else
+    struct timespec at = {.tv_sec = deadline / 1000000000, .tv_nsec = deadline % 1000000000};
+    return pthread_mutex_clocklock(m, CLOCK_MONOTONIC, &at);
+#endif
+}
+
 bw_lock_result bw_lock(pthread_mutex_t *m, bw_deadline deadline)
 {
     int e = pthread_mutex_trylock(m);
     if (e != EBUSY) return result_of(e);
     if (deadline == BW_DEADLINE_NEVER) return result_of(pthread_mutex_lock(m));
-    struct timespec at = {.tv_sec = deadline / 1000000000, .tv_nsec = deadline % 1000000000};
-    return result_of(pthread_mutex_clocklock(m, CLOCK_MONOTONIC, &at));
+    return result_of(lock_until(m, deadline));
 }
 
 void bw_lock_make_consistent(pthread_mutex_t *m) { pthread_mutex_consistent(m); }

@@ -5,19 +5,13 @@
  * dir: bus, started again within the caller's time. */
 #include "client/producer.h"
 
+#include "base/lock.h"
+
 #include <time.h>
 
 bw_err bw_ppart_lock(bw_ppart *part, bw_deadline deadline)
 {
-    if (pthread_mutex_trylock(&part->lock) == 0) return BW_OK;
-    int r;
-    if (deadline == BW_DEADLINE_NEVER) {
-        r = pthread_mutex_lock(&part->lock);
-    } else {
-        struct timespec until = {deadline / 1000000000, deadline % 1000000000};
-        r = pthread_mutex_clocklock(&part->lock, CLOCK_MONOTONIC, &until);
-    }
-    if (r == 0) return BW_OK;
+    if (bw_lock(&part->lock, deadline) == BW_LOCK_OK) return BW_OK;
     return bw_fail(BW_ERR_LOCK_HELD, "topic %s partition %d: another thread of this process holds a reservation or a long append",
                    part->topic->name, part->partition);
 }

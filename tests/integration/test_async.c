@@ -58,6 +58,7 @@ static void test_every_record_gets_its_callback_once_in_order(void **state)
         bw_record r = test_record("k", text);
         assert_ok(bw_producer_send(p, "async", 0, &r, delivered, &outcomes[i], 5000));
         if (i % 100 == 0) ran += bw_producer_poll(p, 0);
+        assert_true(ran <= i + 1);
     }
     assert_ok(bw_producer_flush(p, 20000));
     assert_int_equal(bw_producer_poll(p, 0), 0);
