@@ -360,8 +360,9 @@ static bw_err shake_hands(bw_conn *c, const char *path, bw_deadline deadline)
     if (!e) e = bw_conn_send_locked(c, &w.pending, &frame, NULL, 0);
     bw_buf_free(&frame);
     while (!e && !w.finished) e = bw_conn_pump(c, -1, deadline);
-    if (!w.finished) bw_conn_lose(c); /* nothing may point at this frame any more */
-    if (w.finished) e = w.error ? w.error : read_answer(&w.frame, BW_API_HELLO, &reply);
+    bool in_time = w.finished;
+    if (!in_time) bw_conn_lose(c); /* nothing may point at this frame any more; it finishes w, too late to count */
+    if (in_time) e = w.error ? w.error : read_answer(&w.frame, BW_API_HELLO, &reply);
     if (!e) e = keep_hello(c, &reply.answer, path);
     if (e == BW_ERR_NOT_CONNECTED)
         e = bw_fail(BW_ERR_NO_COORDINATOR, "the daemon at %s closed the connection before it had answered", path);
