@@ -33,7 +33,13 @@ static _Thread_local uint64_t calls_made[BW_OS_CALL_COUNT];
 uint64_t bw_os_calls_made(bw_os_call call) { return calls_made[call]; }
 
 #ifdef BW_TESTING
-/* The fault seam: BUSWAY_FAULT="call:k:errno[:forever]". */
+/* The fault seam: BUSWAY_FAULT="call:k:errno[:forever]". BUSWAY_FAULT_COUNTS=path: a file that this process counts in, through a map,
+ * so that whoever runs it knows how many calls of each kind there were and how many were failed, however it ended. */
+typedef struct fault_count {
+    char name[16];
+    atomic_ulong calls, failed;
+} fault_count;
+static fault_count *fault_counts;
 static struct {
     int call; /* -1: any; -2: none */
     int error;
@@ -42,20 +48,34 @@ static struct {
 static atomic_long fault_left;
 static pthread_once_t fault_once = PTHREAD_ONCE_INIT;
 
+static const char *const fault_names[] = {
+#define BW_OS_NAME(name) #name,
+    BW_OS_CALLS(BW_OS_NAME)
+#undef BW_OS_NAME
+};
+
+static void fault_count_into(const char *path)
+{
+    size_t bytes = BW_OS_CALL_COUNT * sizeof *fault_counts;
+    int fd = path ? open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600) : -1;
+    if (fd < 0) return;
+    void *map = ftruncate(fd, (off_t)bytes) == 0 ? mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0) : MAP_FAILED;
+    close(fd);
+    if (map == MAP_FAILED) return;
+    fault_counts = map;
+    for (int i = 0; i < BW_OS_CALL_COUNT; i++) strncpy(fault_counts[i].name, fault_names[i], sizeof fault_counts[i].name - 1);
+}
+
 static void fault_read(void)
 {
-    static const char *const names[] = {
-#define BW_OS_NAME(name) #name,
-        BW_OS_CALLS(BW_OS_NAME)
-#undef BW_OS_NAME
-    };
+    fault_count_into(getenv("BUSWAY_FAULT_COUNTS"));
     const char *spec = getenv("BUSWAY_FAULT");
     char name[32] = "", mode[16] = "";
     long k = 0;
     if (!spec || sscanf(spec, "%31[^:]:%ld:%d:%15s", name, &k, &fault.error, mode) < 3) return;
     if (strcmp(name, "*") == 0) fault.call = -1;
     for (int i = 0; i < BW_OS_CALL_COUNT; i++)
-        if (strcmp(name, names[i]) == 0) fault.call = i;
+        if (strcmp(name, fault_names[i]) == 0) fault.call = i;
     fault.forever = strcmp(mode, "forever") == 0;
     atomic_store(&fault_left, k);
 }
@@ -63,9 +83,11 @@ static void fault_read(void)
 static bool fault_hits(bw_os_call call)
 {
     pthread_once(&fault_once, fault_read);
+    if (fault_counts) atomic_fetch_add_explicit(&fault_counts[call].calls, 1, memory_order_relaxed);
     if (fault.call != -1 && fault.call != (int)call) return false;
     long left = atomic_fetch_sub(&fault_left, 1);
     if (left == 1 || (left < 1 && fault.forever)) {
+        if (fault_counts) atomic_fetch_add_explicit(&fault_counts[call].failed, 1, memory_order_relaxed);
         errno = fault.error;
         return true;
     }

@@ -2,7 +2,8 @@
  *
  * Each function behaves as the call it is named after (-1 and errno), retries EINTR where that is right, and passes through
  * one seam, bw_os_fault(), which in BW_TESTING builds can fail the k-th call, once or for ever:
- * BUSWAY_FAULT="call:k:errno[:forever]" (call "*" is any; names as in BW_OS_CALLS). All descriptors are O_CLOEXEC. */
+ * BUSWAY_FAULT="call:k:errno[:forever]" (call "*" is any; names as in BW_OS_CALLS); BUSWAY_FAULT_COUNTS=path counts
+ * the calls of each kind there. All descriptors are O_CLOEXEC. */
 #ifndef BW_BASE_OS_H
 #define BW_BASE_OS_H
 
