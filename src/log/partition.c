@@ -32,13 +32,15 @@ bw_err bw_partition_create_files(int data_fd, const char *topic, int32_t partiti
     bw_err e = BW_OK;
     int fd = bw_os_open_beneath(dir, log, O_RDWR | O_CREAT | O_EXCL, 0644);
     if (fd < 0) e = bw_fail_errno(errno, "cannot create %s/%s", name, log);
-    else if (bw_os_fallocate(fd, 0, 0, BW_GRANT_FIRST) != 0 || bw_os_fsync(fd) != 0)
-        e = bw_fail_errno(errno, "cannot allocate %s/%s", name, log);
+    else if (bw_os_fallocate(fd, 0, 0, BW_GRANT_FIRST) != 0) e = bw_fail_errno(errno, "cannot allocate %s/%s", name, log);
     bw_os_close(fd);
     BW_KILL_POINT("create.segment");
-    if (!e) e = bw_smallfile_replace(dir, "leader-epoch-checkpoint", "0\n1\n0 0\n", 8);
-    if (!e) e = bw_smallfile_replace(dir, "partition.metadata", text, bw_partition_metadata_encode(text, id));
+    /* The topic's id is the only content that must be on the disk: an epoch file that was lost is made anew, and an empty segment
+     * promises nothing. So one journal commit does for all. */
+    if (!e) e = bw_smallfile_write(dir, "leader-epoch-checkpoint", "0\n1\n0 0\n", 8, false);
+    if (!e) e = bw_smallfile_write(dir, "partition.metadata", text, bw_partition_metadata_encode(text, id), true);
     BW_KILL_POINT("create.metadata");
+    if (!e && bw_os_sync_dir(dir) != 0) e = bw_fail_errno(errno, "cannot sync partition folder %s", name);
     bw_os_close(dir);
     if (!e && bw_os_sync_dir(data_fd) != 0) e = bw_fail_errno(errno, "cannot sync the data directory");
     if (e) (void)bw_partition_delete_files(data_fd, topic, partition);

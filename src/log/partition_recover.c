@@ -21,7 +21,7 @@
  * The leader epoch goes up unless the file ends exactly where the log ends, and at the point: allocated room behind the end means
  * that records may have been seen there which are now lost, even when no trace of them is left. (That is why the first growth of
  * a cleanly cut file is synced before it is used: sync_grant.) */
-#include "log/segment.h"
+#include "log/recovery.h"
 
 #include "base/killpoint.h"
 #include "base/lock.h"
@@ -33,146 +33,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { CHECK_BELOW_POINT = 16 << 20, INDEX_FILE_MAX = 32 << 20, GARBAGE_LOOK = 1 << 20, COPY_PIECE = 256 << 10 };
-
-typedef struct recovery {
-    bw_partition *p;
-    bw_recovery_point point;
-    bw_recovery_report *report;
-    bw_found found;
-    bool known;   /* the recovery point holds for these files */
-    bool direct;  /* poisoned: believe only the medium */
-    bool cut;     /* the log ends here: what follows is dropped */
-    bool adopted; /* nothing is known of it: it may come from Kafka, compacted */
-    bool gap;     /* it has gaps, all of them sound */
-    bool garbage; /* unreadable bytes lie behind the end of the last segment */
-    int64_t expected; /* base offset of the next segment; -1: any */
-    int64_t floor;      /* no new segment starts below this offset */
-    int32_t epoch;      /* the highest known */
-    int32_t scan_epoch; /* of the last batch scanned */
-    uint32_t last_crc;
-    bool indexed;       /* the indexer holds the last segment, from byte 0 on */
-} recovery;
-
-static void note(recovery *r)
-{
-    if (!r->report->detail[0]) snprintf(r->report->detail, sizeof r->report->detail, "%s", bw_error_message());
-}
-
-/* ---- spares: one with a valid first batch becomes a log file, the others go ---- */
-
-static bool has_inode(bw_partition *p, const bw_found *f, uint64_t inode)
-{
-    char name[BW_SEGMENT_NAME_MAX];
-    struct stat st;
-    for (size_t i = 0; i < f->log_count; i++) {
-        bw_segment_name(name, f->logs[i], ".log");
-        if (bw_os_stat_at(p->dir_fd, name, &st) == 0 && (uint64_t)st.st_ino == inode) return true;
-    }
-    return false;
-}
-
-/* The base offset of the first batch, when that is whole and right; else -1. */
-static int64_t first_batch_base(int fd, uint64_t bytes)
-{
-    bw_walk w;
-    int64_t base = -1;
-    if (bw_walk_init_fd(&w, fd, false, bytes, NULL, 0) == BW_OK && bw_walk_next(&w) == BW_OK) base = w.header.base_offset;
-    bw_walk_fini(&w);
-    return base;
-}
-
-static bw_err place_spare(recovery *r, uint32_t seq)
-{
-    bw_partition *p = r->p;
-    char name[BW_SEGMENT_NAME_MAX], log[BW_SEGMENT_NAME_MAX];
-    struct stat st;
-    bw_spare_name(name, seq);
-    int fd = bw_os_open_beneath(p->dir_fd, name, O_RDONLY, 0);
-    if (fd < 0) return bw_fail_errno(errno, "cannot open %s", name);
-    int64_t base = -1;
-    if (bw_os_fstat(fd, &st) == 0 && !has_inode(p, &r->found, (uint64_t)st.st_ino)) base = first_batch_base(fd, (uint64_t)st.st_size);
-    bw_os_close(fd);
-    p->dir_dirty = true;
-    bw_segment_name(log, base < 0 ? 0 : base, ".log");
-    if (base >= 0 && bw_os_stat_at(p->dir_fd, log, &st) != 0 && errno == ENOENT) {
-        int64_t *more = realloc(r->found.logs, (r->found.log_count + 1) * sizeof *more);
-        if (!more) return bw_fail(BW_ERR_NO_MEMORY, "no memory for the segment list");
-        r->found.logs = more;
-        if (bw_os_rename(p->dir_fd, name, p->dir_fd, log) != 0) return bw_fail_errno(errno, "cannot rename %s to %s", name, log);
-        size_t i = r->found.log_count++;
-        for (; i > 0 && more[i - 1] > base; i--) more[i] = more[i - 1];
-        more[i] = base;
-        BW_KILL_POINT("recover.spare_kept");
-        return BW_OK;
-    }
-    if (bw_os_unlink(p->dir_fd, name, 0) != 0) return bw_fail_errno(errno, "cannot remove %s", name);
-    BW_KILL_POINT("recover.spare_gone");
-    return BW_OK;
-}
-
-/* ---- quarantine and salvage ---- */
-
-static bw_err quarantine(recovery *r, size_t i)
-{
-    bw_partition *p = r->p;
-    bw_segment *s = p->segments[i];
-    note(r);
-    char name[BW_SEGMENT_NAME_MAX], aside[BW_SEGMENT_NAME_MAX + 24];
-    struct stat st;
-    bw_segment_name(name, s->base_offset, ".log");
-    snprintf(aside, sizeof aside, "%s.corrupt", name);
-    for (int n = 1; bw_os_stat_at(p->dir_fd, aside, &st) == 0 && n < 1000; n++) snprintf(aside, sizeof aside, "%s.corrupt.%d", name, n);
-    if (bw_os_rename(p->dir_fd, name, p->dir_fd, aside) != 0) return bw_fail_errno(errno, "cannot set %s aside", name);
-    BW_KILL_POINT("recover.quarantined");
-    bw_segment_unlink_hints(p, s->base_offset);
-    r->report->quarantined++;
-    bw_partition_remove_at(p, i);
-    return BW_OK;
-}
-
-static bw_err copy_bytes(int from_fd, uint32_t from, uint32_t len, int to_fd)
-{
-    uint8_t *piece = malloc(COPY_PIECE);
-    if (!piece) return bw_fail(BW_ERR_NO_MEMORY, "no memory to copy batches");
-    bw_err e = BW_OK;
-    for (uint32_t done = 0; !e && done < len;) {
-        uint32_t n = len - done < COPY_PIECE ? len - done : COPY_PIECE;
-        if (bw_os_pread(from_fd, piece, n, (off_t)from + done) != (ssize_t)n || bw_os_pwrite(to_fd, piece, n, done) < 0)
-            e = bw_fail_errno(errno, "cannot copy batches out of a corrupt segment");
-        done += n;
-    }
-    free(piece);
-    return e;
-}
-
-/* Segment i holds the point and is corrupt below it. What is sound behind the point goes to a new segment, in i's place. */
-static bw_err salvage(recovery *r, size_t i)
-{
-    bw_partition *p = r->p;
-    bw_segment *old = p->segments[i], *s;
-    note(r);
-    bw_scan scan = {.from = r->point.position, .next_offset = r->point.next_offset, .leader_epoch = INT32_MIN,
-                    .until = old->file_bytes, .direct = r->direct};
-    if (scan.from > scan.until) scan.from = scan.until;
-    bw_err e = bw_segment_scan(p, old, &scan);
-    if (e) return e;
-    uint32_t from = (uint32_t)scan.from, len = scan.position - from;
-    e = bw_segment_create_log(p, r->point.next_offset, len > BW_GRANT_FIRST ? len : BW_GRANT_FIRST, &s);
-    if (e) return e;
-    e = copy_bytes(old->fd, from, len, s->fd);
-    if (!e && bw_os_fdatasync(s->fd) != 0) e = bw_fail_errno(errno, "cannot sync the copy of a segment's sound end");
-    BW_KILL_POINT("recover.salvaged");
-    if (!e) e = quarantine(r, i);
-    if (!e) e = bw_partition_push(p, s);
-    if (e) {
-        bw_segment_free(s);
-        return e;
-    }
-    memmove(&p->segments[i + 1], &p->segments[i], (p->count - 1 - i) * sizeof *p->segments);
-    p->segments[i] = s;
-    return BW_OK;
-}
+enum { CHECK_BELOW_POINT = 16 << 20, INDEX_FILE_MAX = 32 << 20, GARBAGE_LOOK = 1 << 20 };
 
 /* ---- the recovery point's own segment ---- */
 
@@ -227,24 +88,6 @@ static point_check check_point(recovery *r, const bw_segment *s)
 
 /* ---- one segment after the other ---- */
 
-/* Drops segment i and all that follow: above the point and behind a cut. */
-static bw_err drop_from(recovery *r, size_t i)
-{
-    bw_partition *p = r->p;
-    char name[BW_SEGMENT_NAME_MAX];
-    while (p->count > i) {
-        bw_segment *s = p->segments[p->count - 1];
-        bw_segment_name(name, s->base_offset, ".log");
-        r->report->cut_from_bytes += s->file_bytes;
-        r->report->cut = true;
-        if (bw_os_unlink(p->dir_fd, name, 0) != 0) return bw_fail_errno(errno, "cannot remove segment %s behind the cut", name);
-        bw_segment_unlink_hints(p, s->base_offset);
-        bw_partition_remove_at(p, p->count - 1);
-        BW_KILL_POINT("recover.dropped");
-    }
-    return BW_OK;
-}
-
 static void note_epoch(recovery *r, int32_t epoch)
 {
     r->scan_epoch = epoch;
@@ -293,17 +136,17 @@ static bw_err scan_one(recovery *r, size_t i, uint32_t from, int64_t next_offset
     if (bad && !last && (below || !r->known)) {
         *again = true;
         r->expected = -1;
-        return quarantine(r, i);
+        return bw_recovery_quarantine(r, i);
     }
     if (bad) {
-        note(r);
+        bw_recovery_note(r);
         r->garbage = true;
         if (!r->report->foreign) r->report->cut = true;
         r->report->cut_from_bytes += s->file_bytes - scan.position;
     }
     if (!last && r->known && !below && (bad || scan.next_offset != p->segments[i + 1]->base_offset)) {
         r->cut = true;
-        e = drop_from(r, i + 1);
+        e = bw_recovery_drop_from(r, i + 1);
         if (e) return e;
     }
     return take_scan(r, i, &scan, whole);
@@ -332,7 +175,7 @@ static bw_err load_sealed(recovery *r, size_t i, const bw_seal *seal, bool *agai
         *again = true;
         r->expected = -1;
         if (seal->next_offset > r->floor) r->floor = seal->next_offset;
-        return quarantine(r, i);
+        return bw_recovery_quarantine(r, i);
     }
     if (!e) joined(r, s->next_offset);
     return e;
@@ -347,17 +190,13 @@ static bw_err check_joint(recovery *r, size_t i, bool *again)
                   (long long)s->base_offset, (long long)r->expected);
     if (s->base_offset < r->expected) {
         *again = true;
-        return quarantine(r, i);
+        return bw_recovery_quarantine(r, i);
     }
-    if (s->base_offset < r->p->gaps_below) {
-        r->gap |= r->adopted;
-        return BW_OK;
-    }
-    note(r);
+    bw_recovery_note(r);
     if (r->known && r->expected >= r->point.next_offset) { /* above the point: the segment before lost its end */
         *again = true;
         r->cut = true;
-        return drop_from(r, i);
+        return bw_recovery_drop_from(r, i);
     }
     return BW_OK; /* a segment is missing; readers are told so at the gap */
 }
@@ -379,8 +218,8 @@ static bw_err recover_segment(recovery *r, size_t i, bool *again)
     case POINT_CORRUPT:
         *again = true;
         r->expected = -1;
-        if (i + 1 < p->count && p->segments[i + 1]->base_offset <= r->point.next_offset) return quarantine(r, i);
-        return salvage(r, i);
+        if (i + 1 < p->count && p->segments[i + 1]->base_offset <= r->point.next_offset) return bw_recovery_quarantine(r, i);
+        return bw_recovery_salvage(r, i);
     case POINT_FOREIGN:
         r->known = false;
         r->report->foreign = true;
@@ -408,7 +247,7 @@ static void check_known(recovery *r)
     r->known = false;
     r->report->foreign = true;
     (void)bw_fail(BW_ERR_CORRUPT, "the log ends below its recovery point (offset %lld)", (long long)pt->next_offset);
-    note(r);
+    bw_recovery_note(r);
 }
 
 static bw_err recover_segments(recovery *r)
@@ -456,14 +295,14 @@ static bw_err look_for_garbage(recovery *r)
     r->report->cut_from_bytes += a->file_bytes - a->length;
     (void)bw_fail(BW_ERR_CORRUPT, "segment %020lld.log: stray bytes at %llu behind the end at %u", (long long)a->base_offset,
                   (unsigned long long)at, a->length);
-    note(r);
+    bw_recovery_note(r);
     return BW_OK;
 }
 
-/* A clean stop cut the file to its length, synced it, and only then wrote the point: a start needs no sync of its own. */
-static bool nothing_unsynced(const recovery *r, const bw_segment *a, bool clean)
+/* The log ends at the point, which was written after the sync of all that it covers: a start needs no sync of its own. */
+static bool nothing_unsynced(const recovery *r, const bw_segment *a)
 {
-    if (!clean || r->direct) return false;
+    if (r->direct) return false;
     return a->length == 0 || (r->known && a->base_offset == r->point.segment_base && a->length == r->point.position);
 }
 
@@ -484,9 +323,10 @@ static bw_err prepare_active(recovery *r, bool *clean)
         } else {
             a->limit = p->config.segment_bytes;
             if (a->limit > BW_POSITION_MAX) a->limit = BW_POSITION_MAX;
-            e = bw_segment_zero_tail(a);
+            bool zero = r->garbage || (uint64_t)a->length + GARBAGE_LOOK < a->file_bytes; /* else it was seen to be zero */
+            if (zero) e = bw_segment_zero_tail(a);
             BW_KILL_POINT("recover.zeroed");
-            if (!e && !nothing_unsynced(r, a, *clean) && bw_os_fdatasync(a->fd) != 0)
+            if (!e && (zero || !nothing_unsynced(r, a)) && bw_os_fdatasync(a->fd) != 0)
                 e = bw_fail_errno(errno, "cannot sync the newest segment");
             if (e) return e;
             p->sync_grant = *clean;
@@ -596,7 +436,7 @@ bw_err bw_partition_recover(bw_partition *p, const bw_recovery_point *point, bw_
     bw_err e = bw_partition_list(p, &r.found);
     if (!e) e = bw_partition_read_epoch(p, &r.epoch);
     if (!e && point->leader_epoch > r.epoch) r.epoch = point->leader_epoch;
-    for (size_t i = 0; !e && i < r.found.spare_count; i++) e = place_spare(&r, r.found.spares[i]);
+    for (size_t i = 0; !e && i < r.found.spare_count; i++) e = bw_recovery_place_spare(&r, r.found.spares[i]);
     if (!e) {
         check_known(&r);
         e = recover_segments(&r);

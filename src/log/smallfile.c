@@ -24,19 +24,24 @@ bw_err bw_smallfile_read(int dir_fd, const char *name, char *text, size_t size, 
     return BW_OK;
 }
 
+bw_err bw_smallfile_write(int dir_fd, const char *name, const void *data, size_t len, bool sync)
+{
+    int fd = bw_os_open_beneath(dir_fd, name, O_WRONLY | O_CREAT | O_TRUNC, 0644);
+    if (fd < 0) return bw_fail_errno(errno, "cannot create %s", name);
+    bool good = bw_os_pwrite(fd, data, len, 0) >= 0 && (!sync || bw_os_fdatasync(fd) == 0);
+    int saved = errno;
+    bw_os_close(fd);
+    if (good) return BW_OK;
+    (void)bw_os_unlink(dir_fd, name, 0);
+    return bw_fail_errno(saved, "cannot write %s", name);
+}
+
 bw_err bw_smallfile_replace(int dir_fd, const char *name, const void *data, size_t len)
 {
     char temporary[NAME_MAX + 1];
     snprintf(temporary, sizeof temporary, "%s.tmp", name);
-    int fd = bw_os_open_beneath(dir_fd, temporary, O_WRONLY | O_CREAT | O_TRUNC, 0644);
-    if (fd < 0) return bw_fail_errno(errno, "cannot create %s", temporary);
-    bool good = bw_os_pwrite(fd, data, len, 0) >= 0 && bw_os_fdatasync(fd) == 0;
-    int saved = errno;
-    bw_os_close(fd);
-    if (!good) {
-        (void)bw_os_unlink(dir_fd, temporary, 0);
-        return bw_fail_errno(saved, "cannot write %s", temporary);
-    }
+    bw_err e = bw_smallfile_write(dir_fd, temporary, data, len, true);
+    if (e) return e;
     BW_KILL_POINT("smallfile.written");
     if (bw_os_rename(dir_fd, temporary, dir_fd, name) != 0) return bw_fail_errno(errno, "cannot rename %s to %s", temporary, name);
     BW_KILL_POINT("smallfile.renamed");
