@@ -236,7 +236,8 @@ static bw_err check_batch(bw_reader *r, uint32_t lim, bw_batch_ref *out)
     if (e) return bw_error_context(e, "partition %u, segment %020lld.log, byte %u", r->partition,
                                    (long long)r->window.base_offset, r->pos);
     const bw_batch_header *h = &out->header;
-    if (__builtin_expect(h->base_offset != r->expect, 0) && !bw_reader_gap_is_sound(r, h->base_offset)) return corrupt(r, "the batch has another base offset");
+    if (__builtin_expect(h->base_offset != r->expect, 0) && !bw_reader_gap_is_sound(r, h->base_offset))
+        return corrupt(r, "the batch has another base offset");
     if (h->leader_epoch < r->epoch) return corrupt(r, "the leader epoch goes back");
     out->size = bw_batch_size(h);
     out->data = bw_reader_bytes(r, r->pos, out->size, lim, &e);
