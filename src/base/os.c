@@ -211,6 +211,11 @@ int bw_os_chown_at(int dir_fd, const char *path, uid_t uid, gid_t gid)
     RETRY(chown, fchownat(dir_fd, path, uid, gid, AT_SYMLINK_NOFOLLOW));
 }
 
+int bw_os_chmod_at(int dir_fd, const char *path, mode_t mode)
+{
+    RETRY(chmod, fchmodat(dir_fd, path, mode, 0));
+}
+
 int bw_os_list_dir(int dir_fd, bool (*fn)(void *opaque, const char *name), void *opaque)
 {
     if (enter(BW_OS_opendir)) return -1;

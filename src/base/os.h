@@ -16,7 +16,7 @@
 #define BW_OS_CALLS(X)                                                                                                         \
     X(open) X(close) X(pread) X(pwrite) X(fallocate) X(ftruncate) X(fdatasync) X(fsync) X(mmap) X(munmap) X(madvise) X(fstat)  \
     X(mkdir) X(link) X(rename) X(unlink) X(opendir) X(statfs) X(flock) X(futex) X(socket) X(connect) X(send) X(recv)       \
-    X(chown)
+    X(chown) X(chmod)
 
 typedef enum bw_os_call {
 #define BW_OS_ENUM(name) BW_OS_##name,
@@ -64,6 +64,7 @@ ssize_t bw_os_recv(int fd, void *buf, size_t len, int flags);
 int bw_os_stat_at(int dir_fd, const char *path, struct stat *st);
 /* bw_os_chown_at: fchownat without following links; (uid_t)-1, (gid_t)-1: leave as it is. */
 int bw_os_chown_at(int dir_fd, const char *path, uid_t uid, gid_t gid);
+int bw_os_chmod_at(int dir_fd, const char *path, mode_t mode); /* follows links: no symbolic link may lie there */
 /* bw_os_list_dir: fn for each entry but "." and ".."; false stops. 0, or -1 and errno. dir_fd is not consumed. */
 int bw_os_list_dir(int dir_fd, bool (*fn)(void *opaque, const char *name), void *opaque);
 /* bw_os_free_bytes: what an ordinary user may still allocate on the file system of fd; -1 and errno. */

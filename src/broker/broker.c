@@ -85,6 +85,22 @@ static void set_reserve(bw_broker *b)
     atomic_store(&b->reserve_bytes, reserve);
 }
 
+/* The runtime folder is handed to the socket's group, which could not come to the socket otherwise; set-group-id, so that the control data
+ * made in it is readable for the group too. A folder that is not the daemon's alone, like /tmp, is left as it is. */
+static bw_err share_runtime(const bw_broker *b)
+{
+    const char *path = b->config.runtime_dir;
+    struct stat st;
+    if (!b->config.socket_group) return BW_OK;
+    if (bw_os_mkdir(AT_FDCWD, path, 0750) && errno != EEXIST) return bw_fail_errno(errno, "cannot make runtime folder %s", path);
+    if (bw_os_stat_at(AT_FDCWD, path, &st)) return bw_fail_errno(errno, "cannot stat runtime folder %s", path);
+    if (!S_ISDIR(st.st_mode) || st.st_uid != b->uid || (st.st_mode & 07)) return BW_OK;
+    if (bw_os_chown_at(AT_FDCWD, path, (uid_t)-1, (gid_t)b->socket_gid) || bw_os_chmod_at(AT_FDCWD, path, 02750))
+        return bw_fail_errno(errno, "runtime folder %s can't be given to group %lld; the daemon must be a member of it", path,
+                             (long long)b->socket_gid);
+    return BW_OK;
+}
+
 static bw_err start(bw_broker *b)
 {
     bw_err e = find_socket_group(b);
@@ -92,6 +108,7 @@ static bw_err start(bw_broker *b)
     if (!e) e = bw_datadir_open_coordinator(b->config.data_dir, true, &b->dir);
     if (!e) set_reserve(b);
     if (!e) e = bw_store_open(b->dir->path, b->config.meta_map_bytes, &b->store);
+    if (!e) e = share_runtime(b);
     if (!e) e = bw_broker_bring_up(b);
     if (!e && !(e = bw_broker_start_thread(&b->broker_thread, bw_broker_thread_main, b))) b->broker_running = true;
     return e;
