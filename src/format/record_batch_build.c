@@ -169,7 +169,12 @@ static size_t add_common_run(bw_batch_builder *b, const bw_record *records, size
     int64_t base = b->base_timestamp, max = b->max_timestamp;
     uint32_t index = (uint32_t)b->count;
     size_t i = 0;
-    if (index == 0 || b->buf.cap > INT32_MAX) return 0;
+    if (b->buf.len == 0 || b->buf.cap > INT32_MAX) return 0;
+    if (index == 0) {
+        base = max = records[0].timestamp_ms == BW_NO_TIMESTAMP ? now_ms : records[0].timestamp_ms;
+        if (base < 0 || !is_common(&records[0]) || (size_t)(end - p) < COMMON_ROOM) return 0;
+        b->base_timestamp = base;
+    }
     for (; i < count && index < 8192 && is_common(&records[i]) && (size_t)(end - p) >= COMMON_ROOM; i++, index++) {
         int64_t at = records[i].timestamp_ms == BW_NO_TIMESTAMP ? now_ms : records[i].timestamp_ms;
         if ((uint64_t)at - (uint64_t)base >= 64 || at < max) break;
