@@ -93,6 +93,8 @@ static void role_process(const bench_run *run, const bench_role *role, uint32_t 
     snprintf(name, sizeof name, "bench-%s%u", run->bus_url ? "bus-" : "", index); /* seen by top and perf */
     prctl(PR_SET_NAME, name);
     prctl(PR_SET_PDEATHSIG, SIGKILL);
+    signal(SIGINT, SIG_DFL);
+    signal(SIGTERM, SIG_DFL);
     if (role->core >= 0) {
         cpu_set_t set;
         CPU_ZERO(&set);

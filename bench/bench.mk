@@ -11,4 +11,4 @@ $(B)/busway-bench: $(BENCH_OBJ) $(B)/libbusway.a
 
 .PHONY: bench
 bench: all $(B)/busway-bench
-	$(B)/busway-bench $(BENCH_ARGS)
+	$(B)/busway-bench --daemon $(B)/buswayd $(BENCH_ARGS)

@@ -9,6 +9,7 @@
 #include <ftw.h>
 #include <getopt.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -61,6 +62,14 @@ typedef struct series {
     bench_figures of[PAIRS_MAX];
     unsigned count;
 } series;
+
+static volatile sig_atomic_t stopped; /* by a signal: clean up and leave */
+
+static void on_signal(int number)
+{
+    (void)number;
+    stopped = 1;
+}
 
 static int by_double(const void *a, const void *b)
 {
@@ -164,6 +173,14 @@ static void report_case(const options *o, FILE *json, bool *first, const bench_c
     }
 }
 
+static void print_file(const char *path)
+{
+    char piece[4096];
+    FILE *f = fopen(path, "r");
+    for (size_t n; f && (n = fread(piece, 1, sizeof piece, f)) > 0;) fwrite(piece, 1, n, stdout);
+    if (f) fclose(f);
+}
+
 static bool measure(const options *o, bench_shared *shared, const bench_case *c, const bench_daemon *daemon, series *limit,
                     series *bus)
 {
@@ -186,7 +203,7 @@ static void usage(FILE *to)
 {
     fputs("usage: busway-bench [--quick] [--pairs N] [--case NAME] [--limit-only] [--json] [--dir D] [--output FILE] [--daemon "
           "FILE]\n"
-          "  --quick        one segment's worth a case and three pairs\n"
+          "  --quick        a quarter of the work a case and three pairs\n"
           "  --pairs N      counted pairs of runs (default 5); one more is run first and dropped\n"
           "  --case NAME    only cases whose name contains NAME, e.g. e2e/direct/100x100 or rtt\n"
           "  --limit-only   only the bare limit and the bare echo\n"
@@ -254,11 +271,13 @@ int main(int argc, char **argv)
     }
     int status = 0;
     bool first = true;
+    signal(SIGINT, on_signal);
+    signal(SIGTERM, on_signal);
     fprintf(json, "[");
     if (!o.json)
         printf("%-14s %-7s %6s   %-3s %s  %12s %6s  %12s %6s  %6s\n", "case", "path", "bytes", "batch", "r", "Busway", "spread",
                "limit", "spread", "ratio");
-    for (size_t i = 0; i < CASES; i++) {
+    for (size_t i = 0; i < CASES && !stopped; i++) {
         char label[96];
         bench_case c = cases[i];
         series limit, bus;
@@ -273,8 +292,9 @@ int main(int argc, char **argv)
     }
     fprintf(json, "\n]\n");
     if (fclose(json) != 0) status = 1;
+    if (o.json) print_file(o.output);
     bench_daemon_stop(&daemon);
     if (daemon.runtime[0]) remove_tree(daemon.runtime);
-    if (status == 0) remove_tree(dir);
-    return status;
+    if (status == 0 || stopped) remove_tree(dir);
+    return stopped ? 130 : status;
 }
