@@ -17,6 +17,7 @@
 #include "log/wait.h"
 
 #include <busway/consumer.h>
+#define HASH_NONFATAL_OOM 1 /* the library never ends the program: an element that was not added has no table */
 #include <uthash.h>
 
 enum {

@@ -113,11 +113,12 @@ static bw_err open_reader(bw_cpart *p)
     return e;
 }
 
-static void enroll(bw_cpart *p)
+static bw_err enroll(bw_cpart *p)
 {
     bw_consumer *c = p->consumer;
     p->number = atomic_load_explicit(&p->slot->bus_number, memory_order_relaxed);
     HASH_ADD(by_number, c->numbered, number, sizeof p->number, p);
+    if (!p->by_number.tbl) return bw_fail(BW_ERR_NO_MEMORY, "no memory for a partition");
     p->direct = true;
     c->direct_count++;
     p->watch = (bw_watch_entry){.inbox = &c->inbox, .slot = p->slot, .number = p->number,
@@ -126,6 +127,7 @@ static void enroll(bw_cpart *p)
         bw_watch_add(c->bus, &p->watch);
         p->watched = true;
     }
+    return BW_OK;
 }
 
 bw_err bw_cpart_open_direct(bw_cpart *p, bw_deadline deadline)
@@ -136,13 +138,14 @@ bw_err bw_cpart_open_direct(bw_cpart *p, bw_deadline deadline)
     if (p->consumer->by_watch) e = bw_watch_check(bus, p->attach->env);
     if (!e) e = bw_consumer_take_mailbox(p->consumer, p->attach->env);
     if (!e) e = open_reader(p);
+    if (!e) e = enroll(p);
     if (e) {
+        bw_reader_close(p->reader);
+        p->reader = NULL;
         bw_direct_release(bus, p->attach);
         p->attach = NULL;
-        return e;
     }
-    enroll(p);
-    return BW_OK;
+    return e;
 }
 
 void bw_cpart_close_direct(bw_cpart *p)

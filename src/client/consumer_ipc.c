@@ -116,6 +116,17 @@ static void forget_subscription(bw_cpart *p, bool tell)
     p->held_tail = &p->held;
 }
 
+static bool take_subscription(bw_cpart *p)
+{
+    bw_consumer *c = p->consumer;
+    p->subscription = c->next_subscription++;
+    if (p->subscription == 0) p->subscription = c->next_subscription++;
+    HASH_ADD(by_subscription, c->subscribed, subscription, sizeof p->subscription, p);
+    if (p->by_subscription.tbl) return true;
+    p->subscription = 0;
+    return false;
+}
+
 static uint64_t window_of(const bw_consumer *c)
 {
     uint64_t share = BW_FETCH_TOTAL / (c->ipc_count ? c->ipc_count : 1);
@@ -128,9 +139,7 @@ static bw_err subscribe_once(bw_cpart *p, int64_t offset, bw_deadline deadline)
 {
     bw_consumer *c = p->consumer;
     forget_subscription(p, true);
-    p->subscription = c->next_subscription++;
-    if (p->subscription == 0) p->subscription = c->next_subscription++;
-    HASH_ADD(by_subscription, c->subscribed, subscription, sizeof p->subscription, p);
+    if (!take_subscription(p)) return bw_fail(BW_ERR_NO_MEMORY, "no memory for a subscription");
     p->window = window_of(c);
     p->owed = 0;
     bw_request q;
@@ -182,9 +191,10 @@ bw_err bw_consumer_reconnect(bw_consumer *c, bw_deadline deadline)
         if (e) { /* to be told by the next poll */
             p->stopped = true;
             bw_item *item = item_get(c);
-            if (!item) return BW_ERR_NO_MEMORY;
-            p->subscription = c->next_subscription++;
-            HASH_ADD(by_subscription, c->subscribed, subscription, sizeof p->subscription, p);
+            if (!item || !take_subscription(p)) {
+                free(item);
+                return BW_ERR_NO_MEMORY;
+            }
             item->subscription = p->subscription;
             item->error = e == BW_ERR_UNKNOWN_TOPIC ? BW_ERR_DELETED : e;
             item->message = strdup(bw_error_message());

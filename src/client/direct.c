@@ -107,7 +107,7 @@ static bw_err ask_attach(bw_bus *bus, const char *topic, bw_control_mode mode, b
     q.topic = bw_str_of(topic);
     q.for_write = mode == BW_CONTROL_WRITE;
     bw_reply reply;
-    bw_err e = bw_conn_request(&bus->conn, &q, deadline, &reply); /* the mutex is held: no reconnecting here */
+    bw_err e = bw_conn_request(&bus->conn, &q, deadline, &reply);
     if (!e) {
         *id = reply.answer.topic_id;
         *partitions = reply.answer.partitions;
@@ -148,53 +148,71 @@ static void attach_free(bw_attach *a)
     free(a);
 }
 
-/* Under the mutex. */
-static bw_err attach_new(bw_bus *bus, const char *topic, bw_control_mode mode, bw_deadline deadline, bw_attach **out)
+/* The mutex is held for bookkeeping only, never while the daemon is asked. */
+static bw_attach *find_attach(bw_bus *bus, const char *topic, bw_control_mode mode, const bw_uuid *id)
+{
+    for (bw_attach *a = bus->direct.attaches; a; a = a->next) {
+        if (a->stale || a->mode != mode || strcmp(a->topic, topic) != 0 || a->control->header->retired) continue;
+        if (id && !bw_uuid_equal(&a->id, id)) continue;
+        bw_attach_ref(a);
+        return a;
+    }
+    return NULL;
+}
+
+static bw_err attach_prepare(bw_bus *bus, bw_attach *a)
 {
     bw_env *env = NULL;
-    bw_err e = mode == BW_CONTROL_WRITE ? check_owner(bus->conn.hello->server_uid) : BW_OK; /* the likeliest reason, said first */
-    if (!e) e = env_get(bus, &env);
+    pthread_mutex_lock(&bus->direct.mutex);
+    bw_err e = env_get(bus, &env);
+    if (!e && a->mode == BW_CONTROL_WRITE) e = take_writers_lock(env);
+    if (!e) {
+        a->env = env;
+        env->refs++;
+    }
+    pthread_mutex_unlock(&bus->direct.mutex);
+    return e;
+}
+
+static bw_err attach_new(bw_bus *bus, const char *topic, bw_control_mode mode, bw_deadline deadline, bw_attach **out)
+{
+    pthread_mutex_lock(&bus->conn.mutex);
+    uint64_t owner = bus->conn.hello->server_uid;
+    pthread_mutex_unlock(&bus->conn.mutex);
+    bw_err e = mode == BW_CONTROL_WRITE ? check_owner(owner) : BW_OK; /* the likeliest reason, said first */
     if (e) return e;
     bw_attach *a = calloc(1, sizeof *a);
     if (!a) return bw_fail(BW_ERR_NO_MEMORY, "no memory to attach");
-    if (mode == BW_CONTROL_WRITE) {
-        e = take_writers_lock(env);
-        if (e) {
-            free(a);
-            return e;
-        }
-    }
-    a->refs = 1;
+    atomic_store(&a->refs, 1);
     a->mode = mode;
-    a->env = env;
-    env->refs++;
     snprintf(a->topic, sizeof a->topic, "%s", topic);
-    e = ask_attach(bus, topic, mode, deadline, &a->id, &a->partitions);
-    if (!e) e = bw_control_attach(env->arena_fd, env->generation, &a->id, mode, env->mail, &a->control);
+    e = attach_prepare(bus, a);
     if (e) {
-        attach_free(a);
+        free(a);
         return e;
     }
-    a->next = bus->direct.attaches;
-    bus->direct.attaches = a;
-    *out = a;
-    return BW_OK;
+    e = ask_attach(bus, topic, mode, deadline, &a->id, &a->partitions);
+    if (!e) e = bw_control_attach(a->env->arena_fd, a->env->generation, &a->id, mode, a->env->mail, &a->control);
+    pthread_mutex_lock(&bus->direct.mutex);
+    bw_attach *other = e ? NULL : find_attach(bus, topic, mode, &a->id); /* another thread was as quick */
+    if (e || other) {
+        attach_free(a);
+        *out = other;
+    } else {
+        a->next = bus->direct.attaches;
+        bus->direct.attaches = a;
+        *out = a;
+    }
+    pthread_mutex_unlock(&bus->direct.mutex);
+    return e;
 }
 
 static bw_err attach_once(bw_bus *bus, const char *topic, bw_control_mode mode, bw_deadline deadline, bw_attach **out)
 {
     pthread_mutex_lock(&bus->direct.mutex);
-    for (bw_attach *a = bus->direct.attaches; a; a = a->next) {
-        if (a->stale || a->mode != mode || strcmp(a->topic, topic) != 0) continue;
-        if (a->control->header->retired) continue;
-        a->refs++;
-        *out = a;
-        pthread_mutex_unlock(&bus->direct.mutex);
-        return BW_OK;
-    }
-    bw_err e = attach_new(bus, topic, mode, deadline, out);
+    *out = find_attach(bus, topic, mode, NULL);
     pthread_mutex_unlock(&bus->direct.mutex);
-    return e;
+    return *out ? BW_OK : attach_new(bus, topic, mode, deadline, out);
 }
 
 bw_err bw_direct_attach(bw_bus *bus, const char *topic, bw_control_mode mode, bw_deadline deadline, bw_attach **out)
@@ -208,24 +226,32 @@ bw_err bw_direct_attach(bw_bus *bus, const char *topic, bw_control_mode mode, bw
     return e ? e : attach_once(bus, topic, mode, deadline, out);
 }
 
+static void attach_last_gone(bw_bus *bus, bw_attach *a)
+{
+    bool other = false; /* the daemon keeps one entry a topic, for reading and writing */
+    for (bw_attach **at = &bus->direct.attaches; *at;) {
+        if (*at == a) {
+            *at = a->next;
+            continue;
+        }
+        other |= strcmp((*at)->topic, a->topic) == 0;
+        at = &(*at)->next;
+    }
+    bw_request q;
+    bw_request_init(&q, BW_API_DETACH);
+    q.topic = bw_str_of(a->topic);
+    if (!other && bw_conn_is_up(&bus->conn)) bw_conn_tell(&bus->conn, &q); /* the answer is of no interest */
+    attach_free(a);
+}
+
 void bw_direct_release(bw_bus *bus, bw_attach *a)
 {
     if (!a) return;
+    uint32_t refs = atomic_load_explicit(&a->refs, memory_order_relaxed);
+    while (refs > 1)
+        if (atomic_compare_exchange_weak_explicit(&a->refs, &refs, refs - 1, memory_order_acq_rel, memory_order_relaxed)) return;
     pthread_mutex_lock(&bus->direct.mutex);
-    if (--a->refs == 0) {
-        for (bw_attach **at = &bus->direct.attaches; *at; at = &(*at)->next) {
-            if (*at != a) continue;
-            *at = a->next;
-            break;
-        }
-        bool other = false; /* the daemon keeps one entry a topic, for reading and writing */
-        for (bw_attach *at = bus->direct.attaches; at; at = at->next) other |= strcmp(at->topic, a->topic) == 0;
-        bw_request q;
-        bw_request_init(&q, BW_API_DETACH);
-        q.topic = bw_str_of(a->topic);
-        if (!other && bw_conn_is_up(&bus->conn)) bw_conn_tell(&bus->conn, &q); /* the answer is of no interest */
-        attach_free(a);
-    }
+    if (atomic_fetch_sub(&a->refs, 1) == 1) attach_last_gone(bus, a);
     pthread_mutex_unlock(&bus->direct.mutex);
 }
 

@@ -25,7 +25,7 @@ typedef struct bw_env {
 
 typedef struct bw_attach {
     struct bw_attach *next;
-    uint32_t refs;
+    _Atomic uint32_t refs; /* falls to 0 under the mutex only; who has one may take another without it */
     bw_env *env;
     bw_control *control;
     bw_control_mode mode;
@@ -57,6 +57,7 @@ void bw_direct_fini(bw_direct *d);
  * says whether the daemon's socket is the answer to it. The caller gives it back with bw_direct_release. */
 bw_err bw_direct_attach(bw_bus *bus, const char *topic, bw_control_mode mode, bw_deadline deadline, bw_attach **out);
 void bw_direct_release(bw_bus *bus, bw_attach *a);
+static inline void bw_attach_ref(bw_attach *a) { atomic_fetch_add_explicit(&a->refs, 1, memory_order_relaxed); }
 bool bw_direct_may_fall_back(const bw_bus *bus, bw_err e);
 /* bw_direct_env_ref: count a user of an environment up or down. Under direct.mutex. */
 void bw_direct_env_ref(bw_env *env, int by);

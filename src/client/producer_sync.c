@@ -8,6 +8,8 @@
 
 #include <string.h>
 
+enum { LOOK_EVERY = 256 }; /* batches */
+
 static bw_err no_outcome(bw_delivery *out, bw_err e)
 {
     if (out) {
@@ -26,6 +28,7 @@ static inline bw_err encode(bw_batch_builder *b, const uint8_t *target, bw_ptopi
     int64_t now = append_time ? bw_clock_wall_ms() : 0;
     for (size_t i = 0; i < count && !now; i++)
         if (records[i].timestamp_ms == BW_NO_TIMESTAMP) now = bw_clock_wall_ms();
+    if (now && bw_bus_look_due(t->producer->bus, now)) bw_bus_look(t->producer->bus, now);
     bw_batch_builder_reset(b);
     b->target = target;
     bw_err e = bw_batch_builder_add_many(b, records, count, now, BW_PLAIN_BATCH_MAX);
@@ -80,13 +83,18 @@ bw_err bw_ppart_wait_durable(bw_ppart *part, bw_position end, bw_deadline deadli
 {
     bw_bus *bus = part->producer->bus;
     bw_attach *a = part->attach;
-    pthread_mutex_lock(&bus->direct.mutex);
-    a->refs++;
-    pthread_mutex_unlock(&bus->direct.mutex);
+    bw_attach_ref(a);
     pthread_mutex_unlock(&part->lock);
     bw_err e = wait_durable(bus, a, part->partition, end, deadline);
     bw_direct_release(bus, a);
     return e;
+}
+
+/* A new daemon must learn of its writers: whoever never needs it looks now and then (encode does, when it takes the clock). */
+static void look_at_daemon(bw_bus *bus)
+{
+    int64_t now = bw_clock_wall_ms();
+    if (bw_bus_look_due(bus, now)) bw_bus_look(bus, now);
 }
 
 /* After an append under part->lock, which is released here. */
@@ -96,6 +104,7 @@ static bw_err finish_direct(bw_ppart *part, const bw_append_result *r, int32_t c
     bw_producer *p = part->producer;
     bw_err e = BW_OK;
     bw_ppart_count(part, count, len);
+    if (atomic_load_explicit(&part->sent_batches, memory_order_relaxed) % LOOK_EVERY == 0) look_at_daemon(p->bus);
     if (p->options.acks == BW_ACKS_DURABLE) {
         e = bw_ppart_wait_durable(part, r->end, have_deadline ? deadline : bw_deadline_in_ms(timeout_ms));
     } else {

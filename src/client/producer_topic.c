@@ -2,6 +2,7 @@
  * daemon replaced or changed what they lead to. */
 #include "client/producer.h"
 
+#include "base/lock.h"
 #include "format/names.h"
 
 #include <stdio.h>
@@ -18,6 +19,12 @@ static void take_info(bw_ptopic *t, const bw_topic_info *info)
     atomic_store(&t->message_max, info->message_max);
     atomic_store(&t->log_append_time, info->log_append_time);
     t->refreshed_ms = bw_clock_mono_ms();
+}
+
+static bw_err topic_lock(bw_ptopic *t, bw_deadline deadline)
+{
+    if (bw_lock(&t->lock, deadline) == BW_LOCK_OK) return BW_OK;
+    return bw_fail(BW_ERR_TIMED_OUT, "topic %s: another thread has been attaching to it for too long", t->name);
 }
 
 /* Under t->lock: the direct path if it is to be had. */
@@ -65,8 +72,8 @@ static bw_err topic_open(bw_producer *p, const char *name, size_t len, bw_deadli
 /* The topic was deleted (or its control data replaced) while this producer had it: begin again, creating it if that is configured. */
 static bw_err topic_revive(bw_ptopic *t, bw_deadline deadline)
 {
-    pthread_mutex_lock(&t->lock);
-    bw_err e = BW_OK;
+    bw_err e = topic_lock(t, deadline);
+    if (e) return e;
     if (atomic_load(&t->gone)) {
         if (t->attach) {
             bw_direct_mark_stale(t->producer->bus, t->attach);
@@ -125,24 +132,21 @@ bw_err bw_producer_topic(bw_producer *p, const char *name, bw_deadline deadline,
 /* ---- partitions ---- */
 
 /* Under part->lock: take the topic's attachment, open an appender. Leaves `direct` as it turns out. */
-static bw_err part_open_way(bw_ppart *part)
+static bw_err part_open_way(bw_ppart *part, bw_deadline deadline)
 {
     bw_ptopic *t = part->topic;
     bw_bus *bus = part->producer->bus;
-    pthread_mutex_lock(&t->lock);
+    bw_err e = topic_lock(t, deadline);
+    if (e) return e;
     part->attach = t->attach;
-    if (part->attach) {
-        pthread_mutex_lock(&bus->direct.mutex);
-        part->attach->refs++;
-        pthread_mutex_unlock(&bus->direct.mutex);
-    }
+    if (part->attach) bw_attach_ref(part->attach);
     pthread_mutex_unlock(&t->lock);
     if (!part->attach) {
         atomic_store(&part->direct, false);
         return BW_OK;
     }
     int dir = -1;
-    bw_err e = bw_direct_open_partition(part->attach, part->partition, &dir);
+    e = bw_direct_open_partition(part->attach, part->partition, &dir);
     if (!e) {
         bw_appender_options o = {part->attach->control, (uint32_t)part->partition, dir, false, &bus->guard};
         e = bw_appender_open(&o, &part->appender);
@@ -184,7 +188,7 @@ static void part_free(bw_ppart *part)
     free(part);
 }
 
-static bw_err part_new(bw_ptopic *t, int32_t partition, bw_ppart **out)
+static bw_err part_new(bw_ptopic *t, int32_t partition, bw_deadline deadline, bw_ppart **out)
 {
     bw_ppart *part = calloc(1, sizeof *part);
     if (!part) return bw_fail(BW_ERR_NO_MEMORY, "no memory for a partition");
@@ -196,7 +200,7 @@ static bw_err part_new(bw_ptopic *t, int32_t partition, bw_ppart **out)
     pthread_mutex_init(&part->lock, NULL);
     pthread_mutex_init(&part->queue_lock, NULL);
     bw_batch_builder_init(&part->builder);
-    bw_err e = part_open_way(part);
+    bw_err e = part_open_way(part, deadline);
     if (e) {
         part_free(part);
         return e;
@@ -219,7 +223,7 @@ bw_err bw_ptopic_part(bw_ptopic *t, int32_t partition, bw_deadline deadline, bw_
         return bw_fail(BW_ERR_UNKNOWN_PARTITION, "topic %s has no partition %d; it has %d", t->name, partition,
                        atomic_load(&t->partitions));
     bw_ppart *part = NULL, *none = NULL;
-    bw_err e = part_new(t, partition, &part);
+    bw_err e = part_new(t, partition, deadline, &part);
     if (e) return e;
     if (atomic_compare_exchange_strong(&t->parts[partition], &none, part)) {
         *out = part;
@@ -240,8 +244,8 @@ static bw_err topic_gone(bw_ptopic *t, bw_err e)
 static bw_err topic_reattach(bw_ptopic *t, bw_attach *old, bw_deadline deadline)
 {
     bw_bus *bus = t->producer->bus;
-    pthread_mutex_lock(&t->lock);
-    bw_err e = BW_OK;
+    bw_err e = topic_lock(t, deadline);
+    if (e) return e;
     if (t->attach == old && old) { /* else: another partition's thread has done it */
         bw_direct_mark_stale(bus, old);
         bw_direct_release(bus, old);
@@ -267,7 +271,7 @@ bw_err bw_ppart_reopen(bw_ppart *part, bw_err why, bw_deadline deadline)
         if (e) return e;
     }
     part_close_way(part);
-    return part_open_way(part);
+    return part_open_way(part, until);
 }
 
 void bw_ptopic_free(bw_ptopic *t)
