@@ -42,7 +42,8 @@ bool bench_arrive(bench_shared *s)
     return true;
 }
 
-/* Several spinning readers may share a core, so a long wait gives it away; a short one never enters the kernel. */
+/* A long wait gives the core away, at once when several readers share it; a short one of a reader with a core of its own never
+ * enters the kernel. */
 bool bench_relax(bench_shared *s, uint32_t *turns)
 {
 #if defined(__x86_64__)
@@ -50,7 +51,7 @@ bool bench_relax(bench_shared *s, uint32_t *turns)
 #endif
     if ((++*turns & 63u) != 0) return true;
     if (atomic_load_explicit(&s->failed, memory_order_relaxed)) return false;
-    if ((*turns & 1023u) == 0) sched_yield();
+    if (s->roles > 2 || (*turns & 1023u) == 0) sched_yield();
     return true;
 }
 

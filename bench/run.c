@@ -109,7 +109,7 @@ static bool one_run(const options *o, bench_shared *shared, const bench_case *c,
     run.warm_records = c->warm_bytes / len * c->batch;
     run.records = run.warm_records + c->bytes / len * c->batch;
     bench_shared_reset(shared);
-    bench_touch_memory(c->kind == BENCH_E2E ? (BENCH_SEGMENTS_KEPT + 4) * (uint64_t)BENCH_SEGMENT_BYTES : 192 * MIB);
+    bench_touch_memory(c->kind == BENCH_E2E ? (BENCH_SEGMENTS_KEPT + 8) * (uint64_t)BENCH_SEGMENT_BYTES : 192 * MIB);
     if (mkdir(dir, 0700) != 0 && errno != EEXIST) return bench_fail(shared, "mkdir %s: %s", dir, strerror(errno));
     bool ok;
     if (daemon) {
