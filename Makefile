@@ -213,6 +213,6 @@ uninstall:
 	    $(DESTDIR)$(DATADIR)/zsh/site-functions/_busway $(DESTDIR)$(DATADIR)/fish/vendor_completions.d/busway.fish
 
 # The benchmark and the demonstration bring their own rules.
--include $(wildcard bench/*.mk src/*/*.mk)
+-include $(wildcard bench/*.mk src/*/*.mk tests/*/*.mk)
 
 -include $(shell find build -name '*.d' 2>/dev/null)

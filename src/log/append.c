@@ -303,6 +303,17 @@ static bw_err populate_error(bw_appender *a, int e)
     return bw_fail_errno(e, "partition %u: no pages for the segment", a->partition);
 }
 
+/* Room for a batch that is to be written by pwrite; whether it is may turn out late (populate_error). */
+static bw_err have_scratch(bw_appender *a, size_t len)
+{
+    if (a->scratch_cap >= len) return BW_OK;
+    uint8_t *p = realloc(a->scratch, len);
+    if (!p) return bw_fail(BW_ERR_NO_MEMORY, "no memory for a batch of %zu bytes", len);
+    a->scratch = p;
+    a->scratch_cap = len;
+    return BW_OK;
+}
+
 /* Before the lock: the right window, and its pages. */
 static bw_err prepare(bw_appender *a, size_t len, int *tries)
 {
@@ -313,7 +324,7 @@ static bw_err prepare(bw_appender *a, size_t len, int *tries)
             if (e) return e;
             continue;
         }
-        if (!a->window.map) return BW_OK;
+        if (!a->window.map) return have_scratch(a, len);
         uint64_t end = bw_position_pos(t) + (uint64_t)len;
         bw_position c = atomic_load_explicit(&a->slot->capacity, memory_order_acquire);
         if (bw_position_seq(c) != bw_position_seq(t) || end > bw_position_pos(c) || end <= a->window.populated) return BW_OK;
@@ -488,12 +499,6 @@ bw_err bw_append(bw_appender *a, const uint8_t *batch, size_t len, int32_t count
                  bw_append_result *out)
 {
     bw_position t;
-    if (a->scratch_cap < len && a->use_pwrite) {
-        uint8_t *p = realloc(a->scratch, len);
-        if (!p) return bw_fail(BW_ERR_NO_MEMORY, "no memory for a batch of %zu bytes", len);
-        a->scratch = p;
-        a->scratch_cap = len;
-    }
     bw_err e = acquire(a, len, deadline, &t);
     if (e) return e;
     bw_tail_slot *s = a->slot;

@@ -45,7 +45,10 @@ static bw_err window_fill(bw_window *w, int fd, uint32_t limit, bw_window_mode m
     void *p = bw_os_mmap(NULL, limit, prot, MAP_SHARED, fd, 0);
     int saved = errno;
     bw_os_close(fd);
-    if (p == MAP_FAILED) return bw_fail_errno(saved, "cannot map segment %s (%u bytes)", name, limit);
+    if (p == MAP_FAILED) {
+        bw_window_close(w); /* a window that names a segment has its bytes */
+        return bw_fail_errno(saved, "cannot map segment %s (%u bytes)", name, limit);
+    }
     w->map = p;
     w->map_bytes = limit;
     return BW_OK;
