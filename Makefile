@@ -153,6 +153,7 @@ fuzz-bin: $(FUZZ_BIN)
 
 # -- targets for people ------------------------------------------------------------------------------------------------
 
+.PHONY: battery
 .PHONY: help deps test-deps test check asan tsan fuzz crash model install uninstall clean
 help:
 	@echo 'make                 build the library, buswayd and busway in build/release (VARIANT=debug|asan|tsan for others)'
@@ -164,6 +165,7 @@ help:
 	@echo 'make asan|tsan       the tests under AddressSanitizer + UBSan, the races under ThreadSanitizer'
 	@echo 'make fuzz            every decoder, FUZZ_SECONDS=60 each'
 	@echo 'make crash           the crash suite: KILLS=1000 SEED=1'
+	@echo 'make battery         faults of the system, power cuts, stops and clocks at length: HOURS=1 SEED=1'
 	@echo 'make model           the Promela model and its seeded bugs'
 	@echo 'make install         DESTDIR= PREFIX=/usr/local'
 	@echo 'make clean           remove build/'
@@ -179,6 +181,10 @@ check: all
 	@BW_BUILD=$(B) tests/run checks
 asan tsan fuzz crash model: test-deps
 	@FUZZ_SECONDS=$${FUZZ_SECONDS:-60} CRASH_KILLS=$(or $(KILLS),$${CRASH_KILLS:-1000}) CRASH_SEED=$(or $(SEED),$${CRASH_SEED:-1}) tests/run $@
+# A time for each kind; 0 hours: every case of what can be counted.
+battery: test-deps
+	@BATTERY_SECONDS=$$(awk 'BEGIN { printf "%d", $(or $(HOURS),1) * 3600 }') BATTERY_SEED=$(or $(SEED),1) \
+	    TEST_LIMIT_FACTOR=$${TEST_LIMIT_FACTOR:-1000} tests/run battery
 
 clean:
 	rm -rf build

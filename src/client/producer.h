@@ -99,6 +99,7 @@ struct bw_ppart {
     bool resync;         /* a batch was refused: number the rest anew when nothing is in flight */
     _Atomic bool needs_id; /* take a new producer id when nothing is in flight or in doubt */
     bw_deadline retry_at;  /* 0: now */
+    char why[256]; /* what the last attempt that is tried again came to; the thread's, "" for none */
     _Atomic bool attention; /* somebody who may wait should call bw_ppart_care */
     bw_buf frame;          /* a request being encoded */
     bool active;         /* in the producer's active list; under producer.mutex */

@@ -8,6 +8,7 @@
 #include "client/producer.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -261,11 +262,13 @@ static bool append_direct(bw_ppart *part, bw_pbatch *b, bw_deadline now)
         if (!direct) return false;
     }
     if (!e) {
+        part->why[0] = 0;
         b->end = r.end;
         b->base_offset = r.base_offset;
         if (p->options.acks == BW_ACKS_DURABLE) put_durable(part, b);
         else bw_pbatch_complete(b, BW_OK, p->options.acks == BW_ACKS_NONE ? -1 : r.base_offset, BW_NO_TIMESTAMP, NULL);
     } else if (bw_err_is_retriable(e) && e != BW_ERR_DISK_FULL && e != BW_ERR_NO_MEMORY && b->expires > now) {
+        snprintf(part->why, sizeof part->why, "; %s: %s", bw_err_name(e), bw_error_message());
         put_back(part, b, bw_clock_mono_ns() + (int64_t)BW_RETRY_BACKOFF_MS * 1000000);
     } else {
         bw_pbatch_complete(b, e, -1, BW_NO_TIMESTAMP, bw_error_message());
@@ -288,7 +291,9 @@ static void send_due(bw_ppart *part, bw_pbatch *b, bw_deadline now)
         }
     }
     if (b->expires <= now) {
-        bw_pbatch_complete(b, BW_ERR_TIMED_OUT, -1, BW_NO_TIMESTAMP, "not sent within delivery.timeout.ms");
+        char message[sizeof part->why + 64];
+        snprintf(message, sizeof message, "not sent within delivery.timeout.ms%s", part->why);
+        bw_pbatch_complete(b, BW_ERR_TIMED_OUT, -1, BW_NO_TIMESTAMP, message);
         return;
     }
     if (atomic_load(&part->direct) && append_direct(part, b, now)) return;

@@ -21,7 +21,7 @@ stopped() { grep -q '^State:.T' "/proc/$1/status" 2>/dev/null; }
 values() { b consume t -p "$1" -e 2>&1 | LC_ALL=C sort | tr '\n' ' '; }
 
 start_daemon "$work/data" "$run" || finish
-b topic create t -p 2 >/dev/null || bad "a topic is made"
+b topic create t --partitions 2 >/dev/null || bad "a topic is made"
 echo before | b produce t -p 0
 echo before | b produce t -p 1
 
@@ -58,6 +58,7 @@ same "partition 1 holds what was acknowledged" "$(values 1)" "$(tr ' ' '\n' <<<"
 
 # -- the daemon stops ---------------------------------------------------------------------------------------------------------
 mkfifo "$work/lines"
+: >"$work/read"
 "$busway" -b "$url" --transport direct produce t -p 1 --report <"$work/lines" >"$work/reports" 2>&1 &
 started_pids+=("$!")
 exec 7>"$work/lines"
