@@ -167,6 +167,7 @@ help:
 	@echo 'make crash           the crash suite: KILLS=1000 SEED=1'
 	@echo 'make battery         faults of the system, power cuts, stops and clocks at length: HOURS=1 SEED=1'
 	@echo 'make model           the Promela model and its seeded bugs'
+	@echo 'make compat          segments made here before Kafka 3.9'"'"'s own tools (java, Maven Central)'
 	@echo 'make install         DESTDIR= PREFIX=/usr/local'
 	@echo 'make clean           remove build/'
 

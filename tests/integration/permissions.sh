@@ -2,7 +2,7 @@
 # Who may do what: another uid outside and inside the socket's group, direct reading where file modes allow it, administration by the owner
 # alone; and what is refused a direct path goes on through the socket, with the reason in `status`: another uid's writes, another PID
 # namespace, a file system that is not local.
-# test: limit=120
+# test: limit=120 no-asan
 source "$(dirname "$0")/common.bash"
 [ "$(id -u)" = 0 ] || skip_all "other users need root"
 command -v setpriv >/dev/null || skip_all "setpriv (util-linux) is not here"
