@@ -4,6 +4,9 @@
  *     <sequence, 10 digits>.spare           preallocated next segment
  *     partition.metadata                    "version: 0\ntopic_id: <22 base64 characters>\n"
  *     leader-epoch-checkpoint               "0\n<entries>\n<epoch> <start offset>\n…"
+ *     log-start-offset-checkpoint           "0\n<offset>\n": only where the log starts inside its first segment
+ *     gaps-offset-checkpoint                "0\n<offset>\n": only where Kafka had compacted the log before it came here: below this
+ *                                           offset a batch or segment may skip offsets; from it on they are dense
  * .seal, 48 bytes, little-endian: magic "BWSEAL01", u32 format 1, u32 final length, i64 base offset, i64 next offset,
  *   u64 batches, u32 root, u32 crc32c of bytes 0..43. root: Merkle root (murmur2 of two nodes as 8 bytes, an odd one carried
  *   up) whose leaves are the CRC-32C of each batch's first 21 bytes (its own checksum vouches for the rest). A CRC would not do for

@@ -48,7 +48,20 @@ for folder in "$kafka"/*-0; do
     count=$((count + 1))
 done
 same "there are folders of Kafka's" "$count" 7
+# Compaction also leaves gaps between segments: two folders' logs make one. And one where a segment in the gap was set aside as corrupt.
+for folder in joined aside; do
+    mkdir "$data/$folder-0"
+    cp "$kafka/compacted-0/00000000000000000000.log" "$kafka/codec-none-0/00000000000000000100.log" "$data/$folder-0/"
+done
+cp "$kafka/codec-none-0/00000000000000000100.log" "$data/aside-0/00000000000000000050.log.corrupt"
 start_daemon "$data" "$run"
+both=$(expected_records "$kafka/compacted-0/expected"; expected_records "$kafka/codec-none-0/expected")
+for transport in direct ipc; do
+    same "a gap between segments is read over, $transport" "$(read_records --transport $transport consume joined)" "$both"
+    fails "but not where a segment was set aside, $transport" 4 'missing from the log.*set aside' \
+        "$busway" -b "ipc://$sock" --transport $transport consume aside -e
+    same "what lies behind it is there, $transport" "$(b --transport $transport consume aside -o 100 -e | wc -l)" 38
+done
 for folder in "$kafka"/*-0; do
     topic=$(basename "$folder" -0)
     id=$(sed -n 's/^topic_id: //p' "$folder/partition.metadata")
