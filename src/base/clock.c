@@ -23,6 +23,13 @@ int64_t bw_clock_mono_ns(void)
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
+int64_t bw_clock_boot_ms(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_BOOTTIME, &t);
+    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
 bw_deadline bw_deadline_in_ms(int64_t timeout_ms)
 {
     if (timeout_ms < 0) return BW_DEADLINE_NEVER;

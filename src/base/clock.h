@@ -7,6 +7,7 @@
 
 int64_t bw_clock_wall_ms(void);
 int64_t bw_clock_mono_ns(void);
+int64_t bw_clock_boot_ms(void); /* since the boot; goes on while the machine is suspended */
 static inline int64_t bw_clock_mono_ms(void) { return bw_clock_mono_ns() / 1000000; }
 
 /* A deadline on the monotonic clock, in ns. INT64_MAX: never. */

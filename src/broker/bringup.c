@@ -171,6 +171,10 @@ bw_err bw_broker_bring_up(bw_broker *b)
     if (b->ready) return BW_OK;
     if (!b->registry_loaded && (e = load_registry(b))) return e;
     b->registry_loaded = true;
+    b->clock_ahead_ms = bw_datadir_clock_ahead_ms(b->dir);
+    if (b->clock_ahead_ms)
+        bw_broker_event(b, BW_LOG_WARN, "clock_jumped", "ahead_ms=%lld what=\"%s\"", (long long)b->clock_ahead_ms,
+                        "retention.ms does not count this; if the clock is right now, remove the file clock and start again");
     int64_t began = bw_clock_mono_ms();
     b->fresh = take_over(b, &mail) != BW_OK;
     if (b->fresh) {

@@ -141,6 +141,7 @@ static bw_err open_log(bw_broker *b, bw_part *p, bool fresh, bool new_files)
         .bus_number = p->bus_number,
         .fresh_slot = fresh,
         .guard = &b->guard,
+        .clock_ahead_ms = b->clock_ahead_ms,
     };
     bw_topic_config_partition(&t->config, &o.config);
     o.config.disk_reserve_bytes = atomic_load(&b->reserve_bytes);

@@ -3,6 +3,7 @@
  *   generation        32 hex digits: the life of the control data that goes with this directory
  *   daemon.lock       flock exclusive by the coordinator; holds its pid in text
  *   writers.lock      flock shared by each direct writer's process while attached; exclusive while control data is made anew
+ *   clock             what the wall clock said in this boot (datadir_clock.c)
  *   meta/             LMDB (meta/ knows more)
  *   <topic>-<n>/      partitions (format/names.h) */
 #ifndef BW_LOG_DATADIR_H
@@ -39,6 +40,10 @@ bw_err bw_datadir_lock_writers_exclusive(bw_datadir *d);
 void bw_datadir_unlock_writers(bw_datadir *d);
 /* bw_datadir_set_generation: write the file anew (temp, sync, rename, sync dir). */
 bw_err bw_datadir_set_generation(bw_datadir *d, const uint8_t generation[16]);
+
+/* bw_datadir_clock_ahead_ms: how far the wall clock is ahead of what it said to this directory's first coordinator of this boot, plus
+ * the time since; 0: not, or not known. What is older than retention.ms only by that is not old. For the coordinator. */
+int64_t bw_datadir_clock_ahead_ms(const bw_datadir *d);
 
 /* bw_arena_dir_open: the folder for the arenas of d's generation: <runtime>/<gen> when runtime is on tmpfs, else
  * /dev/shm/busway-<uid>/<gen> (0700 parent, owner checked). path (PATH_MAX) says which. create false: must exist.

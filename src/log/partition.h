@@ -59,6 +59,7 @@ typedef struct bw_partition_open_options {
     bw_recovery_point point;  /* next_offset 0 and position 0 when unknown */
     bw_partition_config config;
     const bw_fork_guard *guard;
+    int64_t clock_ahead_ms;   /* bw_datadir_clock_ahead_ms */
 } bw_partition_open_options;
 
 /* bw_partition_open: recovery or takeover as in design: below the point a bad checksum is corruption (quarantine: the segment

@@ -105,7 +105,7 @@ struct bw_partition {
     bool broken;           /* the visible log could not be followed: poisoned */
     int64_t last_tick_ms, tried_space_ms;
     int64_t sync_rest_until_ms; /* no sync for the mere number of bytes before this */
-    int64_t open_wall_ms, open_mono_ms;
+    int64_t open_wall_ms, open_mono_ms; /* the wall clock without the jumps that are known of */
     bw_recovery_point point;
     bool point_moved;
     bw_dropped_file *dropped;
