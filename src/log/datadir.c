@@ -140,11 +140,22 @@ static bw_err take_daemon_lock(bw_datadir *d)
     return BW_OK;
 }
 
-static bool remove_deleted_entry(void *opaque, const char *name)
+/* "….<32 hex digits>-delete" or "-new": partition folders on their way out, or in and never named (log/partition.c). */
+static bool is_left_over(const char *name)
+{
+    char hex[33];
+    bw_uuid id;
+    const char *what = strrchr(name, '-');
+    if (!what || what - name < 33 || what[-33] != '.' || (strcmp(what, "-delete") != 0 && strcmp(what, "-new") != 0)) return false;
+    memcpy(hex, what - 32, 32);
+    hex[32] = '\0';
+    return bw_uuid_from_hex(hex, &id);
+}
+
+static bool remove_left_over(void *opaque, const char *name)
 {
     const bw_datadir *d = opaque;
-    size_t len = strlen(name);
-    if (len > 7 && strcmp(name + len - 7, "-delete") == 0) (void)bw_folder_remove(d->fd, name);
+    if (is_left_over(name)) (void)bw_folder_remove(d->fd, name);
     return true;
 }
 
@@ -173,7 +184,7 @@ bw_err bw_datadir_open_coordinator(const char *path, bool create, bw_datadir **o
             d->generation_is_new = !e;
         }
     }
-    if (!e) (void)bw_os_list_dir(d->fd, remove_deleted_entry, d);
+    if (!e) (void)bw_os_list_dir(d->fd, remove_left_over, d);
     if (e) {
         bw_datadir_close(d);
         return e;

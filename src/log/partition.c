@@ -17,45 +17,70 @@
 #include <string.h>
 #include <unistd.h>
 
-bw_err bw_partition_create_files(int data_fd, const char *topic, int32_t partition, const bw_uuid *id)
+/* "<folder>.<id>-<what>": no partition's name. A file name has at most 255 bytes; the topic's own may take nearly all of them. The
+ * id must tell apart what the cut name does not. */
+static void aside_name(char *out, size_t size, const char *folder, const bw_uuid *id, const char *what)
 {
-    char name[BW_PARTITION_DIR_MAX], log[BW_SEGMENT_NAME_MAX], text[64];
-    bw_partition_dir_name(name, topic, partition);
-    if (bw_os_mkdir(data_fd, name, 0755) != 0) {
-        if (errno == EEXIST) return bw_fail(BW_ERR_BUSY, "partition folder %s exists already", name);
-        return bw_fail_errno(errno, "cannot make partition folder %s", name);
-    }
-    BW_KILL_POINT("create.folder");
-    int dir = bw_os_open_beneath(data_fd, name, O_RDONLY | O_DIRECTORY, 0);
-    if (dir < 0) return bw_fail_errno(errno, "cannot open partition folder %s", name);
+    char hex[33];
+    bw_uuid_hex(id, hex);
+    snprintf(out, size, "%.*s.%s-%s", 255 - 40, folder, hex, what);
+}
+
+/* The topic's id is the only content that must be on the disk: an epoch file that was lost is made anew, and an empty segment
+ * promises nothing. So one journal commit does for all. */
+static bw_err fill_new_folder(int dir, const char *name, const bw_uuid *id)
+{
+    char log[BW_SEGMENT_NAME_MAX], text[64];
     bw_segment_name(log, 0, ".log");
-    bw_err e = BW_OK;
     int fd = bw_os_open_beneath(dir, log, O_RDWR | O_CREAT | O_EXCL, 0644);
-    if (fd < 0) e = bw_fail_errno(errno, "cannot create %s/%s", name, log);
-    else if (bw_os_fallocate(fd, 0, 0, BW_GRANT_FIRST) != 0) e = bw_fail_errno(errno, "cannot allocate %s/%s", name, log);
+    if (fd < 0) return bw_fail_errno(errno, "cannot create %s/%s", name, log);
+    bw_err e = BW_OK;
+    if (bw_os_fallocate(fd, 0, 0, BW_GRANT_FIRST) != 0) e = bw_fail_errno(errno, "cannot allocate %s/%s", name, log);
     bw_os_close(fd);
     BW_KILL_POINT("create.segment");
-    /* The topic's id is the only content that must be on the disk: an epoch file that was lost is made anew, and an empty segment
-     * promises nothing. So one journal commit does for all. */
     if (!e) e = bw_smallfile_write(dir, "leader-epoch-checkpoint", "0\n1\n0 0\n", 8, false);
     if (!e) e = bw_smallfile_write(dir, "partition.metadata", text, bw_partition_metadata_encode(text, id), true);
-    BW_KILL_POINT("create.metadata");
     if (!e && bw_os_sync_dir(dir) != 0) e = bw_fail_errno(errno, "cannot sync partition folder %s", name);
+    BW_KILL_POINT("create.metadata");
+    return e;
+}
+
+/* A folder appears under its name only when it is whole; what a death leaves of it ends in "-new" and goes at the next start. */
+bw_err bw_partition_create_files(int data_fd, const char *topic, int32_t partition, const bw_uuid *id)
+{
+    char name[BW_PARTITION_DIR_MAX], fresh[BW_PARTITION_DIR_MAX + 48];
+    struct stat st;
+    bw_uuid aside;
+    bw_partition_dir_name(name, topic, partition);
+    if (bw_os_stat_at(data_fd, name, &st) == 0) return bw_fail(BW_ERR_BUSY, "partition folder %s exists already", name);
+    if (bw_os_uuid(aside.b) != 0) return bw_fail_errno(errno, "no random numbers");
+    aside_name(fresh, sizeof fresh, name, &aside, "new");
+    if (bw_os_mkdir(data_fd, fresh, 0755) != 0) return bw_fail_errno(errno, "cannot make partition folder %s", name);
+    BW_KILL_POINT("create.folder");
+    int dir = bw_os_open_beneath(data_fd, fresh, O_RDONLY | O_DIRECTORY, 0);
+    bw_err e = dir < 0 ? bw_fail_errno(errno, "cannot open partition folder %s", name) : fill_new_folder(dir, name, id);
     bw_os_close(dir);
-    if (!e && bw_os_sync_dir(data_fd) != 0) e = bw_fail_errno(errno, "cannot sync the data directory");
-    if (e) (void)bw_partition_delete_files(data_fd, topic, partition);
+    if (!e && bw_os_rename(data_fd, fresh, data_fd, name) != 0) e = bw_fail_errno(errno, "cannot name partition folder %s", name);
+    if (e) {
+        char why[512];
+        snprintf(why, sizeof why, "%s", bw_error_message());
+        (void)bw_folder_remove(data_fd, fresh);
+        return bw_error_set_message(e, why);
+    }
+    BW_KILL_POINT("create.named");
+    if (bw_os_sync_dir(data_fd) == 0) return BW_OK;
+    e = bw_fail_errno(errno, "cannot sync the data directory");
+    (void)bw_partition_delete_files(data_fd, topic, partition);
     return e;
 }
 
 bw_err bw_partition_delete_files(int data_fd, const char *topic, int32_t partition)
 {
-    char name[BW_PARTITION_DIR_MAX], aside[BW_PARTITION_DIR_MAX + 48], hex[33];
+    char name[BW_PARTITION_DIR_MAX], aside[BW_PARTITION_DIR_MAX + 48];
     bw_uuid id;
     bw_partition_dir_name(name, topic, partition);
     if (bw_os_uuid(id.b) != 0) return bw_fail_errno(errno, "no random numbers");
-    bw_uuid_hex(&id, hex);
-    /* A file name has at most 255 bytes; the topic's own may take nearly all of them. */
-    snprintf(aside, sizeof aside, "%.*s.%s-delete", 255 - 40, name, hex);
+    aside_name(aside, sizeof aside, name, &id, "delete");
     if (bw_os_rename(data_fd, name, data_fd, aside) != 0) return bw_fail_errno(errno, "cannot rename partition folder %s", name);
     BW_KILL_POINT("delete.renamed");
     if (bw_os_sync_dir(data_fd) != 0) return bw_fail_errno(errno, "cannot sync the data directory");

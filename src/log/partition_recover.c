@@ -408,9 +408,9 @@ static bw_err finish(recovery *r)
     empty = empty && a->next_offset == 0 && !r->garbage;
     if (r->known && a->next_offset != r->point.next_offset) clean = false;
     bool raise = !empty && (!clean || r->report->cut || r->report->foreign || r->report->quarantined || r->direct);
-    if (raise) {
-        r->epoch++;
-        e = bw_partition_write_epochs(p, r->epoch, a->next_offset);
+    if (raise) r->epoch++;
+    if (raise || r->epoch_lost) {
+        e = bw_partition_write_epochs(p, r->epoch, raise ? a->next_offset : p->segments[0]->base_offset);
         if (e) return e;
     }
     BW_KILL_POINT("recover.epoch");
@@ -434,7 +434,7 @@ bw_err bw_partition_recover(bw_partition *p, const bw_recovery_point *point, bw_
     if (r.adopted) p->gaps_below = INT64_MAX;
     r.direct = point->poisoned || bw_partition_poison_marker(p);
     bw_err e = bw_partition_list(p, &r.found);
-    if (!e) e = bw_partition_read_epoch(p, &r.epoch);
+    if (!e) e = bw_partition_read_epoch(p, &r.epoch, &r.epoch_lost);
     if (!e && point->leader_epoch > r.epoch) r.epoch = point->leader_epoch;
     for (size_t i = 0; !e && i < r.found.spare_count; i++) e = bw_recovery_place_spare(&r, r.found.spares[i]);
     if (!e) {

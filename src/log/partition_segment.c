@@ -193,12 +193,13 @@ static bw_err read_epochs(bw_partition *p, bw_epoch_entry **entries, size_t *cou
     return e == BW_ERR_NOT_FOUND || e == BW_ERR_CORRUPT ? BW_OK : e; /* made anew from the log */
 }
 
-bw_err bw_partition_read_epoch(bw_partition *p, int32_t *epoch)
+bw_err bw_partition_read_epoch(bw_partition *p, int32_t *epoch, bool *lost)
 {
     bw_epoch_entry *entries;
     size_t count;
     *epoch = 0;
     bw_err e = read_epochs(p, &entries, &count);
+    *lost = !e && count == 0;
     if (!e && count > 0 && entries[count - 1].epoch > 0) *epoch = entries[count - 1].epoch;
     free(entries);
     return e;

@@ -18,6 +18,7 @@ typedef struct recovery {
     int64_t expected; /* base offset of the next segment; -1: any */
     int64_t floor;      /* no new segment starts below this offset */
     int32_t epoch;      /* the highest known */
+    bool epoch_lost;    /* its file must be made anew */
     int32_t scan_epoch; /* of the last batch scanned */
     uint32_t last_crc;
     bool indexed;       /* the indexer holds the last segment, from byte 0 on */

@@ -131,7 +131,8 @@ bw_err bw_segment_write_seal(bw_partition *p, const bw_segment *s, const bw_merk
 bw_err bw_segment_seal(bw_partition *p, bw_segment *s);
 void bw_segment_unlink_hints(bw_partition *p, int64_t base_offset);
 bw_err bw_partition_write_epochs(bw_partition *p, int32_t epoch, int64_t start_offset);
-bw_err bw_partition_read_epoch(bw_partition *p, int32_t *epoch);
+/* bw_partition_read_epoch: the newest entry; *lost: the file is not there, empty or broken. */
+bw_err bw_partition_read_epoch(bw_partition *p, int32_t *epoch, bool *lost);
 bw_err bw_partition_write_log_start(bw_partition *p, int64_t log_start);
 int64_t bw_partition_read_log_start(bw_partition *p);
 
