@@ -71,17 +71,19 @@ static bw_err delete_oldest(bw_partition *p, bool at_once)
     if (atomic_load_explicit(&p->slot->log_start, memory_order_relaxed) < start)
         atomic_store_explicit(&p->slot->log_start, start, memory_order_release);
     BW_KILL_POINT("retain.start_moved");
+    if (s->spare_name) { /* before the log's own name: recovery takes a spare that stands alone for part of the log */
+        char name[BW_SEGMENT_NAME_MAX];
+        bw_spare_name(name, s->seq);
+        if (bw_os_unlink(p->dir_fd, name, 0) != 0 && errno != ENOENT) return bw_fail_errno(errno, "cannot remove %s", name);
+        s->spare_name = false;
+        BW_KILL_POINT("retain.spare_gone");
+    }
     if (at_once || !put_aside(p, s)) {
         char name[BW_SEGMENT_NAME_MAX];
         bw_segment_name(name, s->base_offset, ".log");
         if (bw_os_unlink(p->dir_fd, name, 0) != 0 && errno != ENOENT) return bw_fail_errno(errno, "cannot remove segment %s", name);
         BW_KILL_POINT("retain.log_gone");
         bw_segment_unlink_hints(p, s->base_offset);
-    }
-    if (s->spare_name) {
-        char name[BW_SEGMENT_NAME_MAX];
-        bw_spare_name(name, s->seq);
-        (void)bw_os_unlink(p->dir_fd, name, 0);
     }
     p->dir_dirty = true;
     BW_KILL_POINT("retain.removed");

@@ -132,7 +132,7 @@ static void test_datadir_open_removes_half_deleted_folders(void **state)
     (void)state;
     char base[64], path[128];
     make_temp(base);
-    snprintf(path, sizeof path, "%s/t-0.00112233445566778899aabbccddeeff01-delete", base);
+    snprintf(path, sizeof path, "%s/t-0.00112233445566778899aabbccddeeff-delete", base);
     assert_int_equal(mkdir(path, 0755), 0);
     write_text(path, "x.log", "x");
     bw_datadir *d;
