@@ -102,10 +102,10 @@ static bw_err prepare(bw_partition *p, sync_job *j)
     if (a->seq != bw_position_seq(j->target)) return bw_fail(BW_ERR_INTERNAL, "the newest segment is not known");
     j->offset = a->next_offset;
     j->last_crc = p->indexer.last_crc;
-    j->dir = p->dir_dirty;
-    p->dir_dirty = false;
     j->segments = malloc(p->count * sizeof *j->segments);
     if (!j->segments) return bw_fail(BW_ERR_NO_MEMORY, "no memory for a sync");
+    j->dir = p->dir_dirty; /* from here on the sync happens, or poisons: a folder's sync is never forgotten */
+    p->dir_dirty = false;
     for (size_t i = 0; i < p->count; i++) {
         bw_segment *s = p->segments[i];
         if (s->seq < bw_position_seq(durable) || s->seq == 0 || s->fd < 0) continue;

@@ -26,7 +26,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { KINDS = 64, START_MS = 8000, CLIENT_MS = 45000, STOP_MS = 12000 };
+enum { KINDS = 64, START_MS = 8000, CLIENT_MS = 60000, STOP_MS = 12000 };
 typedef enum who { FRESH, AGAIN, CLIENT, WHO_COUNT } who;
 static const char *const who_names[] = {"fresh", "again", "client"};
 
