@@ -22,12 +22,14 @@ static struct {
     int log_fd;
 } point = {.lock = PTHREAD_MUTEX_INITIALIZER, .log_fd = -1};
 static atomic_long passes_left;
-static pthread_once_t once = PTHREAD_ONCE_INIT;
+static atomic_int read_by; /* the process whose environment was read: a child of fork reads its own */
 
 static void read_environment(void)
 {
     const char *spec = getenv("BUSWAY_KILL");
     long n = 1;
+    point.name[0] = point.action[0] = 0;
+    point.seen_count = 0;
     if (spec && sscanf(spec, "%63[^:]:%ld:%7s", point.name, &n, point.action) >= 1) atomic_store(&passes_left, n);
     const char *log = getenv("BUSWAY_KILL_LOG");
     if (log) point.log_fd = open(log, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
@@ -49,7 +51,13 @@ static void log_first_pass(const char *name)
 
 void bw_kill_point(const char *name)
 {
-    pthread_once(&once, read_environment);
+    pid_t self = getpid();
+    if (atomic_load(&read_by) != self) {
+        pthread_mutex_lock(&point.lock);
+        if (atomic_load(&read_by) != self) read_environment();
+        atomic_store(&read_by, self);
+        pthread_mutex_unlock(&point.lock);
+    }
     if (point.log_fd >= 0) log_first_pass(name);
     if (!point.name[0] || strcmp(name, point.name) != 0) return;
     if (atomic_fetch_sub(&passes_left, 1) != 1) return;

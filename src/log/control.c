@@ -1,10 +1,11 @@
 /* log/control.c: make and map the shared control data.
  *
  * Invariants: a slot is backed by memory (fallocate) before its number is published in header.slots, so that no touch of a
- * published slot faults; the header is complete before magic is stored; a file that does not pass every check is never mapped
+ * published slot faults; a file has its name only when its header is complete; a file that does not pass every check is never mapped
  * for use. Arena files keep one virtual size for ever, so that a map made once covers every slot that may come. */
 #include "log/control.h"
 
+#include "base/killpoint.h"
 #include "base/os.h"
 
 #include <errno.h>
@@ -38,66 +39,86 @@ static void *map_file(int fd, size_t bytes, bool writable)
     return p;
 }
 
-static void fill_header(bw_control_header *h, bw_control_kind kind, const uint8_t generation[16], const bw_uuid *topic)
+typedef struct control_file {
+    const char *name;
+    mode_t mode;
+    size_t bytes;  /* virtual size */
+    size_t backed; /* the header and what follows, up to here, is allocated */
+    bw_control_kind kind;
+    const uint8_t *generation;
+    const bw_uuid *topic; /* NULL: the mail */
+    uint32_t slots;       /* published from the start */
+} control_file;
+
+static void fill_header(bw_control_header *h, const control_file *f)
 {
     h->layout = BW_CONTROL_LAYOUT;
     h->mutex_size = sizeof(pthread_mutex_t);
     h->mutex_align = _Alignof(pthread_mutex_t);
     h->word_size = sizeof(void *);
     h->page_size = (uint32_t)sysconf(_SC_PAGESIZE);
-    h->kind = kind;
-    memcpy(h->generation, generation, 16);
-    if (topic) h->topic_id = *topic;
+    h->kind = f->kind;
+    memcpy(h->generation, f->generation, 16);
+    if (f->topic) h->topic_id = *f->topic;
     bw_os_boot_id(h->boot_id);
     h->pid_namespace = bw_os_pid_namespace();
     h->owner_uid = geteuid();
     snprintf(h->libc, sizeof h->libc, "%s", gnu_get_libc_version());
+    atomic_store_explicit(&h->slots, f->slots, memory_order_release);
     atomic_thread_fence(memory_order_release);
     h->magic = BW_CONTROL_MAGIC;
 }
 
-/* Makes a file of `bytes` virtual size with its header and what follows up to `backed` bytes allocated, and maps it writable. */
-static bw_err create_file(int dir_fd, const char *name, mode_t mode, size_t bytes, size_t backed, int *fd_out, void **map)
+/* Allocates, maps and fills the file behind fd. */
+static bw_err fill_file(int fd, const control_file *f, void **map)
 {
-    if (bw_os_unlink(dir_fd, name, 0) < 0 && errno != ENOENT) return bw_fail_errno(errno, "cannot replace control file %s", name);
-    int fd = bw_os_open(dir_fd, name, O_RDWR | O_CREAT | O_EXCL, 0600);
-    if (fd < 0) return bw_fail_errno(errno, "cannot make control file %s", name);
-    bw_err e = BW_OK;
+    size_t more = f->backed - BW_CONTROL_HEADER_BYTES;
     /* Of the header only what is used: a read fault maps everything around that there is, and the rest would be memory for nothing. */
-    if (bw_os_ftruncate(fd, (off_t)bytes) < 0 || bw_os_fallocate(fd, 0, 0, (off_t)sizeof(bw_control_header)) < 0 ||
-        (backed > BW_CONTROL_HEADER_BYTES &&
-         bw_os_fallocate(fd, 0, BW_CONTROL_HEADER_BYTES, (off_t)(backed - BW_CONTROL_HEADER_BYTES)) < 0) ||
-        fchmod(fd, mode) < 0)
-        e = bw_fail_errno(errno, "cannot allocate control file %s (%zu bytes of shared memory)", name, backed);
-    else if (!(*map = map_file(fd, bytes, true)))
-        e = bw_fail_errno(errno, "cannot map control file %s", name);
-    if (e) {
-        bw_os_unlink(dir_fd, name, 0);
-        bw_os_close(fd);
-        return e;
-    }
-    *fd_out = fd;
+    if (bw_os_ftruncate(fd, (off_t)f->bytes) < 0 || bw_os_fallocate(fd, 0, 0, (off_t)sizeof(bw_control_header)) < 0 ||
+        (more > 0 && bw_os_fallocate(fd, 0, BW_CONTROL_HEADER_BYTES, (off_t)more) < 0) || fchmod(fd, f->mode) < 0)
+        return bw_fail_errno(errno, "cannot allocate control file %s (%zu bytes of shared memory)", f->name, f->backed);
+    if (!(*map = map_file(fd, f->bytes, true))) return bw_fail_errno(errno, "cannot map control file %s", f->name);
+    fill_header(*map, f);
     return BW_OK;
+}
+
+/* The file appears under its name only when its header is whole: whoever takes over after a death finds all of it or nothing. */
+static bw_err create_file(int dir_fd, const control_file *f, void **map)
+{
+    char fresh[64];
+    snprintf(fresh, sizeof fresh, "%s.new", f->name);
+    if (bw_os_unlink(dir_fd, fresh, 0) < 0 && errno != ENOENT)
+        return bw_fail_errno(errno, "cannot replace control file %s", fresh);
+    int fd = bw_os_open(dir_fd, fresh, O_RDWR | O_CREAT | O_EXCL, 0600);
+    if (fd < 0) return bw_fail_errno(errno, "cannot make control file %s", fresh);
+    *map = NULL;
+    bw_err e = fill_file(fd, f, map);
+    bw_os_close(fd);
+    BW_KILL_POINT("control.filled");
+    if (!e && bw_os_rename(dir_fd, fresh, dir_fd, f->name) < 0)
+        e = bw_fail_errno(errno, "cannot name control file %s", f->name);
+    if (!e) return BW_OK;
+    if (*map) bw_os_munmap(*map, f->bytes);
+    *map = NULL;
+    bw_os_unlink(dir_fd, fresh, 0);
+    return e;
 }
 
 bw_err bw_mail_create(int dir_fd, const uint8_t generation[16], bw_mail **out)
 {
     bw_mail *m = calloc(1, sizeof *m);
     if (!m) return bw_fail(BW_ERR_NO_MEMORY, "no memory for the mail map");
-    int fd;
     void *map;
-    size_t backed = BW_CONTROL_HEADER_BYTES + (BW_MAILBOX_BROKER + 1) * BW_MAILBOX_STRIDE;
-    bw_err e = create_file(dir_fd, "mail", 0660, MAIL_BYTES, backed, &fd, &map);
+    control_file f = {"mail", 0660, MAIL_BYTES, BW_CONTROL_HEADER_BYTES + (BW_MAILBOX_BROKER + 1) * BW_MAILBOX_STRIDE,
+                      BW_CONTROL_MAIL, generation, NULL, BW_MAILBOX_BROKER + 1};
+    bw_err e = create_file(dir_fd, &f, &map);
     if (e) {
         free(m);
         return e;
     }
-    bw_os_close(fd);
     m->header = map;
     m->base = (uint8_t *)map + BW_CONTROL_HEADER_BYTES;
     m->map_bytes = MAIL_BYTES;
-    fill_header(m->header, BW_CONTROL_MAIL, generation, NULL);
-    atomic_store_explicit(&m->header->slots, BW_MAILBOX_BROKER + 1, memory_order_release);
     *out = m;
     return BW_OK;
 }
@@ -132,19 +153,14 @@ bw_err bw_control_create(int dir_fd, const uint8_t generation[16], const bw_uuid
     char tail_name[48], wait_name[48];
     arena_name(tail_name, topic, ".tail");
     arena_name(wait_name, topic, ".wait");
-    int fd;
-    bw_err e = create_file(dir_fd, wait_name, 0660, ARENA_BYTES, backed, &fd, &c->wait_map);
-    if (!e) {
-        bw_os_close(fd);
-        e = create_file(dir_fd, tail_name, 0640, ARENA_BYTES, backed, &fd, &c->tail_map);
-        if (!e) bw_os_close(fd);
-    }
+    control_file wait = {wait_name, 0660, ARENA_BYTES, backed, BW_CONTROL_WAIT, generation, topic, 0};
+    control_file tail = {tail_name, 0640, ARENA_BYTES, backed, BW_CONTROL_TAIL, generation, topic, 0};
+    bw_err e = create_file(dir_fd, &wait, &c->wait_map);
+    if (!e) e = create_file(dir_fd, &tail, &c->tail_map);
     if (e) {
         bw_control_close(c);
         return e;
     }
-    fill_header(c->wait_map, BW_CONTROL_WAIT, generation, topic);
-    fill_header(c->tail_map, BW_CONTROL_TAIL, generation, topic);
     c->header = c->tail_map;
     c->slots = (bw_tail_slot *)(void *)((uint8_t *)c->tail_map + BW_CONTROL_HEADER_BYTES);
     c->waits = (bw_wait_slot *)(void *)((uint8_t *)c->wait_map + BW_CONTROL_HEADER_BYTES);
