@@ -214,6 +214,7 @@ static bw_err make_spare(bw_partition *p, const bw_segment *a, uint32_t pos, int
         return e;
     }
     s->spare_name = true;
+    s->spare_seq = s->seq;
     s->step = bw_u32_min(s->file_bytes, BW_GRANT_MOST);
     p->spare = s;
     p->spare_published = false;
@@ -304,7 +305,7 @@ void bw_partition_unlink_spare_names(bw_partition *p)
             continue;
         }
         char name[BW_SEGMENT_NAME_MAX];
-        bw_spare_name(name, s->seq);
+        bw_spare_name(name, s->spare_seq);
         if (bw_os_unlink(p->dir_fd, name, 0) != 0 && errno != ENOENT) return;
         s->spare_name = false;
         BW_KILL_POINT("roll.unlinked");

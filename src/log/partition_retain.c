@@ -73,7 +73,7 @@ static bw_err delete_oldest(bw_partition *p, bool at_once)
     BW_KILL_POINT("retain.start_moved");
     if (s->spare_name) { /* before the log's own name: recovery takes a spare that stands alone for part of the log */
         char name[BW_SEGMENT_NAME_MAX];
-        bw_spare_name(name, s->seq);
+        bw_spare_name(name, s->spare_seq);
         if (bw_os_unlink(p->dir_fd, name, 0) != 0 && errno != ENOENT) return bw_fail_errno(errno, "cannot remove %s", name);
         s->spare_name = false;
         BW_KILL_POINT("retain.spare_gone");

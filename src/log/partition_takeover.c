@@ -76,11 +76,12 @@ static bw_err load_log(bw_partition *p, int64_t base, uint32_t newest)
     return BW_OK;
 }
 
-static bool known_inode(const bw_partition *p, uint64_t inode)
+static bool known_inode(const bw_partition *p, uint64_t inode, uint32_t seq)
 {
     for (size_t i = 0; i < p->count; i++)
         if (p->segments[i]->inode == inode) {
             p->segments[i]->spare_name = true; /* linked, and the other name still there */
+            p->segments[i]->spare_seq = seq;
             return true;
         }
     return false;
@@ -93,8 +94,9 @@ static bw_err load_spare(bw_partition *p, uint32_t seq, uint32_t newest)
     if (!s) return bw_fail(BW_ERR_NO_MEMORY, "no memory for a segment");
     s->seq = seq;
     s->spare_name = true;
+    s->spare_seq = seq;
     bw_err e = bw_segment_open(p, s);
-    if (!e && known_inode(p, s->inode)) {
+    if (!e && known_inode(p, s->inode, seq)) {
         bw_segment_free(s);
         return BW_OK;
     }

@@ -42,6 +42,7 @@ typedef struct bw_segment {
     uint32_t users;         /* syncs that use fd at the moment */
     bool dropped;           /* to be freed by the last user */
     bool linked;            /* "<base>.log" exists */
+    uint32_t spare_seq;     /* the sequence in that other name; seq is 0 once the segment has left the ring */
     bool spare_name;        /* "<seq>.spare" exists; goes when the folder was synced after the link */
     bool link_syncing;      /* a sync of the folder began after the link was made */
     bool rolled, sealed;
