@@ -38,6 +38,19 @@ static void tell(const writer *w, crash_kind kind, int partition, uint32_t seque
                                   .producer = w->id, .sequence = sequence, .offset = offset});
 }
 
+/* Errors that no kill explains. */
+static bool never_right(bw_err e)
+{
+    switch (e) {
+    case BW_ERR_LOCK_LOST: case BW_ERR_LOCK_HELD: case BW_ERR_INTERNAL: case BW_ERR_CORRUPT: case BW_ERR_POISONED: case BW_ERR_IO:
+    case BW_ERR_OUT_OF_ORDER_SEQUENCE: case BW_ERR_INVALID_PRODUCER_EPOCH: case BW_ERR_UNKNOWN_PRODUCER_ID: case BW_ERR_PROTOCOL:
+    case BW_ERR_UNKNOWN_TOPIC: case BW_ERR_UNKNOWN_PARTITION: case BW_ERR_DELETED: case BW_ERR_RECORD_TOO_LARGE: case BW_ERR_BUSY:
+        return true;
+    default:
+        return false;
+    }
+}
+
 /* What an outcome says about the log. */
 static void tell_outcome(const writer *w, int partition, uint32_t sequence, int count, bw_err e, int64_t offset, const char *message)
 {
@@ -46,7 +59,8 @@ static void tell_outcome(const writer *w, int partition, uint32_t sequence, int 
         return;
     }
     if (w->direct && e != BW_ERR_TIMED_OUT && e != BW_ERR_POISONED) tell(w, CRASH_REFUSED, partition, sequence, count, -1);
-    fprintf(stderr, "producer %u sequence %u: %s: %s\n", w->id, sequence, bw_err_name(e), message ? message : "");
+    if (never_right(e)) crash_bad("producer %u sequence %u: %s: %s", w->id, sequence, bw_err_name(e), message ? message : "");
+    else fprintf(stderr, "producer %u sequence %u: %s: %s\n", w->id, sequence, bw_err_name(e), message ? message : "");
     usleep(2000);
 }
 
