@@ -333,10 +333,13 @@ int64_t bw_slot_end_offset(const bw_tail_slot *s)
         uint64_t before = atomic_load_explicit(&s->tail, memory_order_acquire);
         uint64_t intent = atomic_load_explicit(&s->intent_end, memory_order_acquire);
         next = atomic_load_explicit(&s->next_offset, memory_order_acquire);
-        uint64_t after = atomic_load_explicit(&s->tail, memory_order_acquire);
-        if (before != after) continue;
+        int64_t base = atomic_load_explicit(&s->intent_base, memory_order_acquire);
+        uint32_t count = atomic_load_explicit(&s->intent_count, memory_order_acquire);
+        atomic_thread_fence(memory_order_acquire);
+        if (atomic_load_explicit(&s->tail, memory_order_relaxed) != before) continue;
+        if (atomic_load_explicit(&s->intent_end, memory_order_relaxed) != intent) continue;
         if (intent == 0) return next;
-        if (intent > before) return atomic_load_explicit(&s->intent_base, memory_order_acquire); /* not published yet */
+        return intent > before ? base : base + count; /* of an append under way, or of a writer that died: published or not */
     }
     return next;
 }
