@@ -93,12 +93,30 @@ static bool fault_hits(bw_os_call call)
     }
     return false;
 }
+
+static _Thread_local struct { bw_os_observer fn; void *opaque; } observer;
+
+void bw_os_observe(bw_os_observer fn, void *opaque)
+{
+    observer.fn = fn;
+    observer.opaque = opaque;
+}
+
+static void observe(const bw_os_event *event)
+{
+    if (!observer.fn) return;
+    int saved = errno;
+    observer.fn(observer.opaque, event);
+    errno = saved;
+}
+#define OBSERVE(...) observe(&(bw_os_event){__VA_ARGS__})
 #else
 static inline bool fault_hits(bw_os_call call)
 {
     (void)call;
     return false;
 }
+#define OBSERVE(...) ((void)0)
 #endif
 
 /* true: the call must fail with errno as set. */
@@ -108,12 +126,21 @@ static inline bool enter(bw_os_call call)
     return fault_hits(call);
 }
 
+/* Only what changes a folder or a file is worth telling. */
+#define OBSERVE_OPEN(after, outcome)                                                                                           \
+    do {                                                                                                                       \
+        if (flags & (O_CREAT | O_TRUNC))                                                                                       \
+            OBSERVE(.call = BW_OS_open, .done = (after), .fd = dir_fd, .name = path, .flags = flags, .result = (outcome));     \
+    } while (0)
+
 int bw_os_open(int dir_fd, const char *path, int flags, mode_t mode)
 {
     if (enter(BW_OS_open)) return -1;
     int fd;
+    OBSERVE_OPEN(false, 0);
     do fd = openat(dir_fd, path, flags | O_CLOEXEC | O_NOFOLLOW, mode);
     while (fd < 0 && errno == EINTR);
+    OBSERVE_OPEN(true, fd);
     return fd;
 }
 
@@ -133,15 +160,20 @@ int bw_os_open_beneath(int dir_fd, const char *path, int flags, mode_t mode)
                            .mode = (flags & (O_CREAT | O_TMPFILE)) ? mode : 0,
                            .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS};
     long fd;
+    OBSERVE_OPEN(false, 0);
     do fd = syscall(SYS_openat2, dir_fd, path, &how, sizeof how);
     while (fd < 0 && (errno == EINTR || errno == EAGAIN));
-    if (fd >= 0 || (errno != ENOSYS && errno != EPERM)) return (int)fd;
+    if (fd >= 0 || (errno != ENOSYS && errno != EPERM)) {
+        OBSERVE_OPEN(true, fd);
+        return (int)fd;
+    }
     if (strchr(path, '/')) {
         errno = ENOSYS; /* several components can't be opened safely without openat2 */
         return -1;
     }
     do fd = openat(dir_fd, path, flags | O_CLOEXEC | O_NOFOLLOW, mode);
     while (fd < 0 && errno == EINTR);
+    OBSERVE_OPEN(true, fd);
     return (int)fd;
 }
 
@@ -169,17 +201,18 @@ ssize_t bw_os_pread(int fd, void *buf, size_t len, off_t at)
 ssize_t bw_os_pwrite(int fd, const void *buf, size_t len, off_t at)
 {
     if (enter(BW_OS_pwrite)) return -1;
+    OBSERVE(.call = BW_OS_pwrite, .fd = fd, .at = at, .len = (int64_t)len);
     size_t done = 0;
+    ssize_t n = 0;
     while (done < len) {
-        ssize_t n = pwrite(fd, (const char *)buf + done, len - done, at + (off_t)done);
+        n = pwrite(fd, (const char *)buf + done, len - done, at + (off_t)done);
         if (n < 0 && errno == EINTR) continue;
-        if (n <= 0) {
-            if (n == 0) errno = ENOSPC;
-            return -1;
-        }
+        if (n <= 0) break;
         done += (size_t)n;
     }
-    return (ssize_t)done;
+    if (done < len && n == 0) errno = ENOSPC;
+    OBSERVE(.call = BW_OS_pwrite, .done = true, .fd = fd, .at = at, .len = (int64_t)len, .result = done < len ? -1 : 0);
+    return done < len ? -1 : (ssize_t)done;
 }
 
 #define RETRY(call_name, expression)                                                                                           \
@@ -191,14 +224,35 @@ ssize_t bw_os_pwrite(int fd, const void *buf, size_t len, off_t at)
         return result;                                                                                                         \
     } while (0)
 
-int bw_os_fallocate(int fd, int mode, off_t at, off_t len) { RETRY(fallocate, fallocate(fd, mode, at, len)); }
-int bw_os_ftruncate(int fd, off_t len) { RETRY(ftruncate, ftruncate(fd, len)); }
-int bw_os_fdatasync(int fd) { RETRY(fdatasync, fdatasync(fd)); }
-int bw_os_fsync(int fd) { RETRY(fsync, fsync(fd)); }
-int bw_os_sync_dir(int dir_fd) { RETRY(fsync, fsync(dir_fd)); }
+/* RETRY, and tell the observer. */
+#define RETRY_OBSERVED(call_name, expression, ...)                                                                             \
+    do {                                                                                                                       \
+        if (enter(BW_OS_##call_name)) return -1;                                                                               \
+        OBSERVE(.call = BW_OS_##call_name, __VA_ARGS__);                                                                       \
+        int result_;                                                                                                           \
+        do result_ = (expression);                                                                                             \
+        while (result_ < 0 && errno == EINTR);                                                                                 \
+        OBSERVE(.call = BW_OS_##call_name, .done = true, .result = result_, __VA_ARGS__);                                      \
+        return result_;                                                                                                        \
+    } while (0)
+
+int bw_os_fallocate(int fd, int mode, off_t at, off_t len)
+{
+    RETRY_OBSERVED(fallocate, fallocate(fd, mode, at, len), .fd = fd, .flags = mode, .at = at, .len = len);
+}
+int bw_os_ftruncate(int fd, off_t len) { RETRY_OBSERVED(ftruncate, ftruncate(fd, len), .fd = fd, .at = len); }
+int bw_os_fdatasync(int fd) { RETRY_OBSERVED(fdatasync, fdatasync(fd), .fd = fd); }
+int bw_os_fsync(int fd) { RETRY_OBSERVED(fsync, fsync(fd), .fd = fd); }
+int bw_os_sync_dir(int dir_fd) { RETRY_OBSERVED(fsync, fsync(dir_fd), .fd = dir_fd); }
 int bw_os_fstat(int fd, struct stat *st) { RETRY(fstat, fstat(fd, st)); }
-int bw_os_mkdir(int dir_fd, const char *path, mode_t mode) { RETRY(mkdir, mkdirat(dir_fd, path, mode)); }
-int bw_os_unlink(int dir_fd, const char *path, int flags) { RETRY(unlink, unlinkat(dir_fd, path, flags)); }
+int bw_os_mkdir(int dir_fd, const char *path, mode_t mode)
+{
+    RETRY_OBSERVED(mkdir, mkdirat(dir_fd, path, mode), .fd = dir_fd, .name = path);
+}
+int bw_os_unlink(int dir_fd, const char *path, int flags)
+{
+    RETRY_OBSERVED(unlink, unlinkat(dir_fd, path, flags), .fd = dir_fd, .name = path, .flags = flags);
+}
 int bw_os_flock(int fd, int operation) { RETRY(flock, flock(fd, operation)); }
 
 int bw_os_stat_at(int dir_fd, const char *path, struct stat *st)
@@ -258,12 +312,14 @@ int64_t bw_os_total_bytes(int fd)
 
 int bw_os_link(int old_dir, const char *old_path, int new_dir, const char *new_path)
 {
-    RETRY(link, linkat(old_dir, old_path, new_dir, new_path, 0));
+    RETRY_OBSERVED(link, linkat(old_dir, old_path, new_dir, new_path, 0), .fd = old_dir, .name = old_path, .fd2 = new_dir,
+                   .name2 = new_path);
 }
 
 int bw_os_rename(int old_dir, const char *old_path, int new_dir, const char *new_path)
 {
-    RETRY(rename, renameat(old_dir, old_path, new_dir, new_path));
+    RETRY_OBSERVED(rename, renameat(old_dir, old_path, new_dir, new_path), .fd = old_dir, .name = old_path, .fd2 = new_dir,
+                   .name2 = new_path);
 }
 
 void *bw_os_mmap(void *addr, size_t len, int prot, int flags, int fd, off_t at)

@@ -25,6 +25,23 @@ typedef enum bw_os_call {
     BW_OS_CALL_COUNT
 } bw_os_call;
 
+#ifdef BW_TESTING
+/* What this thread does to files, told to a test before (done false) and after each call: the seam of the power-loss battery, which
+ * keeps a model of what the disk holds. fd: the file, or the folder of name; fd2, name2: where link and rename lead to. Calls that
+ * failed are told as well (result -1). errno is kept. Thread-local. */
+typedef struct bw_os_event {
+    bw_os_call call; /* open (with O_CREAT or O_TRUNC), pwrite, fallocate, ftruncate, fdatasync, fsync, mkdir, link, rename, unlink */
+    bool done;
+    int fd, fd2;
+    const char *name, *name2;
+    int flags;       /* of open, fallocate, unlink */
+    int64_t at, len; /* pwrite, fallocate, ftruncate (at: the length) */
+    int64_t result;
+} bw_os_event;
+typedef void (*bw_os_observer)(void *opaque, const bw_os_event *event);
+void bw_os_observe(bw_os_observer fn, void *opaque); /* NULL: none */
+#endif
+
 /* Counts of real system calls made by this thread through this file, for `bw_bus_stats` and tests ("no system call when nobody
  * sleeps"). Thread-local. */
 uint64_t bw_os_calls_made(bw_os_call call);

@@ -140,6 +140,7 @@ static bw_err open_log(bw_broker *b, bw_part *p, bool fresh, bool new_files)
         .control = t->control,
         .bus_number = p->bus_number,
         .fresh_slot = fresh,
+        .just_created = new_files,
         .guard = &b->guard,
         .clock_ahead_ms = b->clock_ahead_ms,
     };
@@ -190,9 +191,27 @@ static bw_err open_part(bw_broker *b, bw_topic *t, uint32_t index, uint32_t publ
     return new_files ? e : BW_OK;
 }
 
+/* New partitions have a recovery point before anyone writes to them: without one, a log that lost power could not be told from one
+ * that rots. */
+static bw_err store_first_points(bw_broker *b, const bw_topic *t, uint32_t from)
+{
+    bw_meta_point *points = calloc(t->part_count - from + 1, sizeof *points);
+    size_t n = 0;
+    if (!points) return bw_fail(BW_ERR_NO_MEMORY, "no memory for recovery points");
+    for (uint32_t i = from; i < t->part_count; i++) {
+        if (!t->parts[i]->log) continue;
+        points[n] = (bw_meta_point){.topic = t->id, .partition = i};
+        (void)bw_partition_recovery_point(t->parts[i]->log, &points[n++].point);
+    }
+    bw_err e = bw_store_points_put(b->store, points, n);
+    free(points);
+    return e;
+}
+
 bw_err bw_topic_open_parts(bw_broker *b, bw_topic *t, uint32_t upto, bool new_files)
 {
     bw_err e = BW_OK;
+    uint32_t first = t->part_count;
     bw_part **grown = realloc(t->parts, upto * sizeof *grown);
     if (!grown) return bw_fail(BW_ERR_NO_MEMORY, "no memory for %u partitions", upto);
     t->parts = grown;
@@ -202,6 +221,7 @@ bw_err bw_topic_open_parts(bw_broker *b, bw_topic *t, uint32_t upto, bool new_fi
         e = open_part(b, t, t->part_count, published, new_files);
         BW_KILL_POINT("topic.partition");
     }
+    if (!e && new_files) e = store_first_points(b, t, first);
     if (!e && upto > published) bw_control_publish(t->control, upto);
     return e;
 }

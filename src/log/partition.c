@@ -133,6 +133,7 @@ bw_err bw_partition_open(const bw_partition_open_options *o, bw_partition **out,
     p->slot = &o->control->slots[o->partition];
     p->guard = o->guard;
     p->config = o->config;
+    p->just_created = o->just_created;
     p->open_wall_ms = bw_clock_wall_ms() - o->clock_ahead_ms;
     p->open_mono_ms = bw_clock_mono_ms();
     p->dir_fd = bw_os_open_beneath(o->data_fd, p->dir_name, O_RDONLY | O_DIRECTORY, 0);

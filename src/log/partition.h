@@ -26,6 +26,7 @@ typedef struct bw_partition_config {
 
 /* Kept in LMDB by the caller; written only after the sync that it describes. */
 typedef struct bw_recovery_point {
+    bool known;            /* it was kept; false with offset and position 0: nothing is known about these files */
     int32_t leader_epoch;
     int64_t next_offset;   /* everything below is on the disk */
     int64_t segment_base;
@@ -56,7 +57,8 @@ typedef struct bw_partition_open_options {
     bw_control *control;      /* mapped for writing; slot `partition` is filled by open when fresh */
     uint32_t bus_number;
     bool fresh_slot;          /* true: control data is new: recover from files. false: same boot and generation: take over */
-    bw_recovery_point point;  /* next_offset 0 and position 0 when unknown */
+    bw_recovery_point point;  /* all zero when unknown */
+    bool just_created;        /* by bw_partition_create_files: nobody can have seen anything yet */
     bw_partition_config config;
     const bw_fork_guard *guard;
     int64_t clock_ahead_ms;   /* bw_datadir_clock_ahead_ms */

@@ -2,7 +2,7 @@
  *
  * Orders that make it safe:
  *   grow    fallocate, then (under the shared lock, if the tail is still there) store the capacity: C1. Capacity never covers bytes
- *           that are not allocated, so no store can fault for lack of space.
+ *           that are not allocated, so no store can fault for lack of space, nor the last ones (BW_GRANT_MARGIN).
  *   spare   create, fallocate, keep the descriptor (before the first store into it), then publish under the shared lock: C2. The
  *           folder is synced before anything in the new segment is called durable (partition_sync.c), not before publication:
  *           writers need not wait for a journal commit, and recovery takes a spare whose first batch is valid for part of the log.
@@ -109,17 +109,18 @@ static bw_err allocate_step(bw_partition *p, int fd, uint32_t from, uint32_t wan
     return e;
 }
 
+/* The length of a file in which n bytes may be written. */
 static uint32_t round_up(uint64_t n, uint32_t limit)
 {
-    n = (n + GRANT_ALIGN - 1) & ~(uint64_t)(GRANT_ALIGN - 1);
-    return bw_u32_min(n, limit);
+    n = (n + BW_GRANT_MARGIN + GRANT_ALIGN - 1) & ~(uint64_t)(GRANT_ALIGN - 1);
+    return bw_u32_min(n, (uint64_t)limit + BW_GRANT_MARGIN);
 }
 
 /* Stores the capacity if it is not what the slot says, and wakes who waits for it. */
 static bw_err publish_capacity(bw_partition *p, bw_segment *a)
 {
-    bw_position want = bw_position_of(a->seq, a->file_bytes < a->limit ? a->file_bytes : a->limit);
-    if (atomic_load_explicit(&p->slot->capacity, memory_order_relaxed) == want) return BW_OK;
+    bw_position want = bw_position_of(a->seq, bw_segment_room(a)); /* a cleanly cut file has none: what there is stays */
+    if (atomic_load_explicit(&p->slot->capacity, memory_order_relaxed) >= want) return BW_OK;
     bw_err e = bw_partition_lock_slot(p);
     if (e) return e;
     if (bw_position_seq(atomic_load_explicit(&p->slot->tail, memory_order_relaxed)) == a->seq)
@@ -143,12 +144,13 @@ static bw_err grow(bw_partition *p, bw_segment *a, uint32_t pos, int64_t now)
     /* Half of the newest step in hand; a fast writer gets what it writes in a tenth of a second, up to a step. */
     uint32_t threshold = bw_u32_min(fill_rate(a, pos, now) / 10, a->step);
     if (threshold < a->step / 2) threshold = a->step / 2;
-    bool asked = need > a->file_bytes && need <= a->limit;
-    if (a->file_bytes >= a->limit || !(asked || (pos > 0 && a->file_bytes - pos < threshold))) return publish_capacity(p, a);
+    uint32_t room = bw_segment_room(a);
+    bool asked = need > room && need <= a->limit;
+    if (room >= a->limit || !(asked || (pos > 0 && (room < pos || room - pos < threshold)))) return publish_capacity(p, a);
     uint64_t step = a->step == 0 ? BW_GRANT_FIRST : 2 * (uint64_t)a->step;
     if (step > BW_GRANT_MOST) step = BW_GRANT_MOST;
     uint32_t want = round_up(a->file_bytes + step, a->limit);
-    uint32_t least = round_up((uint64_t)(asked ? need : a->file_bytes + 1u), a->limit);
+    uint32_t least = round_up(asked ? need : (uint64_t)a->file_bytes + 1, a->limit);
     if (want < least) want = least;
     uint32_t got;
     bw_err e = allocate_step(p, a->fd, a->file_bytes, want, least, &got);
@@ -193,7 +195,7 @@ static bw_err make_spare(bw_partition *p, const bw_segment *a, uint32_t pos, int
     bw_segment *s = bw_segment_new(0);
     if (!s) return bw_fail(BW_ERR_NO_MEMORY, "no memory for a segment");
     s->seq = a->seq + 1;
-    s->limit = p->config.segment_bytes;
+    s->limit = bw_segment_limit(p->config.segment_bytes);
     uint32_t r = requested(p, a);
     uint32_t need = r > pos && r - pos < s->limit ? r - pos : 1;
     uint64_t rate = fill_rate(a, pos, now);
@@ -215,10 +217,16 @@ static bw_err make_spare(bw_partition *p, const bw_segment *a, uint32_t pos, int
     }
     s->spare_name = true;
     s->spare_seq = s->seq;
+    p->dir_dirty = true;
+    if (p->sync_grant && bw_os_sync_dir(p->dir_fd) != 0) { /* as in grow: a spare on the disk says that the stop was not clean */
+        e = bw_fail_errno(errno, "cannot sync folder %s", p->dir_name);
+        bw_segment_free(s);
+        bw_partition_poison(p);
+        return e;
+    }
     s->step = bw_u32_min(s->file_bytes, BW_GRANT_MOST);
     p->spare = s;
     p->spare_published = false;
-    p->dir_dirty = true;
     BW_KILL_POINT("spare.allocated");
     return BW_OK;
 }
@@ -234,7 +242,7 @@ static bw_err publish_spare(bw_partition *p, const bw_segment *a, bool roll)
         (atomic_load_explicit(&slot->spare_seq, memory_order_relaxed) != s->seq ||
          atomic_load_explicit(&slot->spare_inode, memory_order_relaxed) != s->inode)) {
         atomic_store_explicit(&slot->spare_seq, 0, memory_order_release);
-        atomic_store_explicit(&slot->spare_bytes, s->file_bytes < s->limit ? s->file_bytes : s->limit, memory_order_relaxed);
+        atomic_store_explicit(&slot->spare_bytes, bw_segment_room(s), memory_order_relaxed);
         atomic_store_explicit(&slot->spare_inode, s->inode, memory_order_relaxed);
         atomic_store_explicit(&slot->spare_limit, s->limit, memory_order_relaxed);
         BW_KILL_POINT("spare.filled");

@@ -232,6 +232,7 @@ bw_err bw_partition_resume_index(bw_partition *p)
         bw_indexer_restart(&p->indexer, p->dir_fd, s->base_offset, p->config.index_interval_bytes);
         w.position = 0;
         w.next_offset = s->base_offset;
+        w.leader_epoch = INT32_MIN; /* a look at the index's last entry may have raised it */
     }
     w.check_crc = false;
     while (!e && w.position < s->length) {

@@ -18,9 +18,10 @@
  * What is below the point in the point's own segment is checked at its last 16 MiB only, so that a start does not read gigabytes;
  * the rest is checked when it is read, and by `busway verify`.
  *
- * The leader epoch goes up unless the file ends exactly where the log ends, and at the point: allocated room behind the end means
- * that records may have been seen there which are now lost, even when no trace of them is left. (That is why the first growth of
- * a cleanly cut file is synced before it is used: sync_grant.) */
+ * The leader epoch goes up unless the file ends exactly where the log ends, and at the point, and there is no spare: allocated room
+ * behind the end means that records may have been seen there which are now lost, even when no trace of them is left. (That is why
+ * the first growth of a cleanly cut file, or a spare beside it, is synced before it is used: sync_grant; and why a file that is
+ * written to is always longer than the log: BW_GRANT_MARGIN.) */
 #include "log/recovery.h"
 
 #include "base/killpoint.h"
@@ -234,7 +235,7 @@ static bw_err recover_segment(recovery *r, size_t i, bool *again)
 static void check_known(recovery *r)
 {
     const bw_recovery_point *pt = &r->point;
-    r->known = pt->next_offset != 0 || pt->position != 0;
+    r->known = pt->known || pt->next_offset != 0 || pt->position != 0;
     const bw_found *f = &r->found;
     if (!r->known || (f->log_count > 0 && f->logs[f->log_count - 1] >= pt->segment_base)) {
         for (size_t i = 0; i < f->log_count; i++)
@@ -306,7 +307,15 @@ static bool nothing_unsynced(const recovery *r, const bw_segment *a)
     return a->length == 0 || (r->known && a->base_offset == r->point.segment_base && a->length == r->point.position);
 }
 
-/* Sees to an unsealed last segment that may be appended to. *clean: the file ends where the log ends. */
+/* A clean stop cut the file to its length, synced it, and only then wrote the point. */
+static bool stopped_cleanly(const recovery *r, const bw_segment *a)
+{
+    if (a->file_bytes != a->length || r->found.spare_count > 0) return false;
+    if (!r->known) return a->length > 0; /* as Kafka leaves it */
+    return a->base_offset == r->point.segment_base && a->length == r->point.position && a->next_offset == r->point.next_offset;
+}
+
+/* Sees to an unsealed last segment that may be appended to. */
 static bw_err prepare_active(recovery *r, bool *clean)
 {
     bw_partition *p = r->p;
@@ -316,20 +325,21 @@ static bw_err prepare_active(recovery *r, bool *clean)
         bw_segment *a = bw_partition_active(p);
         e = look_for_garbage(r);
         if (e) return e;
-        *clean = a->file_bytes == a->length;
+        *clean = stopped_cleanly(r, a);
         if (a->length >= p->config.segment_bytes || (r->report->foreign && r->garbage)) {
-            e = bw_segment_close_rolled(p, a, !r->garbage);
+            /* Not cut yet: until the epoch is written nothing may look like a clean stop. */
+            e = bw_segment_close_rolled(p, a, false);
             if (e) return e;
+            r->full = r->garbage ? NULL : a;
         } else {
-            a->limit = p->config.segment_bytes;
-            if (a->limit > BW_POSITION_MAX) a->limit = BW_POSITION_MAX;
+            a->limit = bw_segment_limit(p->config.segment_bytes);
             bool zero = r->garbage || (uint64_t)a->length + GARBAGE_LOOK < a->file_bytes; /* else it was seen to be zero */
             if (zero) e = bw_segment_zero_tail(a);
             BW_KILL_POINT("recover.zeroed");
             if (!e && (zero || !nothing_unsynced(r, a)) && bw_os_fdatasync(a->fd) != 0)
                 e = bw_fail_errno(errno, "cannot sync the newest segment");
             if (e) return e;
-            p->sync_grant = *clean;
+            p->sync_grant = a->file_bytes == a->length;
             p->follow_at = p->count - 1;
             return r->indexed ? BW_OK : bw_partition_resume_index(p);
         }
@@ -343,7 +353,7 @@ static bw_err prepare_active(recovery *r, bool *clean)
     bw_segment *s;
     e = bw_segment_create_log(p, base, BW_GRANT_FIRST, &s);
     if (e) return e;
-    s->limit = p->config.segment_bytes;
+    s->limit = bw_segment_limit(p->config.segment_bytes);
     s->step = s->file_bytes;
     e = bw_partition_push(p, s);
     if (e) {
@@ -380,7 +390,7 @@ static void init_slot(recovery *r)
     atomic_store(&t->leader_epoch, (uint32_t)r->epoch);
     atomic_fetch_add(&t->fence, 1);
     atomic_store(&t->log_start, start);
-    atomic_store(&t->capacity, bw_position_of(1, a->file_bytes < a->limit ? a->file_bytes : a->limit));
+    atomic_store(&t->capacity, bw_position_of(1, bw_segment_room(a) > a->length ? bw_segment_room(a) : a->length));
     atomic_store(&t->spare_seq, 0);
     atomic_store(&t->durable, tail);
     atomic_store(&t->durable_offset, a->next_offset);
@@ -398,22 +408,24 @@ static bw_err finish(recovery *r)
 {
     bw_partition *p = r->p;
     bool clean;
-    bool empty = r->found.log_count <= 1 && !r->known && !r->report->foreign;
     bw_err e = prepare_active(r, &clean);
     if (e) return e;
     bw_segment *a = bw_partition_active(p);
     if (r->adopted) p->gaps_below = r->gap ? a->next_offset : 0;
     if (r->gap && (e = bw_offset_file_write(p->dir_fd, BW_GAPS_FILE, p->gaps_below)) != BW_OK) return e;
     BW_KILL_POINT("recover.gaps");
-    empty = empty && a->next_offset == 0 && !r->garbage;
-    if (r->known && a->next_offset != r->point.next_offset) clean = false;
-    bool raise = !empty && (!clean || r->report->cut || r->report->foreign || r->report->quarantined || r->direct);
+    bool raise = !p->just_created && (!clean || r->report->cut || r->report->foreign || r->report->quarantined || r->direct);
     if (raise) r->epoch++;
     if (raise || r->epoch_lost) {
         e = bw_partition_write_epochs(p, r->epoch, raise ? a->next_offset : p->segments[0]->base_offset);
         if (e) return e;
     }
     BW_KILL_POINT("recover.epoch");
+    if (r->full) (void)bw_segment_cut(p, r->full);
+    if (bw_partition_read_log_start(p) > a->next_offset) { /* a log start of other files: new records must not count as deleted */
+        e = bw_partition_write_log_start(p, a->next_offset);
+        if (e) return e;
+    }
     if (p->dir_dirty && bw_os_sync_dir(p->dir_fd) != 0) return bw_fail_errno(errno, "cannot sync the partition's folder");
     p->dir_dirty = false;
     if (r->direct && bw_os_unlink(p->dir_fd, "poisoned", 0) == 0) (void)bw_os_sync_dir(p->dir_fd);
@@ -430,7 +442,7 @@ static bw_err finish(recovery *r)
 bw_err bw_partition_recover(bw_partition *p, const bw_recovery_point *point, bw_recovery_report *report)
 {
     recovery r = {.p = p, .point = *point, .report = report, .expected = -1, .scan_epoch = INT32_MIN};
-    r.adopted = point->next_offset == 0 && point->position == 0;
+    r.adopted = !point->known && point->next_offset == 0 && point->position == 0;
     if (r.adopted) p->gaps_below = INT64_MAX;
     r.direct = point->poisoned || bw_partition_poison_marker(p);
     bw_err e = bw_partition_list(p, &r.found);

@@ -17,7 +17,7 @@ void bw_recovery_note(recovery *r)
     if (!r->report->detail[0]) snprintf(r->report->detail, sizeof r->report->detail, "%s", bw_error_message());
 }
 
-/* ---- spares: one with a valid first batch becomes a log file, the others go ---- */
+/* ---- spares: one with a valid first batch, newer than the oldest log file, becomes a log file, the others go ---- */
 
 static bool has_inode(bw_partition *p, const bw_found *f, uint64_t inode)
 {
@@ -51,6 +51,8 @@ bw_err bw_recovery_place_spare(recovery *r, uint32_t seq)
     int64_t base = -1;
     if (bw_os_fstat(fd, &st) == 0 && !has_inode(p, &r->found, (uint64_t)st.st_ino)) base = first_batch_base(fd, (uint64_t)st.st_size);
     bw_os_close(fd);
+    /* An older one was a segment that retention has removed, or holds a reserved batch that was never committed: that has no base. */
+    if (r->found.log_count > 0 && base < r->found.logs[0]) base = -1;
     p->dir_dirty = true;
     bw_segment_name(log, base < 0 ? 0 : base, ".log");
     if (base >= 0 && bw_os_stat_at(p->dir_fd, log, &st) != 0 && errno == ENOENT) {

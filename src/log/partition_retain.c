@@ -205,11 +205,16 @@ bw_err bw_partition_retain(bw_partition *p, int64_t now_ms, uint32_t *deleted)
 
 bw_err bw_partition_delete_records(bw_partition *p, int64_t before, int64_t *log_start)
 {
-    pthread_mutex_lock(&p->mutex);
     bw_tail_slot *s = p->slot;
+    /* What is deleted must be on the disk: if a power cut took it, new records would get the deleted ones' offsets. */
+    if (before == BW_OFFSET_END || before > atomic_load_explicit(&s->durable_offset, memory_order_acquire)) {
+        bw_err synced = bw_partition_sync(p);
+        if (synced) return synced;
+    }
+    pthread_mutex_lock(&p->mutex);
     bw_position tail = atomic_load_explicit(&s->tail, memory_order_acquire);
     int64_t start = atomic_load_explicit(&s->log_start, memory_order_acquire), end = bw_slot_end_offset(s);
-    if (before == BW_OFFSET_END) before = end;
+    if (before == BW_OFFSET_END) before = atomic_load_explicit(&s->durable_offset, memory_order_acquire);
     bw_err e = BW_OK;
     if (before < 0 || before > end)
         e = bw_fail(BW_ERR_OFFSET_OUT_OF_RANGE, "cannot delete before offset %lld: the log has %lld to %lld", (long long)before,

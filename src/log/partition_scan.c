@@ -207,6 +207,18 @@ bw_err bw_segment_zero_tail(const bw_segment *s)
     return e;
 }
 
+bw_err bw_segment_cut(bw_partition *p, bw_segment *s)
+{
+    if (s->file_bytes <= s->length) return BW_OK;
+    char name[BW_SEGMENT_NAME_MAX];
+    bw_segment_name(name, s->base_offset, ".log");
+    int fd = bw_os_open_beneath(p->dir_fd, name, O_RDWR, 0);
+    bw_err e = fd < 0 || bw_os_ftruncate(fd, s->length) != 0 ? bw_fail_errno(errno, "cannot cut segment %s to its length", name) : BW_OK;
+    bw_os_close(fd);
+    if (!e) s->file_bytes = s->length;
+    return e;
+}
+
 bw_err bw_segment_close_rolled(bw_partition *p, bw_segment *s, bool cut)
 {
     s->rolled = true;

@@ -22,6 +22,8 @@
 enum {
     BW_GRANT_FIRST = 64 << 10, /* bytes of a first grant */
     BW_GRANT_MOST = 64 << 20,  /* of one step */
+    BW_GRANT_MARGIN = 64,      /* allocated bytes behind the capacity: a file that is written to never ends where the log ends, so
+                                  that recovery knows a clean stop, which cuts it there */
     BW_SYNC_BYTES = 64 << 20,  /* unsynced bytes that start a sync */
     BW_LOCK_WAIT_MS = 20,      /* for the shared lock; tried again at the next tend */
     BW_TICK_MS = 900,          /* periodic work is done when tend is called at least this long after the last time */
@@ -101,6 +103,7 @@ struct bw_partition {
     bool sync_grant;       /* the next growth must be on the disk before it is used (a cleanly cut file: see recovery) */
     bool seal_all;         /* an unsealed segment may lie behind sealed ones */
     bool no_space;
+    bool just_created;     /* see bw_partition_open_options */
     bool roll_wanted;      /* retention wants the active segment closed */
     bool unverified;       /* taken over while a writer held the lock: (durable, tail] is still to be read from the medium */
     bool broken;           /* the visible log could not be followed: poisoned */
@@ -115,6 +118,12 @@ struct bw_partition {
 
 static inline bw_segment *bw_partition_active(const bw_partition *p) { return p->segments[p->count - 1]; }
 static inline uint32_t bw_u32_min(uint64_t a, uint64_t b) { return (uint32_t)(a < b ? a : b); }
+/* bw_segment_room: bytes of the file that may be written to. */
+static inline uint32_t bw_segment_room(const bw_segment *s)
+{
+    return s->file_bytes > BW_GRANT_MARGIN ? bw_u32_min(s->file_bytes - BW_GRANT_MARGIN, s->limit) : 0;
+}
+static inline uint32_t bw_segment_limit(uint32_t segment_bytes) { return bw_u32_min(segment_bytes, BW_POSITION_MAX - BW_GRANT_MARGIN); }
 
 /* partition_segment.c: the list and its files; mutex held (or nobody else knows the partition yet). */
 bw_segment *bw_segment_new(int64_t base_offset);
@@ -194,6 +203,8 @@ void bw_segment_estimate_age(bw_partition *p, bw_segment *s);
 bw_err bw_segment_zero_tail(const bw_segment *s);
 /* bw_segment_close_rolled: final at its length: sync, seal, cut the file (if wanted), close. */
 bw_err bw_segment_close_rolled(bw_partition *p, bw_segment *s, bool cut);
+/* bw_segment_cut: the file of a closed segment to its length. */
+bw_err bw_segment_cut(bw_partition *p, bw_segment *s);
 
 /* partition_recover.c, partition_takeover.c */
 bw_err bw_partition_recover(bw_partition *p, const bw_recovery_point *point, bw_recovery_report *report);

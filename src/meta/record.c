@@ -118,6 +118,7 @@ bw_err bw_meta_point_decode(const void *data, size_t len, bw_recovery_point *out
     int poisoned = bw_cursor_u8(&c);
     if (c.bad || version != POINT_VERSION || out->next_offset < 0 || out->segment_base < 0 || out->segment_base > out->next_offset)
         return bw_fail(BW_ERR_CORRUPT, "a stored recovery point is broken; restore the meta folder from a backup");
+    out->known = true;
     out->poisoned = poisoned != 0;
     return BW_OK;
 }

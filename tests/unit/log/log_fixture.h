@@ -39,6 +39,7 @@ typedef struct log_fixture {
     bw_batch_builder builder;
     pthread_t keeper;
     atomic_bool keeping, stop;
+    bool created; /* and not opened since */
     int64_t next_ts;
 } log_fixture;
 
@@ -58,7 +59,8 @@ static inline bw_err log_try_open(log_fixture *f, bool fresh)
 {
     if (fresh) log_new_arenas(f);
     bw_partition_open_options o = {.data_fd = f->data_fd, .topic = LOG_TOPIC, .partition = 0, .control = f->control, .bus_number = 3,
-                                   .fresh_slot = fresh, .point = f->point, .config = f->config};
+                                   .fresh_slot = fresh, .point = f->point, .just_created = f->created, .config = f->config};
+    f->created = false;
     bw_err e = bw_partition_open(&o, &f->p, &f->report);
     if (e == BW_OK) bw_control_publish(f->control, 1);
     else f->p = NULL;
@@ -86,6 +88,7 @@ static inline void log_init(log_fixture *f, uint32_t segment_bytes)
     f->next_ts = 1000000;
     bw_batch_builder_init(&f->builder);
     assert_int_equal(bw_partition_create_files(f->data_fd, LOG_TOPIC, 0, &f->topic), BW_OK);
+    f->created = true;
 }
 
 static inline void *log_keeper_main(void *arg)

@@ -79,7 +79,8 @@ static void life_open(life *l, bool fresh)
         if (e) life_end(l, "arenas", e);
     }
     bw_partition_open_options o = {.data_fd = f->data_fd, .topic = LOG_TOPIC, .control = f->control, .bus_number = 3,
-                                   .fresh_slot = fresh, .point = f->point, .config = f->config};
+                                   .fresh_slot = fresh, .point = f->point, .just_created = f->created, .config = f->config};
+    f->created = false;
     bw_err e = bw_partition_open(&o, &f->p, &f->report);
     if (e) life_end(l, "open", e);
     bw_control_publish(f->control, 1);
@@ -158,6 +159,7 @@ static void live(life *l)
     bw_batch_builder_init(&f->builder);
     bw_err e = bw_partition_create_files(f->data_fd, LOG_TOPIC, 0, &f->topic);
     if (e) life_end(l, "create", e);
+    f->created = true;
     atomic_store(&j->created, 1);
     life_open(l, true);
     life_append(l, 10);
