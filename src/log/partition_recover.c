@@ -12,8 +12,9 @@
  *   ends below the point, or    foreign: restored from a copy. Nothing is cut: the log goes on in a new segment if something
  *   has other bytes there       unreadable lies behind its end; the caller makes a new incarnation.
  *   no point (adopted, or LMDB  all is scanned; a bad segment in the middle is quarantined, never the reason to drop what follows;
- *   was lost)                   the last one is cut at the first bad batch. Offsets may be missing between sound batches: Kafka had
- *                               compacted it. Where they are, a small file keeps the offset below which gaps are no damage.
+ *   was lost)                   behind a bad batch in the last one the log goes on in a new segment, and what lies there stays.
+ *                               Offsets may be missing between sound batches where there are no seals: Kafka had compacted it.
+ *                               Then a small file keeps the offset below which gaps are no damage.
  *
  * What is below the point in the point's own segment is checked at its last 16 MiB only, so that a start does not read gigabytes;
  * the rest is checked when it is read, and by `busway verify`.
@@ -326,7 +327,10 @@ static bw_err prepare_active(recovery *r, bool *clean)
         e = look_for_garbage(r);
         if (e) return e;
         *clean = stopped_cleanly(r, a);
-        if (a->length >= p->config.segment_bytes || (r->report->foreign && r->garbage)) {
+        if (a->length == 0 && r->garbage && !r->known) { /* nothing of it is sound, its name is needed */
+            e = bw_recovery_quarantine(r, p->count - 1);
+            if (e) return e;
+        } else if (a->length >= p->config.segment_bytes || (r->garbage && !r->known)) { /* garbage may be records: kept, passed over */
             /* Not cut yet: until the epoch is written nothing may look like a clean stop. */
             e = bw_segment_close_rolled(p, a, false);
             if (e) return e;
@@ -422,6 +426,8 @@ static bw_err finish(recovery *r)
     }
     BW_KILL_POINT("recover.epoch");
     if (r->full) (void)bw_segment_cut(p, r->full);
+    int64_t start;
+    if (bw_offset_file_check(p->dir_fd, BW_LOG_START_FILE, &start) == BW_ERR_CORRUPT) bw_recovery_note(r); /* deleted records are back */
     if (bw_partition_read_log_start(p) > a->next_offset) { /* a log start of other files: new records must not count as deleted */
         e = bw_partition_write_log_start(p, a->next_offset);
         if (e) return e;
@@ -442,10 +448,11 @@ static bw_err finish(recovery *r)
 bw_err bw_partition_recover(bw_partition *p, const bw_recovery_point *point, bw_recovery_report *report)
 {
     recovery r = {.p = p, .point = *point, .report = report, .expected = -1, .scan_epoch = INT32_MIN};
-    r.adopted = !point->known && point->next_offset == 0 && point->position == 0;
-    if (r.adopted) p->gaps_below = INT64_MAX;
     r.direct = point->poisoned || bw_partition_poison_marker(p);
     bw_err e = bw_partition_list(p, &r.found);
+    /* Kafka leaves no seals. Where there are some the log is our own, and only its point was lost: no offset may be missing. */
+    r.adopted = !point->known && point->next_offset == 0 && point->position == 0 && r.found.seals == 0;
+    if (r.adopted) p->gaps_below = INT64_MAX;
     if (!e) e = bw_partition_read_epoch(p, &r.epoch, &r.epoch_lost);
     if (!e && point->leader_epoch > r.epoch) r.epoch = point->leader_epoch;
     for (size_t i = 0; !e && i < r.found.spare_count; i++) e = bw_recovery_place_spare(&r, r.found.spares[i]);

@@ -42,6 +42,8 @@ static bool list_entry(void *opaque, const char *name)
     } else if (bw_spare_name_parse(name, &seq)) {
         f->failed = !grow_list((void **)&f->spares, f->spare_count, &f->spare_cap, sizeof *f->spares);
         if (!f->failed) f->spares[f->spare_count++] = seq;
+    } else if (ends_with(name, ".seal")) {
+        f->seals++;
     } else if (ends_with(name, ".deleted") || ends_with(name, ".tmp")) {
         (void)bw_os_unlink(j->p->dir_fd, name, 0); /* left by a deletion or replacement that was cut short */
     }

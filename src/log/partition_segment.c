@@ -13,7 +13,6 @@
 #include <string.h>
 
 #define EPOCH_FILE "leader-epoch-checkpoint"
-#define LOG_START_FILE "log-start-offset-checkpoint" /* "0\n<offset>\n": only where the log starts inside its first segment */
 
 enum { EPOCH_BYTES_MAX = 1 << 20, EPOCHS_MAX = 4096 };
 
@@ -228,6 +227,6 @@ bw_err bw_partition_write_epochs(bw_partition *p, int32_t epoch, int64_t start_o
     return e;
 }
 
-bw_err bw_partition_write_log_start(bw_partition *p, int64_t log_start) { return bw_offset_file_write(p->dir_fd, LOG_START_FILE, log_start); }
+bw_err bw_partition_write_log_start(bw_partition *p, int64_t log_start) { return bw_offset_file_write(p->dir_fd, BW_LOG_START_FILE, log_start); }
 
-int64_t bw_partition_read_log_start(bw_partition *p) { return bw_offset_file_read(p->dir_fd, LOG_START_FILE); }
+int64_t bw_partition_read_log_start(bw_partition *p) { return bw_offset_file_read(p->dir_fd, BW_LOG_START_FILE); }

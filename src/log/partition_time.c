@@ -103,12 +103,27 @@ static bool read_hint(bw_partition *p, int64_t base, const char *suffix, bw_buf 
     return good && out->len > 0;
 }
 
+/* A time index entry is to be believed when the batch it names has just that largest timestamp. w: at a batch at or before it. */
+static bool entry_holds(bw_walk *w, const uint8_t *times, size_t entries, int64_t base_offset, int64_t offset)
+{
+    while (bw_walk_next(w) == BW_OK) {
+        if (w->next_offset <= offset) continue;
+        for (size_t i = 0; i < entries; i++)
+            if (base_offset + (int64_t)bw_get_be32(times + i * BW_TIMEINDEX_ENTRY_BYTES + 8) == offset &&
+                (int64_t)bw_get_be64(times + i * BW_TIMEINDEX_ENTRY_BYTES) == w->header.max_timestamp)
+                return true;
+        return false;
+    }
+    return false;
+}
+
 /* Puts the walk where the indexes say that the scan may begin; at the segment's start when they are not to be believed. */
 static void jump(bw_partition *p, const span *s, int64_t ts, bw_walk *w)
 {
     bw_buf times = {0}, index = {0};
     if (read_hint(p, s->base_offset, ".timeindex", &times) && read_hint(p, s->base_offset, ".index", &index)) {
-        int64_t from = bw_timeindex_floor(times.data, bw_timeindex_entries(times.data, times.len), s->base_offset, ts);
+        size_t entries = bw_timeindex_entries(times.data, times.len);
+        int64_t from = bw_timeindex_floor(times.data, entries, s->base_offset, ts);
         uint32_t position = bw_index_floor(index.data, bw_index_entries(index.data, index.len, s->length), s->base_offset, from);
         bw_walk probe = *w;
         probe.position = position;
@@ -116,9 +131,11 @@ static void jump(bw_partition *p, const span *s, int64_t ts, bw_walk *w)
         probe.check_crc = true;
         if (position > 0 && bw_walk_next(&probe) == BW_OK && probe.header.base_offset >= s->base_offset &&
             probe.header.base_offset <= from) {
-            w->position = position;
-            w->next_offset = -1;
+            probe.position = position;
+            probe.next_offset = -1;
+            if (entry_holds(&probe, times.data, entries, s->base_offset, from)) w->next_offset = -1;
         }
+        if (w->next_offset < 0) w->position = position;
         w->buf_at = probe.buf_at;
         w->buf_len = probe.buf_len;
     }
@@ -161,9 +178,7 @@ bw_err bw_partition_offset_for_time(bw_partition *p, int64_t ts, int64_t *offset
     if (e) return e;
     e = BW_ERR_EMPTY;
     for (size_t i = 0; e == BW_ERR_EMPTY && i < count; i++) {
-        /* A timestamp that comes from an index may be too low only when the index lost its end: then it says nothing. */
-        if (spans[i].max_timestamp < ts && spans[i].exact) continue;
-        if (spans[i].max_timestamp < ts && spans[i].max_timestamp >= 0) continue;
+        if (spans[i].max_timestamp < ts && spans[i].exact) continue; /* from an index it is a hint: too low when that rots */
         if (spans[i].length > 0) e = search_span(p, &spans[i], ts, start, offset, found);
     }
     free(spans);

@@ -108,6 +108,19 @@ static bool hint_holds(bw_reader *r, uint32_t pos, uint32_t lim, bw_batch_header
     return p && bw_batch_crc_ok(p, bw_batch_size(h));
 }
 
+/* The offset in the index entry for that position: that of the batch's last record, or of a later batch that came with it. The base
+ * offset lies outside a batch's checksum: a batch that claims to go beyond its entry is not what was indexed. */
+static int64_t indexed_offset(const uint8_t *index, size_t entries, int64_t base_offset, uint32_t pos)
+{
+    size_t low = 0, high = entries;
+    while (low < high) {
+        size_t mid = low + (high - low) / 2;
+        if (bw_get_be32(index + mid * BW_INDEX_ENTRY_BYTES + 4) < pos) low = mid + 1;
+        else high = mid;
+    }
+    return low < entries ? base_offset + (int64_t)bw_get_be32(index + low * BW_INDEX_ENTRY_BYTES) : -1;
+}
+
 static void jump_by_index(bw_reader *r, uint32_t lim)
 {
     bw_buf file = {0};
@@ -115,7 +128,8 @@ static void jump_by_index(bw_reader *r, uint32_t lim)
         size_t n = bw_index_entries(file.data, file.len, lim);
         uint32_t pos = bw_index_floor(file.data, n, r->window.base_offset, r->next);
         bw_batch_header h;
-        if (pos > 0 && hint_holds(r, pos, lim, &h)) {
+        if (pos > 0 && hint_holds(r, pos, lim, &h) &&
+            bw_batch_last_offset(&h) <= indexed_offset(file.data, n, r->window.base_offset, pos)) {
             r->pos = pos;
             r->expect = h.base_offset;
             r->epoch = h.leader_epoch;

@@ -175,6 +175,7 @@ typedef struct bw_found {
     size_t log_count, log_cap;
     uint32_t *spares; /* sequences, ascending */
     size_t spare_count, spare_cap;
+    size_t seals; /* seal files */
     bool failed;
 } bw_found;
 bw_err bw_partition_list(bw_partition *p, bw_found *out);

@@ -1,6 +1,7 @@
 /* log/smallfile.c: small whole files. The order that makes a replacement crash-safe: content, sync, rename, sync of the folder. */
 #include "log/smallfile.h"
 
+#include "base/crc32c.h"
 #include "base/killpoint.h"
 #include "base/os.h"
 
@@ -9,6 +10,7 @@
 #include <inttypes.h>
 #include <limits.h>
 #include <stdio.h>
+#include <string.h>
 
 bw_err bw_smallfile_read(int dir_fd, const char *name, char *text, size_t size, size_t *len)
 {
@@ -55,20 +57,33 @@ static bool unlink_entry(void *opaque, const char *name)
     return true;
 }
 
+static int offset_text(char text[64], int64_t offset)
+{
+    int n = snprintf(text, 64, "0\n%" PRId64 "\n", offset);
+    return n + snprintf(text + n, (size_t)(64 - n), "%08x\n", bw_crc32c(text, (size_t)n));
+}
+
 bw_err bw_offset_file_write(int dir_fd, const char *name, int64_t offset)
 {
-    char text[40];
-    int n = snprintf(text, sizeof text, "0\n%" PRId64 "\n", offset);
-    return bw_smallfile_replace(dir_fd, name, text, (size_t)n);
+    char text[64];
+    return bw_smallfile_replace(dir_fd, name, text, (size_t)offset_text(text, offset));
+}
+
+bw_err bw_offset_file_check(int dir_fd, const char *name, int64_t *offset)
+{
+    char text[64], again[64];
+    size_t len;
+    bw_err e = bw_smallfile_read(dir_fd, name, text, sizeof text, &len);
+    if (e) return e;
+    if (sscanf(text, "0\n%" SCNd64, offset) != 1 || *offset < 0 || (size_t)offset_text(again, *offset) != len || memcmp(text, again, len) != 0)
+        return bw_fail(BW_ERR_CORRUPT, "%s fails its checksum", name);
+    return BW_OK;
 }
 
 int64_t bw_offset_file_read(int dir_fd, const char *name)
 {
-    char text[64];
-    size_t len;
     int64_t offset;
-    if (bw_smallfile_read(dir_fd, name, text, sizeof text, &len) != BW_OK) return 0;
-    return sscanf(text, "0\n%" SCNd64, &offset) == 1 && offset > 0 ? offset : 0;
+    return bw_offset_file_check(dir_fd, name, &offset) == BW_OK ? offset : 0;
 }
 
 bw_err bw_folder_remove(int dir_fd, const char *name)

@@ -12,9 +12,12 @@
 bw_err bw_smallfile_read(int dir_fd, const char *name, char *text, size_t size, size_t *len);
 /* bw_smallfile_replace: "<name>.tmp", sync, rename, sync of the folder. DISK_FULL, IO, NOT_PERMITTED. */
 bw_err bw_smallfile_replace(int dir_fd, const char *name, const void *data, size_t len);
-/* bw_offset_file_write / read: "0\n<offset>\n", as Kafka's checkpoints begin. read: 0 when it is not there or not readable. */
+/* bw_offset_file_write / check: "0\n<offset>\n<checksum of these two lines, 8 hex digits>\n". check: NOT_FOUND, CORRUPT, IO.
+ * read: 0 unless check finds it good. */
 bw_err bw_offset_file_write(int dir_fd, const char *name, int64_t offset);
+bw_err bw_offset_file_check(int dir_fd, const char *name, int64_t *offset);
 int64_t bw_offset_file_read(int dir_fd, const char *name);
+#define BW_LOG_START_FILE "log-start-offset-checkpoint" /* only where records were deleted by request */
 /* In a partition's folder: batches and segments that begin below this offset may skip offsets, because Kafka had compacted the log
  * before it was adopted. Not there: no offset may be missing. */
 #define BW_GAPS_FILE "gaps-offset-checkpoint"

@@ -13,7 +13,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { PAGES_MAX = 64, VERSIONS_MAX = 6, NAME_BYTES = 80, FILES_MAX = 256, NAMES_MAX = 256 };
+enum { PAGES_MAX = 64, VERSIONS_MAX = 6, NAME_BYTES = 80, FILES_MAX = 1024, NAMES_MAX = 512 };
 
 typedef struct page {
     uint8_t *version[VERSIONS_MAX];
@@ -49,14 +49,6 @@ struct disk {
     size_t op_count, op_cap, op_synced;
     bool existed; /* the name that is being opened */
 };
-
-uint64_t rng_next(rng *r)
-{
-    uint64_t z = r->state += UINT64_C(0x9e3779b97f4a7c15);
-    z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
-    z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
-    return z ^ z >> 31;
-}
 
 static void *need(void *p)
 {

@@ -214,7 +214,7 @@ void world_cut(world *w)
     w->tally->cuts++;
     w->tally->recovery_cuts += w->recovering;
     uint32_t dirty = disk_dirty_pages(w->disk);
-    if (dirty <= DISK_EXHAUSTIVE_PAGES && (dirty <= 3 || rng_chance(&w->r, 1u << (dirty / 2)))) {
+    if (dirty <= DISK_EXHAUSTIVE_PAGES && (dirty <= 3 || rng_chance(&w->r, 1u << (dirty - 2)))) {
         w->tally->exhaustive_cuts++;
         for (uint32_t mask = 0; mask < 1u << dirty && w->tally->failures < 5; mask++) {
             try_image(w, (disk_choice){.order = rng_chance(&w->r, 2) ? DISK_ANY : DISK_ORDERED, .exact = true, .mask = mask});
