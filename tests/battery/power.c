@@ -289,6 +289,10 @@ static bool end_life(world *w)
         w->tally->takeovers++;
         return start(w, false);
     }
+    if (how == 2) { /* and the control data was lost: recovery finds in the page cache what is not on the disk */
+        w->tally->takeovers++;
+        return start(w, true);
+    }
     bw_os_observe(NULL, NULL);
     world_reboot(w);
     return start(w, true);
