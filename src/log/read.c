@@ -102,6 +102,17 @@ bw_err bw_reader_segment_limit(bw_reader *r, bw_position watermark, uint32_t *li
 
 /* ---- bytes ---- */
 
+/* A segment without a seal was cut to its length meanwhile. EMPTY: exactly at pos. */
+static bw_err cut_short(bw_reader *r, uint32_t pos, uint32_t lim)
+{
+    if (r->window.seq == 0 && r->buf_len == 0) {
+        r->window.limit = r->sealed = pos;
+        return BW_ERR_EMPTY;
+    }
+    return bw_fail(BW_ERR_CORRUPT, "segment %020lld.log ends at byte %zu, %u were written", (long long)r->window.base_offset,
+                   pos + r->buf_len, lim);
+}
+
 static bw_err bytes_by_pread(bw_reader *r, uint32_t pos, uint32_t len, uint32_t lim)
 {
     uint32_t want = lim - pos < READ_AHEAD ? lim - pos : READ_AHEAD;
@@ -116,10 +127,7 @@ static bw_err bytes_by_pread(bw_reader *r, uint32_t pos, uint32_t len, uint32_t 
     r->buf_from = pos;
     r->buf_len = n > 0 ? (size_t)n : 0;
     if (n < 0) return bw_fail_errno(errno, "segment %020lld.log, byte %u: cannot read", (long long)r->window.base_offset, pos);
-    if (r->buf_len < len)
-        return bw_fail(BW_ERR_CORRUPT, "segment %020lld.log ends at byte %zu, %u were written", (long long)r->window.base_offset,
-                       pos + r->buf_len, lim);
-    return BW_OK;
+    return r->buf_len < len ? cut_short(r, pos, lim) : BW_OK;
 }
 
 static bw_err fall_back_to_pread(bw_reader *r)

@@ -78,11 +78,12 @@ static bw_err read_small_file(bw_reader *r, const char *suffix, size_t max, bw_b
 }
 
 /* The window is a segment that left the ring: its length is what the seal says, else up to the file's end or a zero header. */
-static bw_err sealed_length(bw_reader *r)
+static bw_err sealed_length(bw_reader *r, bool *has_seal)
 {
     bw_buf file = {0};
     bw_seal seal;
     r->sealed = r->window.limit;
+    *has_seal = false;
     if (read_small_file(r, ".seal", 4096, &file) == BW_OK && bw_seal_decode(file.data, file.len, &seal) == BW_OK &&
         seal.base_offset == r->window.base_offset) {
         if (seal.length > r->window.limit) {
@@ -91,6 +92,7 @@ static bw_err sealed_length(bw_reader *r)
                            (long long)r->window.base_offset, r->window.limit, seal.length);
         }
         r->sealed = seal.length;
+        *has_seal = true;
     }
     bw_buf_free(&file);
     return BW_OK;
@@ -155,7 +157,13 @@ static bw_err open_base(bw_reader *r, int64_t base)
     bw_err e = bw_window_open_base(&r->window, r->dir_fd, base, mode_of(r));
     if (e) return e;
     enter_window(r);
-    return sealed_length(r);
+    bool has_seal;
+    e = sealed_length(r, &has_seal);
+    if (e || has_seal || !r->window.map) return e;
+    /* Its end is looked for behind the last batch, where the coordinator may cut the file at any time: nothing there is mapped. */
+    e = bw_window_open_base(&r->window, r->dir_fd, base, BW_WINDOW_PREAD);
+    r->sealed = r->window.limit;
+    return e;
 }
 
 static bw_err open_seq(bw_reader *r, uint32_t seq)

@@ -120,6 +120,50 @@ static void test_append_full_segment_rolls_to_the_spare(void **state)
     (void)state;
 }
 
+static void test_read_an_old_segment_that_is_cut_while_it_is_read(void **state)
+{
+    for (int by_file = 0; by_file < 2; by_file++) {
+        engine g;
+        engine_init(&g, 8192, 8192);
+        bw_appender *a = engine_appender(&g, false);
+        bw_batch_builder b;
+        bw_batch_builder_init(&b);
+        bw_append_result r;
+        int64_t next = 0;
+        for (uint32_t segment = 1; segment <= BW_RING + 2; segment++) { /* the first one leaves the ring, unsealed and not cut */
+            engine_spare(&g, 8192, 8192);
+            while (bw_position_seq(g.slot->tail) == segment) {
+                assert_int_equal(engine_append(a, &b, 3, 1200, 'y', 50, &r), BW_OK);
+                next += 3;
+            }
+            char spare[BW_SEGMENT_NAME_MAX], log[BW_SEGMENT_NAME_MAX];
+            bw_spare_name(spare, segment + 1);
+            bw_segment_name(log, (int64_t)bw_ring_at(g.slot, segment + 1)->base_offset, ".log");
+            assert_int_equal(bw_os_rename(g.dir_fd, spare, g.dir_fd, log), 0);
+        }
+        bw_reader *reader = engine_reader(&g, by_file, BW_LIMIT_VISIBLE);
+        bw_batch_ref ref;
+        bw_reader_seek(reader, 0);
+        assert_int_equal(bw_reader_next(reader, &ref), BW_OK);
+        int fd = openat(g.dir_fd, "00000000000000000000.log", O_RDWR);
+        assert_int_equal(ftruncate(fd, 2 * ref.size), 0); /* its length: two batches */
+        close(fd);
+        int64_t seen = 3;
+        bw_err e;
+        while ((e = bw_reader_next(reader, &ref)) == BW_OK) {
+            assert_int_equal(ref.header.base_offset, seen);
+            seen += 3;
+        }
+        if (e != BW_ERR_EMPTY) fail_msg("%s", bw_error_message());
+        assert_int_equal(seen, next);
+        bw_reader_close(reader);
+        bw_batch_builder_fini(&b);
+        bw_appender_close(a);
+        engine_fini(&g);
+    }
+    (void)state;
+}
+
 static void test_reserve_commit_and_abort(void **state)
 {
     engine g;
@@ -319,6 +363,7 @@ int main(void)
         cmocka_unit_test(test_append_nobody_asleep_makes_no_system_call),
         cmocka_unit_test(test_append_without_capacity_or_coordinator_is_a_named_error),
         cmocka_unit_test(test_append_full_segment_rolls_to_the_spare),
+        cmocka_unit_test(test_read_an_old_segment_that_is_cut_while_it_is_read),
         cmocka_unit_test(test_reserve_commit_and_abort),
         cmocka_unit_test(test_state_and_fence_refuse),
     };
