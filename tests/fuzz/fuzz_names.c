@@ -39,11 +39,11 @@ static void fuzz_text_names(const char *text)
 
 static void fuzz_metadata(const char *text, size_t len)
 {
-    bw_uuid id;
+    bw_uuid id, same;
     char again[64];
     if (bw_partition_metadata_decode(text, len, &id) != BW_OK) return;
-    size_t made = bw_partition_metadata_encode(again, &id);
-    FUZZ_CHECK((made == len || made == len + 1) && memcmp(again, text, len) == 0);
+    size_t made = bw_partition_metadata_encode(again, &id); /* "version: 00" and a missing last newline are read too, as Kafka does */
+    FUZZ_CHECK(len + 1 >= made && bw_partition_metadata_decode(again, made, &same) == BW_OK && bw_uuid_equal(&id, &same));
 }
 
 static void fuzz_checkpoint(const char *text, size_t len)
