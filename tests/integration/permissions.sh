@@ -76,6 +76,15 @@ if unshare --pid --fork true 2>/dev/null; then
     has "through the socket, and status says why" "$(json "$line" why_not_direct) $(json "$line" transport)" '[Nn]amespace.* ipc'
     fails "--transport direct says it too" 6 '[Nn]amespace' unshare --pid --fork "$work/busway" -b "ipc://$sock" --transport direct produce t -l "$work/one"
 else skip "unshare --pid is not permitted here: another PID namespace"; fi
+
+# -- control data of another layout -------------------------------------------------------------------------------------------
+for tail in "$run"/*/*.tail; do printf '\x63' | dd of="$tail" bs=1 seek=8 conv=notrunc status=none; done # u32 layout behind the magic
+held "$busway" -b "ipc://$sock" --timeout 10 produce t --report
+same "another layout: the record is there" "$(grep -c offset "$work/out")" 1
+has "through the socket, and status says why" "$(json "$line" why_not_direct) $(json "$line" transport)" 'layout 99.* ipc'
+fails "--transport direct says why not" 1 'layout 99' "$busway" -b "ipc://$sock" --transport direct produce t -l "$work/one"
+for tail in "$run"/*/*.tail; do printf '\x01' | dd of="$tail" bs=1 seek=8 conv=notrunc status=none; done
+
 stop_daemon
 
 # -- a file system that is not local (what the client is told of it is made up: mounting FUSE needs more than a test may ask for) ----
