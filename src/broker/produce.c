@@ -212,9 +212,7 @@ static void wait_durable(bw_broker *b, bw_produce *pr)
         answer(b, pr, BW_OK);
         return;
     }
-    uint64_t asked = atomic_load_explicit(&s->sync_request, memory_order_relaxed);
-    while (asked < pr->end &&
-           !atomic_compare_exchange_weak_explicit(&s->sync_request, &asked, pr->end, memory_order_acq_rel, memory_order_relaxed)) {}
+    bw_position_raise(&s->sync_request, pr->end);
     bw_produce *before = NULL, **at = &p->undurable; /* by end: a resend of an old batch may come behind newer ones */
     if (p->undurable_last && p->undurable_last->end <= pr->end) at = &(before = p->undurable_last)->next;
     else while (*at && (*at)->end <= pr->end) at = &(before = *at)->next;

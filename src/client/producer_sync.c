@@ -45,28 +45,20 @@ static bw_err too_large(const bw_ptopic *t, size_t len, uint32_t most)
     return bw_fail(BW_ERR_RECORD_TOO_LARGE, "topic %s: a batch of %zu bytes; max.message.bytes is %u", t->name, len, most);
 }
 
-/* As bw_append_wait_durable, but holding nothing of the partition while it waits, and bringing the daemon back. */
-static bool durable_or_closed(const bw_tail_slot *s, uint64_t end)
-{
-    return atomic_load_explicit(&s->durable, memory_order_acquire) >= end ||
-           atomic_load_explicit(&s->state, memory_order_acquire) != BW_SLOT_OPEN;
-}
-
 void bw_direct_ask_durable(bw_attach *a, int32_t partition, bw_position end)
 {
     bw_tail_slot *s = &a->control->slots[partition];
-    uint64_t asked = atomic_load_explicit(&s->sync_request, memory_order_relaxed);
-    while (asked < end && !atomic_compare_exchange_weak_explicit(&s->sync_request, &asked, end, memory_order_acq_rel,
-                                                                 memory_order_relaxed)) {}
+    bw_position_raise(&s->sync_request, end);
     bw_notify(a->control->mail, BW_MAILBOX_COORDINATOR, atomic_load_explicit(&s->bus_number, memory_order_relaxed));
 }
 
+/* As bw_append_wait_durable, but holding nothing of the partition while it waits, and bringing the daemon back. */
 static bw_err wait_durable(bw_bus *bus, bw_attach *a, int32_t partition, bw_position end, bw_deadline deadline)
 {
     bw_tail_slot *s = &a->control->slots[partition];
     for (;;) {
         bw_direct_ask_durable(a, partition, end);
-        bool came = bw_slot_wait(s, durable_or_closed, end,
+        bool came = bw_slot_wait(s, bw_slot_is_settled, end,
                                  bw_deadline_first(deadline, bw_deadline_in_ms(BW_APPEND_SLICE_MS)));
         if (atomic_load_explicit(&s->durable, memory_order_acquire) >= end) return BW_OK;
         if (came)

@@ -45,6 +45,12 @@ typedef uint64_t bw_position;
 static inline bw_position bw_position_of(uint32_t seq, uint32_t pos) { return ((uint64_t)seq << 32) | pos; }
 static inline uint32_t bw_position_seq(bw_position p) { return (uint32_t)(p >> 32); }
 static inline uint32_t bw_position_pos(bw_position p) { return (uint32_t)p; }
+/* bw_position_raise: *word becomes at least `to`: a target that several post (sync_request, capacity_request). */
+static inline void bw_position_raise(_Atomic uint64_t *word, bw_position to)
+{
+    uint64_t now = atomic_load_explicit(word, memory_order_relaxed);
+    while (now < to && !atomic_compare_exchange_weak_explicit(word, &now, to, memory_order_acq_rel, memory_order_relaxed)) {}
+}
 
 typedef struct bw_control_header {
     uint64_t magic;

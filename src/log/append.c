@@ -52,7 +52,6 @@ struct bw_appender {
     bw_position reserved_tail;
     int32_t reserved_count;
     size_t reserved_len;
-    bw_append_counters counters;
 };
 
 /* What one locked attempt came to. */
@@ -90,8 +89,6 @@ void bw_appender_close(bw_appender *a)
     free(a->scratch);
     free(a);
 }
-
-const bw_append_counters *bw_appender_counters(const bw_appender *a) { return &a->counters; }
 
 static bool forked(const bw_appender *a) { return a->guard && bw_forked(a->guard); }
 
@@ -140,7 +137,6 @@ static bool roll_locked(bw_appender *a, bw_position t)
     atomic_store_explicit(&s->tail, bw_position_of(spare, 0), memory_order_release); /* P2 */
     BW_KILL_POINT("roll.tail");
     atomic_store_explicit(&s->spare_seq, 0, memory_order_release);
-    a->counters.rolls++;
     return true;
 }
 
@@ -329,7 +325,6 @@ static bw_err prepare(bw_appender *a, size_t len, int *tries)
         bw_position c = atomic_load_explicit(&a->slot->capacity, memory_order_acquire);
         if (bw_position_seq(c) != bw_position_seq(t) || end > bw_position_pos(c) || end <= a->window.populated) return BW_OK;
         (*tries)++;
-        a->counters.populate_calls++;
         int e = bw_window_populate(&a->window, bw_position_pos(t), (uint32_t)end, bw_position_pos(c), true);
         if (e == 0) {
             atomic_store_explicit(&a->slot->prepared, bw_position_of(a->window.seq, a->window.populated), memory_order_release);
@@ -405,8 +400,6 @@ static void publish(bw_appender *a, bw_position t, size_t len, int32_t count, bw
     BW_KILL_POINT("append.unlocked");
     out->base_offset = base;
     out->end = t + len;
-    a->counters.batches++;
-    a->counters.bytes += len;
     bw_wake(a->control, a->partition, BW_WAIT_TAIL);
     BW_KILL_POINT("append.woken");
     if (bw_position_seq(c) == bw_position_seq(t)) ask_ahead(a, c, bw_position_pos(t) + (uint32_t)len);
@@ -448,10 +441,7 @@ static bw_err wait_for_capacity(bw_appender *a, size_t len, bw_deadline deadline
     uint64_t end = bw_position_pos(t) + (uint64_t)len;
     if (end <= bw_position_pos(before)) return BW_OK; /* granted meanwhile */
     bool fits_segment = end <= a->window.limit && end <= atomic_load_explicit(&s->segment_max, memory_order_relaxed);
-    a->counters.waits++;
-    uint64_t asked = atomic_load_explicit(&s->capacity_request, memory_order_relaxed);
-    while (asked < t + len && !atomic_compare_exchange_weak_explicit(&s->capacity_request, &asked, t + len, memory_order_acq_rel,
-                                                                     memory_order_relaxed)) {}
+    bw_position_raise(&s->capacity_request, t + len);
     ask_coordinator(a);
     bw_deadline slice = bw_deadline_in_ms(WAIT_SLICE_MS);
     bool came = bw_slot_wait(s, fits_segment ? granted : granted_or_spare, before, slice < deadline ? slice : deadline);
@@ -571,22 +561,14 @@ void bw_append_abort(bw_appender *a)
 
 /* ---- durable ---- */
 
-static bool is_durable(const bw_tail_slot *s, uint64_t end)
-{
-    return atomic_load_explicit(&s->durable, memory_order_acquire) >= end ||
-           atomic_load_explicit(&s->state, memory_order_acquire) != BW_SLOT_OPEN;
-}
-
 bw_err bw_append_wait_durable(bw_appender *a, bw_position end, bw_deadline deadline)
 {
     bw_tail_slot *s = a->slot;
-    uint64_t asked = atomic_load_explicit(&s->sync_request, memory_order_relaxed);
-    while (asked < end && !atomic_compare_exchange_weak_explicit(&s->sync_request, &asked, end, memory_order_acq_rel,
-                                                                 memory_order_relaxed)) {}
+    bw_position_raise(&s->sync_request, end);
     for (;;) {
         ask_coordinator(a);
         bw_deadline slice = bw_deadline_in_ms(WAIT_SLICE_MS);
-        bool came = bw_slot_wait(s, is_durable, end, slice < deadline ? slice : deadline);
+        bool came = bw_slot_wait(s, bw_slot_is_settled, end, slice < deadline ? slice : deadline);
         if (atomic_load_explicit(&s->durable, memory_order_acquire) >= end) return BW_OK;
         if (came) return slot_refusal(a);
         if (bw_deadline_left_ns(deadline) == 0)

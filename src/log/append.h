@@ -57,7 +57,4 @@ void bw_appender_unlock(bw_appender *a);
 /* bw_appender_roll_locked: roll to the published spare now (segment.ms, coordinator). false: no spare, or the tail is at 0. */
 bool bw_appender_roll_locked(bw_appender *a);
 
-typedef struct bw_append_counters { uint64_t batches, bytes, waits, wakes, populate_calls, rolls, lock_slow; } bw_append_counters;
-const bw_append_counters *bw_appender_counters(const bw_appender *a);
-
 #endif

@@ -170,3 +170,9 @@ bool bw_slot_wait(const bw_tail_slot *s, bool (*cond)(const bw_tail_slot *, uint
         bw_os_futex_wait(&s->state_word, w, left < SLOT_NAP_NS ? left : SLOT_NAP_NS);
     }
 }
+
+bool bw_slot_is_settled(const bw_tail_slot *s, uint64_t end)
+{
+    return atomic_load_explicit(&s->durable, memory_order_acquire) >= end ||
+           atomic_load_explicit(&s->state, memory_order_acquire) != BW_SLOT_OPEN;
+}
