@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -40,6 +41,13 @@ bool bench_arrive(bench_shared *s)
         sched_yield();
     }
     return true;
+}
+
+void bench_pause(uint32_t us)
+{
+    struct timespec t = {0, (long)us * 1000};
+    prctl(PR_SET_TIMERSLACK, 1);
+    nanosleep(&t, NULL);
 }
 
 /* A long wait gives the core away, at once when several readers share it; a short one of a reader with a core of its own never
@@ -88,6 +96,32 @@ void bench_touch_memory(uint64_t bytes)
     munmap(p, bytes);
 }
 
+#define FALL_ASLEEP_US 60
+
+bool bench_one_way_pause(const bench_run *run, uint32_t i)
+{
+    do {
+        if (atomic_load_explicit(&run->shared->failed, memory_order_relaxed)) return false;
+        bench_pause(FALL_ASLEEP_US);
+    } while (atomic_load_explicit(&run->shared->reader[0].records, memory_order_acquire) < i);
+    bench_pause(FALL_ASLEEP_US);
+    return true;
+}
+
+void bench_one_way_note(const bench_run *run, uint32_t i, uint64_t ns)
+{
+    if (i >= run->c->round_trips / 10) run->shared->sample_ns[run->shared->samples++] = ns;
+    atomic_store_explicit(&run->shared->reader[0].records, i + 1, memory_order_release);
+}
+
+bool bench_one_way_check(const bench_run *run)
+{
+    struct rusage u;
+    getrusage(RUSAGE_SELF, &u);
+    if ((uint64_t)u.ru_nvcsw >= run->c->round_trips) return true;
+    return bench_fail(run->shared, "the reader slept %ld times for %u records", u.ru_nvcsw, run->c->round_trips);
+}
+
 static void role_process(const bench_run *run, const bench_role *role, uint32_t index)
 {
     char name[16];
@@ -134,7 +168,7 @@ static bool roles_wait(const bench_run *run, pid_t *pids, uint32_t count, unsign
 
 bool bench_roles_run(const bench_run *run, const bench_role *roles, uint32_t count, unsigned timeout_s)
 {
-    pid_t pids[BENCH_READERS_MAX + 2] = {0};
+    pid_t pids[BENCH_READERS_MAX + BENCH_WRITERS_MAX] = {0};
     run->shared->roles = count;
     fflush(NULL);
     for (uint32_t i = 0; i < count; i++) {
@@ -151,17 +185,29 @@ static int by_value(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
+static double rate_of(uint64_t records, uint64_t start_ns, uint64_t end_ns)
+{
+    return end_ns > start_ns ? (double)records * 1e9 / (double)(end_ns - start_ns) : 0;
+}
+
+static void take_rates(const bench_run *run, bench_figures *out)
+{
+    const bench_shared *s = run->shared;
+    uint64_t timed = run->records - run->warm_records, first = UINT64_MAX, last = 0;
+    for (uint32_t i = 0; i < run->c->readers; i++) out->rate += rate_of(timed, s->reader[i].start_ns, s->reader[i].end_ns);
+    out->writer_rate = rate_of(timed, s->writer[0].start_ns, s->writer[0].end_ns);
+    if (run->c->kind != BENCH_WRITERS) return;
+    for (uint32_t i = 0; i < run->c->writers; i++) {
+        if (s->writer[i].start_ns && s->writer[i].start_ns < first) first = s->writer[i].start_ns;
+        if (s->writer[i].end_ns > last) last = s->writer[i].end_ns;
+    }
+    out->rate = rate_of(timed, first, last);
+}
+
 void bench_figures_take(const bench_run *run, bench_figures *out)
 {
     bench_shared *s = run->shared;
-    *out = (bench_figures){0};
-    if (run->c->kind == BENCH_E2E) {
-        for (uint32_t i = 0; i < run->c->readers; i++) {
-            double seconds = (double)(s->reader[i].end_ns - s->reader[i].start_ns) / 1e9;
-            out->rate += (double)(run->records - run->warm_records) / seconds;
-        }
-        return;
-    }
+    if (run->c->kind == BENCH_E2E || run->c->kind == BENCH_FAN || run->c->kind == BENCH_WRITERS) take_rates(run, out);
     if (!s->samples) return;
     qsort(s->sample_ns, s->samples, sizeof s->sample_ns[0], by_value);
     out->p50_ns = (double)s->sample_ns[s->samples / 2];

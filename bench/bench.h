@@ -18,6 +18,7 @@
 #include <sys/types.h>
 
 #define BENCH_READERS_MAX   8
+#define BENCH_WRITERS_MAX   8
 #define BENCH_SAMPLES_MAX   400000u
 #define BENCH_SEGMENT_BYTES (64u << 20)
 #define BENCH_SEGMENTS_KEPT 4u
@@ -27,27 +28,50 @@
 
 typedef enum bench_kind {
     BENCH_E2E,       /* records/s from the writer's call to the reader's iteration of each record */
+    BENCH_FAN,       /* the same without holding the writer: its own rate, and the sum of the readers' */
+    BENCH_WRITERS,   /* several writers, no reader: records/s of all of them */
     BENCH_RTT_SPIN,  /* one record each way on two partitions, both sides polling */
     BENCH_RTT_SLEEP, /* the same, both sides asleep until woken */
+    BENCH_ONE_WAY,   /* one record to a reader that is asleep, by the time that the writer put into it */
+    BENCH_CALLS,     /* system calls of a writer while its reader polls, and while it sleeps */
     BENCH_REQUEST,   /* one produce request and its answer through the socket */
+    BENCH_KINDS
 } bench_kind;
+
+typedef enum bench_way { BENCH_BATCH, BENCH_RESERVE, BENCH_ASYNC } bench_way; /* how Busway's writer writes */
+
+typedef enum bench_beside { /* what a case is compared with */
+    BENCH_BESIDE_LIMIT,
+    BENCH_BESIDE_ECHO,
+    BENCH_BESIDE_ONE, /* Busway itself with one reader, one writer, one partition */
+    BENCH_BESIDE_NONE
+} bench_beside;
 
 typedef struct bench_case {
     bench_kind kind;
     const char *transport; /* "direct" or "ipc" */
+    bench_way way;
     uint32_t record_bytes;
-    uint32_t batch;
+    uint32_t batch; /* records in one batch of the log */
     uint32_t partitions;
     uint32_t readers;
-    uint64_t bytes;       /* e2e: bytes of log that are timed */
-    uint64_t warm_bytes;  /* e2e: bytes of log before that */
-    uint32_t round_trips; /* round trips: how many are timed */
+    uint32_t writers;
+    bool two_cores; /* one way: the sleeper has a core of its own */
+    bench_beside beside;
+    uint64_t bytes;       /* rates: bytes of log that are timed */
+    uint64_t warm_bytes;  /* rates: bytes of log before that */
+    uint32_t round_trips; /* others: how many are timed */
 } bench_case;
 
-/* What one run of one case gives: records/s for e2e, else nanoseconds. */
+/* What one run of one case gives. */
 typedef struct bench_figures {
-    double rate;
+    double rate;                   /* records/s: of the readers, summed; of the writers for BENCH_WRITERS */
+    double writer_rate;            /* records/s of the writer itself: BENCH_FAN */
     double p50_ns, p99_ns, p999_ns;
+    double futex_calls;            /* BENCH_CALLS: of all appends with a polling reader */
+    double calls_per_1000;         /* median of the windows of 1,000 appends */
+    double calls;                  /* of all appends */
+    double calls_asleep_per_1000;  /* with a sleeping reader: shows that the count counts */
 } bench_figures;
 
 typedef struct bench_reader_slot {
@@ -55,6 +79,19 @@ typedef struct bench_reader_slot {
     _Alignas(BENCH_CACHE_LINE) uint64_t start_ns, end_ns; /* of the timed part; read after the process ended */
     uint64_t checksum;                                    /* of what was read: keeps the walk from being optimised away */
 } bench_reader_slot;
+
+typedef struct bench_writer_slot {
+    _Alignas(BENCH_CACHE_LINE) uint64_t start_ns, end_ns; /* of the timed part; read after the process ended */
+    uint64_t calls_asleep;                                /* calls: of the appends before a sleeping reader */
+} bench_writer_slot;
+
+/* What the system calls of a writer were; see calls.c. */
+#define BENCH_CALL_NUMBERS 512u
+typedef struct bench_calls {
+    uint32_t window[BENCH_SAMPLES_MAX / 1000];
+    uint32_t of[BENCH_CALL_NUMBERS];
+    uint32_t all;
+} bench_calls;
 
 /* A log of the bare limit: one tail word, final positions of past segments, the sleeper's flag. See limit.c. */
 typedef struct bench_limit_log {
@@ -71,6 +108,9 @@ typedef struct bench_shared {
     uint32_t roles;
     bench_limit_log log[2];
     bench_reader_slot reader[BENCH_READERS_MAX];
+    bench_writer_slot writer[BENCH_WRITERS_MAX];
+    _Alignas(BENCH_CACHE_LINE) _Atomic uint64_t claimed; /* writers: records that someone writes or has written */
+    bench_calls calls;
     uint32_t samples;
     uint64_t sample_ns[BENCH_SAMPLES_MAX];
 } bench_shared;
@@ -82,7 +122,7 @@ typedef struct bench_run {
     const char *dir;     /* a fresh folder on the disk, empty at the start, removed by the caller */
     const char *bus_url; /* Busway's runs */
     const char *topic;   /* Busway's runs */
-    uint64_t records;    /* e2e: in all */
+    uint64_t records;    /* rates: in all */
     uint64_t warm_records;
     uint32_t encoded_bytes; /* of one batch in the log */
 } bench_run;
@@ -112,6 +152,14 @@ static inline void bench_note_read(const bench_run *run, bench_reader_slot *slot
     if (before / step != now / step || now >= run->records) atomic_store_explicit(&slot->records, now, memory_order_release);
 }
 uint64_t bench_step_records(const bench_run *run); /* records in BENCH_STEP_BYTES, at least 1 */
+/* bench_pause: sleep for so many microseconds, and no more by the kernel's slack. */
+void bench_pause(uint32_t us);
+
+/* One way: the writer's pause before record i, in which the reader falls asleep; the reader's note of what the record took; and
+ * whether the reader slept before nearly each. */
+bool bench_one_way_pause(const bench_run *run, uint32_t i);
+void bench_one_way_note(const bench_run *run, uint32_t i, uint64_t ns);
+bool bench_one_way_check(const bench_run *run);
 
 /* bench_roles_run: fork one process a role and wait for all, at most timeout_s. False with the reason in shared->error. */
 bool bench_roles_run(const bench_run *run, const bench_role *roles, uint32_t count, unsigned timeout_s);
@@ -141,6 +189,29 @@ void bench_put_be64(uint8_t *p, uint64_t v);
 bool bench_limit_run(bench_run *run, bench_figures *out); /* limit.c */
 bool bench_echo_run(bench_run *run, bench_figures *out);  /* echo.c */
 bool bench_bus_run(bench_run *run, bench_figures *out);   /* bus.c: creates and deletes run->topic */
+
+/* ---- rows.c: the cases, and what of each is a row of the report ---- */
+
+typedef struct bench_row {
+    const char *name;   /* of the figure */
+    size_t field;       /* in bench_figures */
+    const char *unit;   /* "records/s", "ns", "calls" */
+    bool at_least;      /* a bound below (rates), else above */
+    double ratio_bound; /* on figure / figure beside; 0: none */
+    double value_bound; /* on the figure itself; < 0: none */
+} bench_row;
+
+#define BENCH_ROWS_MAX 4
+typedef struct bench_entry {
+    bench_case c;
+    const char *title; /* what a person calls it */
+    bench_row row[BENCH_ROWS_MAX];
+} bench_entry;
+
+extern const bench_entry bench_entries[];
+extern const size_t bench_entry_count;
+/* bench_case_id: e2e/direct/100x100/r1 and the like: what --case looks in. */
+void bench_case_id(const bench_case *c, char *out, size_t size);
 
 /* ---- daemon.c: a private buswayd ---- */
 

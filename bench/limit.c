@@ -10,7 +10,8 @@
  *   - the reader, for each batch: one acquire load of the tail word when it has reached the last one it saw; header, CRC-32C and
  * a walk over every record (batch.c). Where a whole MiB is below the tail it populates that MiB at once (MADV_POPULATE_READ).
  *   - round trips: one record each way on two such logs; spinning on the tail word (a core each), or asleep in a futex on it
- * (both on one core: waking an idle virtual core costs the hypervisor's 25 us and would hide all else). Not in it: a lock, repair
+ * (both on one core: waking an idle virtual core costs the hypervisor's 25 us and would hide all else);
+ *   - one way: a record to a reader that is asleep, on the writer's core or on one of its own. Not in it: a lock, repair
  * after a killed writer, encoding of records, offsets that anyone may ask for, indexes, a sync, a third process, anything of the
  * library. */
 #include "bench.h"
@@ -224,6 +225,35 @@ static bool rtt_role(const bench_run *run, uint32_t index)
     return true;
 }
 
+/* Roles of one way: 0 appends when 1 has had the time to fall asleep; the record's value begins with the time of its append. */
+static bool one_way_role(const bench_run *run, uint32_t index)
+{
+    bench_shared *shared = run->shared;
+    uint32_t len, all = run->c->round_trips + run->c->round_trips / 10;
+    uint64_t sum = 0, sent;
+    side s;
+    if (index == 0) {
+        uint8_t *batch = bench_batch_build(1, run->c->record_bytes, &len);
+        if (!batch) return bench_fail(shared, "out of memory");
+        if (!side_open(&s, run, 0, true, true) || !bench_arrive(shared)) return false;
+        for (uint32_t i = 0; i < all; i++) {
+            if (!bench_one_way_pause(run, i)) return false;
+            sent = bench_now_ns();
+            memcpy(batch + len - 1 - run->c->record_bytes, &sent, sizeof sent); /* behind the value: the count of headers */
+            if (!append(&s, batch, len, 1)) return false;
+        }
+        return true;
+    }
+    if (!bench_arrive(shared) || !side_open(&s, run, 0, false, true)) return false;
+    for (uint32_t i = 0; i < all; i++) {
+        if (!read_batch(&s, &sum)) return false;
+        memcpy(&sent, s.map + s.position - 1 - run->c->record_bytes, sizeof sent);
+        bench_one_way_note(run, i, bench_now_ns() - sent);
+    }
+    shared->reader[0].checksum = sum;
+    return bench_one_way_check(run);
+}
+
 bool bench_limit_run(bench_run *run, bench_figures *out)
 {
     bool ok;
@@ -231,6 +261,9 @@ bool bench_limit_run(bench_run *run, bench_figures *out)
         bench_role roles[BENCH_READERS_MAX + 1];
         for (uint32_t i = 0; i <= run->c->readers; i++) roles[i] = (bench_role){e2e_role, i == 0 ? 0 : 1};
         ok = bench_roles_run(run, roles, run->c->readers + 1, 60);
+    } else if (run->c->kind == BENCH_ONE_WAY) {
+        bench_role roles[2] = {{one_way_role, 0}, {one_way_role, run->c->two_cores ? 1 : 0}};
+        ok = bench_roles_run(run, roles, 2, 60);
     } else {
         bench_role roles[2] = {{rtt_role, 0}, {rtt_role, run->c->kind == BENCH_RTT_SLEEP ? 0 : 1}};
         ok = bench_roles_run(run, roles, 2, 60);

@@ -1,8 +1,9 @@
-/* bench/run.c: `make bench`. Runs each case beside its limit, in pairs, and prints a table and build/bench.json.
+/* bench/run.c: `make bench`. Runs each case beside what it is compared with, in pairs, and prints a table and build/bench.json.
  *
- * A pair is one run of the limit and one of Busway, right after each other, in alternating order; the first pair is dropped.
- * Figures are medians of the pairs; the ratio is Busway's median over the limit's (rates: higher is better, 1 is the limit
- * itself; nanoseconds: lower is better). Spread is (highest - lowest) / median. Nothing here passes or fails. */
+ * A pair is one run of the other (the bare limit, the bare echo, or Busway with one reader or one writer) and one of Busway, right
+ * after each other, in alternating order; the first pair is dropped. Figures are medians of the pairs; the ratio is Busway's median
+ * over the other's (rates: higher is better, 1 is the limit itself; nanoseconds: lower is better). Spread is (highest - lowest) /
+ * median. A row that has a bound says whether it was met; a bound missed is no failure of the run. */
 #include "bench.h"
 
 #include <errno.h>
@@ -18,39 +19,6 @@
 
 #define PAIRS_MAX 64
 #define MIB       (UINT64_C(1) << 20)
-
-/* The cases. Bytes are of the log: 20 segments timed behind 5 that warm up (the fifth is the first that deletes one). */
-static const bench_case cases[] = {
-    {BENCH_E2E, "direct", 100, 100, 1, 1, 1280 * MIB, 320 * MIB, 0},
-    {BENCH_E2E, "direct", 100, 1, 1, 1, 1280 * MIB, 320 * MIB, 0},
-    {BENCH_E2E, "direct", 1024, 100, 1, 1, 1280 * MIB, 320 * MIB, 0},
-    {BENCH_E2E, "direct", 65536, 1, 1, 1, 1280 * MIB, 320 * MIB, 0},
-    {BENCH_E2E, "direct", 100, 100, 1, 4, 640 * MIB, 320 * MIB, 0},
-    {BENCH_RTT_SPIN, "direct", 100, 1, 2, 1, 0, 0, 200000},
-    {BENCH_RTT_SLEEP, "direct", 100, 1, 2, 1, 0, 0, 20000},
-    {BENCH_E2E, "ipc", 100, 100, 1, 1, 96 * MIB, 32 * MIB, 0},
-    {BENCH_REQUEST, "ipc", 100, 1, 1, 0, 0, 0, 10000},
-    {BENCH_RTT_SLEEP, "ipc", 100, 1, 2, 1, 0, 0, 5000},
-};
-#define CASES (sizeof cases / sizeof cases[0])
-
-/* The rows of the report: which figures each kind gives. */
-typedef struct metric {
-    bench_kind kind;
-    const char *name;
-    size_t field; /* in bench_figures */
-} metric;
-static const metric metrics[] = {
-    {BENCH_E2E, "e2e", offsetof(bench_figures, rate)},
-    {BENCH_RTT_SPIN, "rtt_spin_p50", offsetof(bench_figures, p50_ns)},
-    {BENCH_RTT_SPIN, "rtt_spin_p99", offsetof(bench_figures, p99_ns)},
-    {BENCH_RTT_SPIN, "rtt_spin_p999", offsetof(bench_figures, p999_ns)},
-    {BENCH_RTT_SLEEP, "rtt_sleep_p50", offsetof(bench_figures, p50_ns)},
-    {BENCH_RTT_SLEEP, "rtt_sleep_p99", offsetof(bench_figures, p99_ns)},
-    {BENCH_REQUEST, "request_p50", offsetof(bench_figures, p50_ns)},
-    {BENCH_REQUEST, "request_p99", offsetof(bench_figures, p99_ns)},
-};
-#define METRICS (sizeof metrics / sizeof metrics[0])
 
 typedef struct options {
     unsigned pairs;
@@ -96,52 +64,69 @@ static int remove_one(const char *path, const struct stat *st, int kind, struct 
 
 static void remove_tree(const char *dir) { nftw(dir, remove_one, 16, FTW_DEPTH | FTW_PHYS | FTW_MOUNT); }
 
-/* daemon NULL: the limit. */
-static bool one_run(const options *o, bench_shared *shared, const bench_case *c, const bench_daemon *daemon, bench_figures *out)
+static uint64_t memory_of(const bench_case *c)
+{
+    if (c->kind == BENCH_E2E) return (BENCH_SEGMENTS_KEPT + 8) * (uint64_t)BENCH_SEGMENT_BYTES;
+    if (c->kind == BENCH_FAN || c->kind == BENCH_WRITERS)
+        return c->bytes + c->warm_bytes + (c->partitions + 2) * (uint64_t)BENCH_SEGMENT_BYTES;
+    return 192 * MIB;
+}
+
+/* The same for Busway with one of everything: what fans and writers are compared with. */
+static bench_case alone(const bench_case *c)
+{
+    bench_case one = *c;
+    one.readers = c->readers ? 1 : 0;
+    one.writers = one.partitions = 1;
+    return one;
+}
+
+static bool one_run(const options *o, bench_shared *shared, const bench_case *given, bool beside, const bench_daemon *daemon,
+                    bench_figures *out)
 {
     static unsigned runs;
+    bench_case c = beside && given->beside == BENCH_BESIDE_ONE ? alone(given) : *given;
     char dir[PATH_MAX], topic[32];
     uint32_t len;
-    uint8_t *batch = bench_batch_build(c->batch, c->record_bytes, &len);
+    uint8_t *batch = bench_batch_build(c.batch, c.record_bytes, &len);
     free(batch);
     if (snprintf(dir, sizeof dir, "%s/limit", o->dir) >= (int)sizeof dir || !batch) return false;
-    bench_run run = {.c = c, .shared = shared, .dir = dir, .encoded_bytes = len};
-    run.warm_records = c->warm_bytes / len * c->batch;
-    run.records = run.warm_records + c->bytes / len * c->batch;
+    bench_run run = {.c = &c, .shared = shared, .dir = dir, .encoded_bytes = len};
+    run.warm_records = c.warm_bytes / len * c.batch;
+    run.records = run.warm_records + c.bytes / len * c.batch;
     bench_shared_reset(shared);
-    bench_touch_memory(c->kind == BENCH_E2E ? (BENCH_SEGMENTS_KEPT + 8) * (uint64_t)BENCH_SEGMENT_BYTES : 192 * MIB);
+    bench_touch_memory(memory_of(given));
     if (mkdir(dir, 0700) != 0 && errno != EEXIST) return bench_fail(shared, "mkdir %s: %s", dir, strerror(errno));
     bool ok;
-    if (daemon) {
+    if (beside && c.beside == BENCH_BESIDE_ECHO) {
+        ok = bench_echo_run(&run, out);
+    } else if (beside && c.beside == BENCH_BESIDE_LIMIT) {
+        ok = bench_limit_run(&run, out);
+    } else {
         run.bus_url = daemon->url;
         run.topic = topic;
         snprintf(topic, sizeof topic, "bench-%u", ++runs);
-        bench_daemon_pin(daemon,
-                         c->kind == BENCH_REQUEST || (c->kind == BENCH_RTT_SLEEP && strcmp(c->transport, "ipc") == 0) ? 0 : -1);
+        bool one_core = c.kind == BENCH_REQUEST || (c.kind == BENCH_RTT_SLEEP && strcmp(c.transport, "ipc") == 0);
+        bench_daemon_pin(daemon, one_core ? 0 : -1);
         ok = bench_bus_run(&run, out);
-    } else {
-        ok = c->kind == BENCH_REQUEST ? bench_echo_run(&run, out) : bench_limit_run(&run, out);
     }
     remove_tree(dir);
     return ok;
 }
 
-static const char *kind_name(bench_kind k)
+static const char *beside_name(bench_beside b)
 {
-    static const char *const names[] = {"e2e", "rtt_spin", "rtt_sleep", "request"};
-    return names[k];
+    static const char *const names[] = {"limit", "echo", "one", ""};
+    return names[b];
 }
 
-static void case_label(const bench_case *c, char *out, size_t size)
+static void print_figure(char out[32], const char *unit, double v)
 {
-    snprintf(out, size, "%s/%s/%ux%u/r%u", kind_name(c->kind), c->transport, c->record_bytes, c->batch, c->readers);
-}
-
-static void print_figure(char out[32], bench_kind k, double v)
-{
-    if (v <= 0)
+    if (strcmp(unit, "calls") == 0)
+        snprintf(out, 32, "%.0f calls", v);
+    else if (v <= 0)
         snprintf(out, 32, "-");
-    else if (k != BENCH_E2E)
+    else if (strcmp(unit, "ns") == 0)
         snprintf(out, 32, v < 10000 ? "%.0f ns" : "%.1f us", v < 10000 ? v : v / 1000);
     else if (v >= 1e6)
         snprintf(out, 32, "%.2f M/s", v / 1e6);
@@ -149,26 +134,48 @@ static void print_figure(char out[32], bench_kind k, double v)
         snprintf(out, 32, "%.1f k/s", v / 1e3);
 }
 
-static void report_case(const options *o, FILE *json, bool *first, const bench_case *c, const series *limit, const series *bus)
+/* What the row's bound is, and whether it was met: "" when it has none or what it needs was not measured. */
+static const char *judge(const bench_row *row, double value, double other, char bound[32])
 {
-    for (size_t m = 0; m < METRICS; m++) {
-        if (metrics[m].kind != c->kind) continue;
-        double bus_spread = 0, limit_spread = 0;
-        double b = median(bus, metrics[m].field, &bus_spread), l = median(limit, metrics[m].field, &limit_spread);
-        char bt[32], lt[32], ratio[16] = "-";
-        print_figure(bt, c->kind, b);
-        print_figure(lt, c->kind, l);
+    const char *sign = row->at_least ? ">=" : "<=";
+    char v[32];
+    bound[0] = 0;
+    if (row->ratio_bound > 0) {
+        snprintf(bound, 32, "%s %.2f x", sign, row->ratio_bound);
+        if (value <= 0 || other <= 0) return "";
+        return (row->at_least ? value / other >= row->ratio_bound : value / other <= row->ratio_bound) ? "met" : "MISSED";
+    }
+    if (row->value_bound < 0) return "";
+    print_figure(v, row->unit, row->value_bound);
+    snprintf(bound, 32, "%s %.28s", sign, v);
+    return (row->at_least ? value >= row->value_bound : value <= row->value_bound) ? "met" : "MISSED";
+}
+
+static void report_case(const options *o, FILE *json, bool *first, const bench_entry *e, const series *beside, const series *bus)
+{
+    const bench_case *c = &e->c;
+    char id[96];
+    bench_case_id(c, id, sizeof id);
+    for (const bench_row *row = e->row; row < e->row + BENCH_ROWS_MAX && row->name; row++) {
+        double spread = 0, other_spread = 0;
+        double b = median(bus, row->field, &spread), l = median(beside, row->field, &other_spread);
+        char bt[32], lt[32] = "", bound[32], ratio[16] = "-";
+        print_figure(bt, row->unit, b);
+        if (c->beside != BENCH_BESIDE_NONE) print_figure(lt, row->unit, l);
         if (b > 0 && l > 0) snprintf(ratio, sizeof ratio, "%.2f", b / l);
+        const char *met = bus->count ? judge(row, b, l, bound) : (bound[0] = 0, "");
         if (!o->json)
-            printf("%-14s %-7s %6u x %-3u %u  %12s %4.0f %%  %12s %4.0f %%  %6s\n", metrics[m].name, c->transport,
-                   c->record_bytes, c->batch, c->readers, bt, bus_spread * 100, lt, limit_spread * 100, ratio);
+            printf("%-38s %-6s %-16s %11s %4.0f%%  %-5s %11s %4.0f%%  %6s  %-12s %s\n", e->title, c->transport, row->name, bt,
+                   spread * 100, beside_name(c->beside), lt, other_spread * 100, ratio, bound, met);
         fflush(stdout);
-        if (b <= 0) continue;
+        if (!bus->count && !beside->count) continue;
         fprintf(json,
-                "%s\n  {\"case\":\"%s\",\"transport\":\"%s\",\"record_bytes\":%u,\"batch\":%u,\"partitions\":%u,\"readers\":%u,"
-                "\"value\":%.1f,\"unit\":\"%s\",\"limit\":%.1f,\"ratio\":%.4f}",
-                *first ? "" : ",", metrics[m].name, c->transport, c->record_bytes, c->batch, c->partitions, c->readers, b,
-                c->kind == BENCH_E2E ? "records/s" : "ns", l, l > 0 ? b / l : 0);
+                "%s\n  {\"case\":\"%s\",\"title\":\"%s\",\"figure\":\"%s\",\"transport\":\"%s\",\"record_bytes\":%u,\"batch\":%u,"
+                "\"partitions\":%u,\"readers\":%u,\"writers\":%u,\"unit\":\"%s\",\"value\":%.1f,\"spread\":%.3f,\"beside\":\"%s\","
+                "\"limit\":%.1f,\"limit_spread\":%.3f,\"ratio\":%.4f,\"runs\":%u,\"bound\":\"%s\",\"met\":%s}",
+                *first ? "" : ",", id, e->title, row->name, c->transport, c->record_bytes, c->batch, c->partitions, c->readers,
+                c->writers, row->unit, b, spread, beside_name(c->beside), l, other_spread, b > 0 && l > 0 ? b / l : 0, bus->count,
+                bound, !met[0] ? "null" : met[0] == 'm' ? "true" : "false");
         *first = false;
     }
 }
@@ -181,19 +188,19 @@ static void print_file(const char *path)
     if (f) fclose(f);
 }
 
-static bool measure(const options *o, bench_shared *shared, const bench_case *c, const bench_daemon *daemon, series *limit,
+static bool measure(const options *o, bench_shared *shared, const bench_case *c, const bench_daemon *daemon, series *beside,
                     series *bus)
 {
-    *limit = *bus = (series){0};
-    for (unsigned pair = 0; pair <= o->pairs; pair++) {
-        bench_figures of_limit = {0}, of_bus = {0};
+    *beside = *bus = (series){0};
+    for (unsigned pair = 0; pair <= o->pairs && !stopped; pair++) {
+        bench_figures of_beside = {0}, of_bus = {0};
         for (unsigned turn = 0; turn < 2; turn++) {
-            bool is_limit = (turn == 0) == (pair % 2 == 0);
-            if (!is_limit && o->limit_only) continue;
-            if (!one_run(o, shared, c, is_limit ? NULL : daemon, is_limit ? &of_limit : &of_bus)) return false;
+            bool is_beside = (turn == 0) == (pair % 2 == 0);
+            if (is_beside ? c->beside == BENCH_BESIDE_NONE : o->limit_only) continue;
+            if (!one_run(o, shared, c, is_beside, daemon, is_beside ? &of_beside : &of_bus)) return false;
         }
         if (pair == 0) continue;
-        limit->of[limit->count++] = of_limit;
+        if (c->beside != BENCH_BESIDE_NONE) beside->of[beside->count++] = of_beside;
         if (!o->limit_only) bus->of[bus->count++] = of_bus;
     }
     return true;
@@ -201,11 +208,12 @@ static bool measure(const options *o, bench_shared *shared, const bench_case *c,
 
 static void usage(FILE *to)
 {
-    fputs("usage: busway-bench [--quick] [--pairs N] [--case NAME] [--limit-only] [--json] [--dir D] [--output FILE] [--daemon "
-          "FILE]\n"
+    fputs("usage: busway-bench [--quick] [--pairs N] [--case NAME] [--list] [--limit-only] [--json] [--dir D] [--output FILE]\n"
+          "                    [--daemon FILE]\n"
           "  --quick        a quarter of the work a case and three pairs\n"
           "  --pairs N      counted pairs of runs (default 5); one more is run first and dropped\n"
-          "  --case NAME    only cases whose name contains NAME, e.g. e2e/direct/100x100 or rtt\n"
+          "  --case NAME    only cases whose name contains NAME, e.g. e2e/direct/100x100, writers or rtt (comma: several)\n"
+          "  --list         the names of the cases\n"
           "  --limit-only   only the bare limit and the bare echo\n"
           "  --json         print the JSON instead of the table\n"
           "  --dir D        work in a new folder below D (default: build), on the disk to be measured\n"
@@ -214,13 +222,36 @@ static void usage(FILE *to)
           to);
 }
 
+static void list_cases(void)
+{
+    char id[96];
+    for (size_t i = 0; i < bench_entry_count; i++) {
+        bench_case_id(&bench_entries[i].c, id, sizeof id);
+        printf("%-44s %s\n", id, bench_entries[i].title);
+    }
+}
+
+/* Whether the case is among those asked for: any of the names between the commas is part of its own. */
+static bool wanted(const options *o, const bench_case *c)
+{
+    char id[96], name[96];
+    if (!o->only) return true;
+    bench_case_id(c, id, sizeof id);
+    for (const char *at = o->only; at; at = strchr(at, ',') ? strchr(at, ',') + 1 : NULL) {
+        snprintf(name, sizeof name, "%.*s", (int)strcspn(at, ","), at);
+        if (name[0] && strstr(id, name)) return true;
+    }
+    return false;
+}
+
 static bool parse(options *o, int argc, char **argv)
 {
     static const struct option longs[] = {{"quick", no_argument, 0, 'q'},        {"pairs", required_argument, 0, 'n'},
                                           {"case", required_argument, 0, 'c'},   {"limit-only", no_argument, 0, 'l'},
                                           {"json", no_argument, 0, 'j'},         {"dir", required_argument, 0, 'd'},
                                           {"output", required_argument, 0, 'o'}, {"daemon", required_argument, 0, 'D'},
-                                          {"help", no_argument, 0, 'h'},         {0, 0, 0, 0}};
+                                          {"help", no_argument, 0, 'h'},         {"list", no_argument, 0, 'L'},
+                                          {0, 0, 0, 0}};
     for (int k; (k = getopt_long(argc, argv, "", longs, NULL)) != -1;) {
         if (k == 'q')
             o->quick = true, o->pairs = 3;
@@ -230,6 +261,8 @@ static bool parse(options *o, int argc, char **argv)
             o->only = optarg;
         else if (k == 'l')
             o->limit_only = true;
+        else if (k == 'L')
+            return list_cases(), exit(0), true;
         else if (k == 'j')
             o->json = true;
         else if (k == 'd')
@@ -275,20 +308,22 @@ int main(int argc, char **argv)
     signal(SIGTERM, on_signal);
     fprintf(json, "[");
     if (!o.json)
-        printf("%-14s %-7s %6s   %-3s %s  %12s %6s  %12s %6s  %6s\n", "case", "path", "bytes", "batch", "r", "Busway", "spread",
-               "limit", "spread", "ratio");
-    for (size_t i = 0; i < CASES && !stopped; i++) {
-        char label[96];
-        bench_case c = cases[i];
-        series limit, bus;
-        case_label(&c, label, sizeof label);
-        if (o.only && !strstr(label, o.only)) continue;
-        if (o.quick) c.bytes /= 4, c.round_trips /= 4;
-        if (!measure(&o, shared, &c, &daemon, &limit, &bus)) {
-            fprintf(stderr, "busway-bench: %s: %s\n", label, shared->error);
+        printf("Medians of %u runs, spread (highest - lowest) / median; ratios of this run.%s\n%-38s %-6s %-16s %11s %5s  %-17s %5s "
+               " %6s  %-12s\n",
+               o.pairs, o.quick ? " Quick: a quarter of the work, fewer runs." : "", "what", "path", "figure", "Busway", "sprd",
+               "beside it", "sprd", "ratio", "bound");
+    for (size_t i = 0; i < bench_entry_count && !stopped; i++) {
+        bench_entry e = bench_entries[i];
+        series beside, bus;
+        if (!wanted(&o, &e.c)) continue;
+        if (o.quick) e.c.bytes /= 4, e.c.warm_bytes /= e.c.kind == BENCH_E2E ? 1 : 2, e.c.round_trips /= e.c.kind == BENCH_CALLS ? 1 : 4;
+        if (o.limit_only && e.c.beside != BENCH_BESIDE_LIMIT && e.c.beside != BENCH_BESIDE_ECHO) continue;
+        if (!measure(&o, shared, &e.c, &daemon, &beside, &bus)) {
+            if (stopped) break;
+            fprintf(stderr, "busway-bench: %s: %s\n", e.title, shared->error);
             status = 1;
         }
-        report_case(&o, json, &first, &c, &limit, &bus);
+        report_case(&o, json, &first, &e, &beside, &bus);
     }
     fprintf(json, "\n]\n");
     if (fclose(json) != 0) status = 1;
