@@ -237,7 +237,10 @@ bw_err bw_part_appender(bw_broker *b, bw_part *p, bw_appender **out)
 {
     if (!p->log) return closed_part(p);
     if (!p->appender) {
-        bw_appender_options o = {p->topic->control, p->index, bw_partition_dir_fd(p->log), true, &b->guard};
+        char folder[BW_PARTITION_DIR_MAX];
+        bw_partition_dir_name(folder, p->topic->name, (int32_t)p->index);
+        bw_appender_options o = {.control = p->topic->control, .partition = p->index, .dir_fd = b->dir->fd, .use_pwrite = true,
+                                 .guard = &b->guard, .folder = folder};
         bw_err e = bw_appender_open(&o, &p->appender);
         if (e) return e;
     }
@@ -248,8 +251,11 @@ bw_err bw_part_appender(bw_broker *b, bw_part *p, bw_appender **out)
 bw_err bw_part_open_reader(bw_broker *b, bw_part *p, int limit, bw_reader **out)
 {
     if (!p->log) return closed_part(p);
-    bw_reader_options o = {p->topic->control, p->index, bw_partition_dir_fd(p->log),
-                           limit == BW_LIMIT_DURABLE ? BW_LIMIT_DURABLE : BW_LIMIT_VISIBLE, false, true, &b->guard};
+    char folder[BW_PARTITION_DIR_MAX];
+    bw_partition_dir_name(folder, p->topic->name, (int32_t)p->index);
+    bw_reader_options o = {.control = p->topic->control, .partition = p->index, .dir_fd = b->dir->fd, .folder = folder,
+                           .limit = limit == BW_LIMIT_DURABLE ? BW_LIMIT_DURABLE : BW_LIMIT_VISIBLE, .use_pread = true,
+                           .guard = &b->guard};
     return bw_reader_open(&o, out);
 }
 

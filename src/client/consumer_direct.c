@@ -5,6 +5,7 @@
 #include "client/consumer.h"
 
 #include "base/cpu.h"
+#include "format/names.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -94,21 +95,20 @@ static void renew_mailbox(bw_consumer *c)
 static bw_err open_reader(bw_cpart *p)
 {
     bw_consumer *c = p->consumer;
-    int dir = -1;
+    char folder[BW_PARTITION_DIR_MAX];
     if ((uint32_t)p->partition >= atomic_load_explicit(&p->attach->control->header->slots, memory_order_acquire))
         return bw_fail(BW_ERR_UNKNOWN_PARTITION, "topic %s has no partition %d", p->topic, p->partition);
-    bw_err e = bw_direct_open_partition(p->attach, p->partition, &dir);
-    if (e) return e;
+    bw_partition_dir_name(folder, p->attach->topic, p->partition);
     bw_reader_options o = {
         .control = p->attach->control,
         .partition = (uint32_t)p->partition,
-        .dir_fd = dir,
+        .dir_fd = p->attach->env->dir->fd,
+        .folder = folder,
         .limit = c->options.read_limit == BW_READ_DURABLE ? BW_LIMIT_DURABLE : BW_LIMIT_VISIBLE,
         .check_crcs = c->options.check_crcs,
         .guard = &c->bus->guard,
     };
-    e = bw_reader_open(&o, &p->reader);
-    bw_os_close(dir);
+    bw_err e = bw_reader_open(&o, &p->reader);
     if (!e) p->slot = &p->attach->control->slots[p->partition];
     return e;
 }

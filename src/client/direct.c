@@ -4,8 +4,6 @@
  * process from then on), and only then is the control data mapped. */
 #include "client/bus.h"
 
-#include "format/names.h"
-
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -277,14 +275,6 @@ bool bw_direct_may_fall_back(const bw_bus *bus, bw_err e)
     default:
         return true;
     }
-}
-
-bw_err bw_direct_open_partition(const bw_attach *a, int32_t partition, int *fd)
-{
-    char name[BW_PARTITION_DIR_MAX];
-    bw_partition_dir_name(name, a->topic, partition);
-    *fd = bw_os_open_beneath(a->env->dir->fd, name, O_RDONLY | O_DIRECTORY, 0);
-    return *fd < 0 ? bw_fail_errno(errno, "the partition's folder %s/%s", a->env->dir->path, name) : BW_OK;
 }
 
 static void send_report(bw_bus *bus, const bw_route *r)

@@ -63,8 +63,6 @@ bool bw_direct_may_fall_back(const bw_bus *bus, bw_err e);
 void bw_direct_env_ref(bw_env *env, int by);
 /* bw_direct_mark_stale: it was retired; the next attach maps anew. */
 void bw_direct_mark_stale(bw_bus *bus, bw_attach *a);
-/* bw_direct_open_partition: a descriptor of the partition's folder; the caller closes it. */
-bw_err bw_direct_open_partition(const bw_attach *a, int32_t partition, int *fd);
 /* bw_direct_note: remember and report to the daemon which way a topic goes; reason NULL when direct. */
 void bw_direct_note(bw_bus *bus, const char *topic, bool for_write, const char *reason);
 /* bw_direct_rejoin: tell a new daemon what is attached here. */

@@ -145,13 +145,11 @@ static bw_err part_open_way(bw_ppart *part, bw_deadline deadline)
         atomic_store(&part->direct, false);
         return BW_OK;
     }
-    int dir = -1;
-    e = bw_direct_open_partition(part->attach, part->partition, &dir);
-    if (!e) {
-        bw_appender_options o = {part->attach->control, (uint32_t)part->partition, dir, false, &bus->guard};
-        e = bw_appender_open(&o, &part->appender);
-        bw_os_close(dir);
-    }
+    char folder[BW_PARTITION_DIR_MAX];
+    bw_partition_dir_name(folder, part->attach->topic, part->partition);
+    bw_appender_options o = {.control = part->attach->control, .partition = (uint32_t)part->partition, .folder = folder,
+                             .dir_fd = part->attach->env->dir->fd, .guard = &bus->guard};
+    e = bw_appender_open(&o, &part->appender);
     if (!e) {
         part->slot = &part->attach->control->slots[part->partition];
         atomic_store(&part->direct, true);

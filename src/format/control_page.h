@@ -77,6 +77,7 @@ typedef enum bw_slot_state {
     BW_SLOT_POISONED = 1, /* read-only: a sync failed */
     BW_SLOT_DELETED = 2,
     BW_SLOT_RETIRED = 3,
+    BW_SLOT_UNOPENED = 4, /* nothing else in the slot but bus_number holds yet: the coordinator makes it from the files when it is asked */
 } bw_slot_state;
 
 enum {

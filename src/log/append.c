@@ -39,6 +39,8 @@ struct bw_appender {
     bw_tail_slot *slot;
     uint32_t partition;
     int dir_fd;
+    char *folder; /* in dir_fd, opened for each window anew; NULL: dir_fd is it, and ours */
+    _Atomic uint32_t *windows;
     bool use_pwrite;
     bool locked;
     const bw_fork_guard *guard;
@@ -61,6 +63,8 @@ bw_err bw_appender_open(const bw_appender_options *o, bw_appender **out)
 {
     if (o->partition >= atomic_load_explicit(&o->control->header->slots, memory_order_acquire))
         return bw_fail(BW_ERR_UNKNOWN_PARTITION, "partition %u is not in the control data", o->partition);
+    bw_err opened = bw_slot_await_opened(o->control, o->partition);
+    if (opened) return opened;
     bw_appender *a = calloc(1, sizeof *a);
     if (!a) return bw_fail(BW_ERR_NO_MEMORY, "no memory for an appender");
     a->control = o->control;
@@ -71,21 +75,37 @@ bw_err bw_appender_open(const bw_appender_options *o, bw_appender **out)
     a->pid = (uint32_t)getpid();
     a->window = (bw_window)BW_WINDOW_NONE;
     a->fence = atomic_load_explicit(&a->slot->fence, memory_order_acquire);
-    a->dir_fd = fcntl(o->dir_fd, F_DUPFD_CLOEXEC, 0);
-    if (a->dir_fd < 0) {
+    a->windows = o->windows;
+    a->folder = o->folder ? strdup(o->folder) : NULL;
+    int fd = o->folder ? bw_os_open_beneath(o->dir_fd, o->folder, O_RDONLY | O_DIRECTORY, 0) : fcntl(o->dir_fd, F_DUPFD_CLOEXEC, 0);
+    a->dir_fd = o->folder ? o->dir_fd : fd;
+    if (fd < 0 || (o->folder && !a->folder)) {
         bw_err e = bw_fail_errno(errno, "cannot keep the partition's folder open");
+        if (fd >= 0) bw_os_close(fd);
+        free(a->folder);
         free(a);
         return e;
     }
+    if (o->folder) bw_os_close(fd); /* it can be opened: that was all */
     *out = a;
     return BW_OK;
+}
+
+void bw_appender_rest(bw_appender *a)
+{
+    if (a->windows && a->window.seq) atomic_fetch_sub_explicit(a->windows, 1, memory_order_relaxed);
+    bw_window_close(&a->window);
+    free(a->scratch);
+    a->scratch = NULL;
+    a->scratch_cap = 0;
 }
 
 void bw_appender_close(bw_appender *a)
 {
     if (!a) return;
-    bw_window_close(&a->window);
-    bw_os_close(a->dir_fd);
+    bw_appender_rest(a);
+    if (!a->folder) bw_os_close(a->dir_fd);
+    free(a->folder);
     free(a->scratch);
     free(a);
 }
@@ -197,12 +217,24 @@ static bw_err lock_error(bw_appender *a, bw_lock_result r)
                    a->partition);
 }
 
+static bw_err open_window(bw_appender *a, uint32_t seq)
+{
+    int dir = a->folder ? bw_os_open_beneath(a->dir_fd, a->folder, O_RDONLY | O_DIRECTORY, 0) : a->dir_fd;
+    if (dir < 0) return bw_fail_errno(errno, "cannot open the partition's folder");
+    bool had = a->window.seq != 0;
+    bw_err e = bw_window_open_seq(&a->window, dir, a->slot, seq, a->use_pwrite ? BW_WINDOW_PWRITE : BW_WINDOW_WRITE);
+    if (a->folder) bw_os_close(dir);
+    int32_t more = (a->window.seq != 0) - had;
+    if (a->windows && more) atomic_fetch_add_explicit(a->windows, (uint32_t)more, memory_order_relaxed);
+    return e;
+}
+
 static bw_err map_tail_window(bw_appender *a)
 {
     for (int i = 0; i < 8; i++) {
         uint32_t seq = bw_position_seq(atomic_load_explicit(&a->slot->tail, memory_order_acquire));
         if (a->window.seq == seq) return BW_OK;
-        bw_err e = bw_window_open_seq(&a->window, a->dir_fd, a->slot, seq, a->use_pwrite ? BW_WINDOW_PWRITE : BW_WINDOW_WRITE);
+        bw_err e = open_window(a, seq);
         if (e == BW_OK) return BW_OK;
         if (e != BW_ERR_NOT_FOUND || seq == bw_position_seq(atomic_load_explicit(&a->slot->tail, memory_order_acquire)))
             return bw_error_context(e, "partition %u", a->partition);
@@ -293,7 +325,7 @@ static bw_err populate_error(bw_appender *a, int e)
 {
     if (e == EOPNOTSUPP) { /* this kernel or file system: go by pwrite from now on */
         a->use_pwrite = true;
-        bw_window_close(&a->window);
+        bw_appender_rest(a);
         return BW_OK;
     }
     return bw_fail_errno(e, "partition %u: no pages for the segment", a->partition);

@@ -15,9 +15,12 @@ typedef struct bw_appender bw_appender;
 typedef struct bw_appender_options {
     bw_control *control; /* attached for writing; outlives the appender */
     uint32_t partition;
-    int dir_fd;          /* the partition's folder; the appender keeps a duplicate */
+    int dir_fd;          /* the partition's folder; the appender keeps a duplicate. With `folder`: the folder that it lies in */
     bool use_pwrite;
     const bw_fork_guard *guard;
+    const char *folder;  /* NULL, or the folder's name in dir_fd, which outlives the appender and is kept by nobody: a mapped window then
+                            needs no descriptor */
+    _Atomic uint32_t *windows; /* NULL, or counts the windows that are open */
 } bw_appender_options;
 
 typedef struct bw_append_result {
@@ -27,6 +30,8 @@ typedef struct bw_append_result {
 
 bw_err bw_appender_open(const bw_appender_options *options, bw_appender **out);
 void bw_appender_close(bw_appender *a);
+/* bw_appender_rest: give back the window; the next append opens it again. Not while a reservation is held. */
+void bw_appender_rest(bw_appender *a);
 
 /* bw_append: one encoded, timestamped, checksummed batch of `count` offsets; base offset and leader epoch are patched in the log,
  * not in `batch`. Visible when it returns BW_OK, with its offset; on any error nothing was appended.

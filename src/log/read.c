@@ -9,6 +9,7 @@
 #include "log/reader.h"
 
 #include "log/smallfile.h"
+#include "log/wait.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -21,6 +22,8 @@ bw_err bw_reader_open(const bw_reader_options *o, bw_reader **out)
 {
     if (o->partition >= atomic_load_explicit(&o->control->header->slots, memory_order_acquire))
         return bw_fail(BW_ERR_UNKNOWN_PARTITION, "partition %u is not in the control data", o->partition);
+    bw_err opened = bw_slot_await_opened(o->control, o->partition);
+    if (opened) return opened;
     bw_reader *r = calloc(1, sizeof *r);
     if (!r) return bw_fail(BW_ERR_NO_MEMORY, "no memory for a reader");
     r->control = o->control;
@@ -32,12 +35,17 @@ bw_err bw_reader_open(const bw_reader_options *o, bw_reader **out)
     r->guard = o->guard;
     r->window = (bw_window)BW_WINDOW_NONE;
     r->gaps_below = -1;
-    r->dir_fd = fcntl(o->dir_fd, F_DUPFD_CLOEXEC, 0);
-    if (r->dir_fd < 0) {
+    r->parent_fd = o->dir_fd;
+    r->folder = o->folder ? strdup(o->folder) : NULL;
+    r->dir_fd = o->folder ? -1 : fcntl(o->dir_fd, F_DUPFD_CLOEXEC, 0);
+    bool there = o->folder ? r->folder && bw_reader_enter(r) : r->dir_fd >= 0;
+    if (!there) {
         bw_err e = bw_fail_errno(errno, "cannot keep the partition's folder open");
+        free(r->folder);
         free(r);
         return e;
     }
+    bw_reader_leave(r, o->folder != NULL);
     *out = r;
     return BW_OK;
 }
@@ -46,16 +54,51 @@ void bw_reader_close(bw_reader *r)
 {
     if (!r) return;
     bw_window_close(&r->window);
-    bw_os_close(r->dir_fd);
+    if (!r->folder) bw_os_close(r->dir_fd);
+    free(r->folder);
     free(r->buf);
     free(r);
+}
+
+bool bw_reader_enter(bw_reader *r)
+{
+    if (r->dir_fd >= 0 || !r->folder) return false;
+    r->dir_fd = bw_os_open_beneath(r->parent_fd, r->folder, O_RDONLY | O_DIRECTORY, 0);
+    return r->dir_fd >= 0;
+}
+
+void bw_reader_leave(bw_reader *r, bool entered)
+{
+    if (!entered) return;
+    int saved = errno;
+    bw_os_close(r->dir_fd);
+    r->dir_fd = -1;
+    errno = saved;
+}
+
+bool bw_reader_is_open(const bw_reader *r) { return r->window.map || r->window.fd >= 0; }
+
+void bw_reader_rest(bw_reader *r)
+{
+    if (r->located) {
+        r->rest_at = r->window.seq && r->next <= r->expect ? bw_position_of(r->window.seq, r->pos) : 0;
+        if (r->next < r->expect) r->next = r->expect;
+    }
+    bw_window_close(&r->window);
+    r->located = false;
+    r->seen = 0;
+    free(r->buf);
+    r->buf = NULL;
+    r->buf_cap = r->buf_len = 0;
 }
 
 void bw_reader_seek(bw_reader *r, int64_t offset)
 {
     if (r->located && offset == r->next && offset >= r->expect) return;
+    if (r->rest_at && offset == r->next) return;
     r->next = offset;
     r->located = false;
+    r->rest_at = 0;
 }
 
 int64_t bw_reader_position(const bw_reader *r) { return r->next; }
@@ -67,8 +110,9 @@ bw_position bw_reader_watermark(const bw_reader *r)
 
 bool bw_reader_ready(const bw_reader *r)
 {
-    if (!r->located || r->window.seq == 0) return true;
     if (atomic_load_explicit(&r->slot->state, memory_order_relaxed) >= BW_SLOT_DELETED) return true;
+    if (!r->located) return r->rest_at == 0 || bw_reader_watermark(r) > r->rest_at;
+    if (r->window.seq == 0) return true;
     return bw_reader_watermark(r) > bw_position_of(r->window.seq, r->pos);
 }
 
@@ -133,8 +177,10 @@ static bw_err bytes_by_pread(bw_reader *r, uint32_t pos, uint32_t len, uint32_t 
 static bw_err fall_back_to_pread(bw_reader *r)
 {
     bw_window w = BW_WINDOW_NONE;
+    bool entered = bw_reader_enter(r);
     bw_err e = r->window.seq ? bw_window_open_seq(&w, r->dir_fd, r->slot, r->window.seq, BW_WINDOW_PREAD)
                              : bw_window_open_base(&w, r->dir_fd, r->window.base_offset, BW_WINDOW_PREAD);
+    bw_reader_leave(r, entered);
     if (e) return e;
     bw_window_close(&r->window);
     r->window = w;
@@ -211,6 +257,7 @@ static bw_err find_place(bw_reader *r, uint32_t *lim)
             return BW_OK;
         }
         bw_position mark = r->seen = bw_reader_watermark(r);
+        if (!r->located && r->rest_at && mark <= r->rest_at) return BW_ERR_EMPTY;
         bw_err e = r->located ? BW_OK : bw_reader_locate(r, mark);
         if (e == BW_OK) e = bw_reader_segment_limit(r, mark, lim);
         if (e == BW_ERR_RETIRED && !r->located) continue; /* lost from the ring: locate again */
@@ -224,7 +271,11 @@ static bw_err find_place(bw_reader *r, uint32_t *lim)
 
 bool bw_reader_gap_is_sound(bw_reader *r, int64_t base_offset)
 {
-    if (r->gaps_below < 0) r->gaps_below = bw_offset_file_read(r->dir_fd, BW_GAPS_FILE);
+    if (r->gaps_below < 0) {
+        bool entered = bw_reader_enter(r);
+        r->gaps_below = bw_offset_file_read(r->dir_fd, BW_GAPS_FILE);
+        bw_reader_leave(r, entered);
+    }
     return base_offset > r->expect && base_offset < r->gaps_below;
 }
 

@@ -17,11 +17,12 @@ typedef enum bw_reader_limit { BW_LIMIT_VISIBLE = 0, BW_LIMIT_DURABLE = 1, BW_LI
 typedef struct bw_reader_options {
     bw_control *control; /* outlives the reader */
     uint32_t partition;
-    int dir_fd; /* the partition's folder; the reader keeps a duplicate */
+    int dir_fd; /* the partition's folder; the reader keeps a duplicate. With `folder`: the folder that it lies in */
     bw_reader_limit limit;
     bool check_crcs;
     bool use_pread;
     const bw_fork_guard *guard; /* may be NULL in the daemon */
+    const char *folder; /* NULL, or the folder's name in dir_fd, which outlives the reader: a mapped window then needs no descriptor */
 } bw_reader_options;
 
 typedef struct bw_batch_ref {
@@ -41,6 +42,11 @@ typedef struct bw_run {
 
 bw_err bw_reader_open(const bw_reader_options *options, bw_reader **out);
 void bw_reader_close(bw_reader *r);
+/* bw_reader_rest: give back the window and what was read ahead; nothing that was given out may be used any more. The position stays,
+ * and bw_reader_ready goes on to tell the truth with one load. */
+void bw_reader_rest(bw_reader *r);
+/* bw_reader_is_open: it has a window. */
+bool bw_reader_is_open(const bw_reader *r);
 
 /* bw_reader_seek: the next batch given is the one that holds `offset` (or the first behind it). Lazy: errors come from next. */
 void bw_reader_seek(bw_reader *r, int64_t offset);

@@ -173,9 +173,10 @@ static bw_err open_seq(bw_reader *r, uint32_t seq)
     return e;
 }
 
-bw_err bw_reader_locate(bw_reader *r, bw_position watermark)
+static bw_err locate(bw_reader *r, bw_position watermark)
 {
     r->located = false;
+    r->rest_at = 0;
     uint32_t seq = ring_floor(r, bw_position_seq(watermark), r->next);
     bw_err e = seq ? open_seq(r, seq) : BW_ERR_NOT_FOUND;
     if (e == BW_ERR_NOT_FOUND) {
@@ -191,6 +192,14 @@ bw_err bw_reader_locate(bw_reader *r, bw_position watermark)
     if (e == BW_OK) e = bw_reader_segment_limit(r, watermark, &lim);
     if (e == BW_OK) jump_by_index(r, lim);
     if (e) r->located = false;
+    return e;
+}
+
+bw_err bw_reader_locate(bw_reader *r, bw_position watermark)
+{
+    bool entered = bw_reader_enter(r);
+    bw_err e = locate(r, watermark);
+    bw_reader_leave(r, entered);
     return e;
 }
 
@@ -217,7 +226,7 @@ static bool set_aside(bw_reader *r, int64_t from, int64_t before)
     return found;
 }
 
-bw_err bw_reader_advance(bw_reader *r, bw_position watermark)
+static bw_err advance(bw_reader *r, bw_position watermark)
 {
     uint32_t seq = r->window.seq;
     int64_t here = r->window.base_offset, expect = r->expect;
@@ -248,4 +257,12 @@ bw_err bw_reader_advance(bw_reader *r, bw_position watermark)
                        (long long)expect, (long long)base - 1, (long long)base);
     }
     return BW_OK;
+}
+
+bw_err bw_reader_advance(bw_reader *r, bw_position watermark)
+{
+    bool entered = bw_reader_enter(r);
+    bw_err e = advance(r, watermark);
+    bw_reader_leave(r, entered);
+    return e;
 }

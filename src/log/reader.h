@@ -9,7 +9,10 @@ struct bw_reader {
     bw_control *control;
     bw_tail_slot *slot;
     uint32_t partition;
-    int dir_fd;
+    int dir_fd;        /* -1: to be opened in parent_fd */
+    int parent_fd;     /* with folder */
+    char *folder;
+    bw_position rest_at; /* not located, but known to have read up to here; 0: not known */
     bw_reader_limit limit;
     bool check_crcs;
     bool use_pread;
@@ -30,6 +33,10 @@ struct bw_reader {
     uint32_t buf_from;
     size_t buf_len;
 };
+
+/* bw_reader_enter: dir_fd is there; true: it was opened and is to be given back by bw_reader_leave. */
+bool bw_reader_enter(bw_reader *r);
+void bw_reader_leave(bw_reader *r, bool entered);
 
 /* bw_reader_bytes: pointer to file bytes [pos, pos+len), all below `lim`; reads ahead up to `lim`. NULL: *err is set. */
 const uint8_t *bw_reader_bytes(bw_reader *r, uint32_t pos, uint32_t len, uint32_t lim, bw_err *err);

@@ -20,6 +20,8 @@
 /* Longest single futex sleep of a writer that waits for the coordinator. */
 #define SLOT_NAP_NS INT64_C(100000000)
 
+enum { OPENING_MOST_MS = 30000, OPENING_SLICE_MS = 200 };
+
 static void box_signal(bw_mailbox *b, bool always)
 {
     atomic_fetch_add_explicit(&b->word, 2, memory_order_seq_cst);
@@ -169,6 +171,27 @@ bool bw_slot_wait(const bw_tail_slot *s, bool (*cond)(const bw_tail_slot *, uint
         if (left == 0) return false;
         bw_os_futex_wait(&s->state_word, w, left < SLOT_NAP_NS ? left : SLOT_NAP_NS);
     }
+}
+
+static bool was_opened(const bw_tail_slot *s, uint64_t ignored)
+{
+    (void)ignored;
+    return atomic_load_explicit(&s->state, memory_order_acquire) != BW_SLOT_UNOPENED;
+}
+
+bw_err bw_slot_await_opened(bw_control *c, uint32_t slot)
+{
+    const bw_tail_slot *s = &c->slots[slot];
+    if (was_opened(s, 0)) return BW_OK;
+    bw_deadline end = bw_deadline_in_ms(OPENING_MOST_MS);
+    while (!atomic_load_explicit(&c->header->retired, memory_order_acquire)) {
+        bw_notify(c->mail, BW_MAILBOX_COORDINATOR, atomic_load_explicit(&s->bus_number, memory_order_relaxed));
+        bw_deadline slice = bw_deadline_in_ms(OPENING_SLICE_MS);
+        if (bw_slot_wait(s, was_opened, 0, slice < end ? slice : end)) return BW_OK;
+        if (bw_deadline_left_ns(end) == 0)
+            return bw_fail(BW_ERR_NO_COORDINATOR, "partition %u: the daemon has not opened it yet", slot);
+    }
+    return bw_fail(BW_ERR_RETIRED, "the control data was replaced; attach again");
 }
 
 bool bw_slot_is_settled(const bw_tail_slot *s, uint64_t end)

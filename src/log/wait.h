@@ -31,6 +31,9 @@ void bw_mailbox_poke(bw_mailbox *b);
 /* bw_slot_wait: a bounded wait of a writer for the coordinator (capacity, spare, durable, state): sleeps on the slot's state_word,
  * at most 100 ms at a time, then looks again. Needs no mailbox. true: cond holds. */
 bool bw_slot_wait(const bw_tail_slot *s, bool (*cond)(const bw_tail_slot *, uint64_t), uint64_t arg, bw_deadline deadline);
+/* bw_slot_await_opened: before the first use of a slot: asks the coordinator to make it from the files, if that was not done yet, and
+ * waits for it. NO_COORDINATOR after a while, RETIRED. */
+bw_err bw_slot_await_opened(bw_control *c, uint32_t slot);
 /* bw_slot_is_settled: for bw_slot_wait: `end` is durable, or never will be (poisoned, deleted, retired). */
 bool bw_slot_is_settled(const bw_tail_slot *s, uint64_t end);
 
