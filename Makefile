@@ -165,6 +165,7 @@ help:
 	@echo 'make asan|tsan       the tests under AddressSanitizer + UBSan, the races under ThreadSanitizer'
 	@echo 'make fuzz            every decoder, FUZZ_SECONDS=60 each'
 	@echo 'make crash           the crash suite: KILLS=1000 SEED=1'
+	@echo 'make test-arm64      a cross build and its unit and crash tests under qemu-user: KILLS=40 SEED=1'
 	@echo 'make battery         faults of the system, power cuts, stops and clocks at length: HOURS=1 SEED=1'
 	@echo 'make model           the Promela model and its seeded bugs'
 	@echo 'make compat          segments made here before Kafka 3.9'"'"'s own tools (java, Maven Central)'

@@ -71,6 +71,10 @@ int main(int argc, char **argv)
         if (i > 0) {
             signal(SIGTERM, on_term);
             signal(SIGPIPE, SIG_IGN);
+            sigset_t term; /* blocked by the parent until here */
+            sigemptyset(&term);
+            sigaddset(&term, SIGTERM);
+            sigprocmask(SIG_UNBLOCK, &term, NULL);
         }
         return roles[i].run(argc - 2, argv + 2);
     }

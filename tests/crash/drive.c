@@ -13,7 +13,9 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -59,6 +61,19 @@ static void start_daemon(drive *d, point_class cls, bool with_point)
     if (with_point) points_choose(&d->random, cls, point, sizeof point);
     const char *argv[] = {d->buswayd, "--data-dir", d->dirs.data, "--runtime-dir", d->dirs.runtime, "--listen", listen, NULL};
     child_start(&d->slots[DAEMON], &d->dirs, "daemon", point, false, argv);
+}
+
+/* Until it answers, or the time is up: what comes next says what is wrong then. */
+static void await_daemon(drive *d)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    memcpy(address.sun_path, d->socket, sizeof d->socket);
+    for (int64_t until = crash_now_ms() + STUCK_MS; crash_now_ms() < until; usleep(5000)) {
+        int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        bool answers = fd >= 0 && connect(fd, (const struct sockaddr *)&address, sizeof address) == 0;
+        if (fd >= 0) close(fd);
+        if (answers) return;
+    }
 }
 
 static void start_slot(drive *d, int slot, bool with_point)
@@ -301,7 +316,7 @@ static void rest(drive *d)
 {
     kill_and_reap(d, DAEMON);
     start_daemon(d, POINT_DAEMON, false);
-    usleep(100000);
+    await_daemon(d);
     for (int i = FIRST_WRITER; i < SLOTS; i++) stop_and_reap(d, i);
     read_everything(d, true, "at rest");
     read_everything(d, false, "at rest");
@@ -310,7 +325,7 @@ static void rest(drive *d)
     run_command(d, "'%1$s' verify '%3$s' >'%4$s/command.log' 2>&1", "busway verify after a clean stop");
     empty_folder(d->dirs.runtime);
     start_daemon(d, POINT_DAEMON, false);
-    usleep(100000);
+    await_daemon(d);
     read_everything(d, crash_below(&d->random, 2), "after recovery");
     list_topics(d);
     stop_and_reap(d, DAEMON);
@@ -328,7 +343,7 @@ static bool run_round(drive *d, int number, uint64_t kills)
     d->next_producer = 1;
     d->next_topic = 1;
     start_daemon(d, POINT_DAEMON, false);
-    usleep(100000);
+    await_daemon(d);
     run_command(d, "'%1$s' -b '%2$s' topic create " CRASH_TOPIC " --partitions 2 -c segment.bytes=65536 >'%4$s/command.log' 2>&1",
                 "creating the topic");
     start_all(d);

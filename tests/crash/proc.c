@@ -26,6 +26,10 @@ static void run_child(const child *c, const run_dirs *d, int pipe_end, const cha
     if (c->point[0]) setenv("BUSWAY_KILL", c->point, 1);
     snprintf(text, sizeof text, "%s/points", d->root);
     setenv("BUSWAY_KILL_LOG", text, 1);
+    sigset_t term; /* SIGTERM may come before the child is ready to take it */
+    sigemptyset(&term);
+    sigaddset(&term, SIGTERM);
+    sigprocmask(SIG_BLOCK, &term, NULL);
     char **args = (char **)(uintptr_t)argv; /* exec does not write them */
     execv(argv[0], args);
     _exit(127);

@@ -11,6 +11,6 @@ CRASH_POINTS=$(grep -rhoE 'BW_KILL_POINT\("[^"]+"' src | cut -d'"' -f2 | sort -u
 CRASH_DIR=$(mktemp -d /tmp/bw-crash.XXXXXX)
 export BUSWAY BUSWAYD CRASH_POINTS CRASH_DIR
 rc=0
-"$build/crash/crash" drive || rc=$?
+${CRASH_RUN:-} "$build/crash/crash" drive || rc=$?
 if [ $rc -eq 0 ]; then rm -rf "$CRASH_DIR"; else echo "kept: $CRASH_DIR"; fi
 exit $rc
