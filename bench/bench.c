@@ -208,7 +208,12 @@ void bench_figures_take(const bench_run *run, bench_figures *out)
 {
     bench_shared *s = run->shared;
     if (run->c->kind == BENCH_E2E || run->c->kind == BENCH_FAN || run->c->kind == BENCH_WRITERS) take_rates(run, out);
+    if (run->c->kind == BENCH_DURABLE_MANY) out->rate = rate_of(run->c->round_trips, s->writer[0].start_ns, s->writer[0].end_ns);
     if (!s->samples) return;
+    double sum = 0;
+    for (uint32_t i = 0; i < s->samples; i++) sum += (double)s->sample_ns[i];
+    out->mean_ns = sum / s->samples;
+    if (run->c->kind == BENCH_DURABLE) out->rate = 1e9 / out->mean_ns;
     qsort(s->sample_ns, s->samples, sizeof s->sample_ns[0], by_value);
     out->p50_ns = (double)s->sample_ns[s->samples / 2];
     out->p99_ns = (double)s->sample_ns[(uint64_t)s->samples * 99 / 100];

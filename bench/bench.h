@@ -25,6 +25,7 @@
 #define BENCH_LEAD_BYTES    (96u << 20) /* most that a writer is ahead of the slowest reader */
 #define BENCH_STEP_BYTES    (1u << 20)  /* how often progress is told and looked at; also the populate chunk of the limit */
 #define BENCH_CACHE_LINE    64
+#define BENCH_DURABLE_DEPTH 64u
 
 typedef enum bench_kind {
     BENCH_E2E,       /* records/s from the writer's call to the reader's iteration of each record */
@@ -35,6 +36,8 @@ typedef enum bench_kind {
     BENCH_ONE_WAY,   /* one record to a reader that is asleep, by the time that the writer put into it */
     BENCH_CALLS,     /* system calls of a writer while its reader polls, and while it sleeps */
     BENCH_REQUEST,   /* one produce request and its answer through the socket */
+    BENCH_DURABLE,   /* one batch after the other, each on the disk before the next; the limit: pwrite and fdatasync */
+    BENCH_DURABLE_MANY, /* BENCH_DURABLE_DEPTH batches not acknowledged */
     BENCH_KINDS
 } bench_kind;
 
@@ -65,9 +68,9 @@ typedef struct bench_case {
 
 /* What one run of one case gives. */
 typedef struct bench_figures {
-    double rate;                   /* records/s: of the readers, summed; of the writers for BENCH_WRITERS */
+    double rate;                   /* records/s: of the readers, summed; of the writers for BENCH_WRITERS; batches/s for durable */
     double writer_rate;            /* records/s of the writer itself: BENCH_FAN */
-    double p50_ns, p99_ns, p999_ns;
+    double p50_ns, p99_ns, p999_ns, mean_ns;
     double futex_calls;            /* BENCH_CALLS: of all appends with a polling reader */
     double calls_per_1000;         /* median of the windows of 1,000 appends */
     double calls;                  /* of all appends */
@@ -189,6 +192,9 @@ void bench_put_be64(uint8_t *p, uint64_t v);
 bool bench_limit_run(bench_run *run, bench_figures *out); /* limit.c */
 bool bench_echo_run(bench_run *run, bench_figures *out);  /* echo.c */
 bool bench_bus_run(bench_run *run, bench_figures *out);   /* bus.c: creates and deletes run->topic */
+bool bench_durable_bare_role(const bench_run *run, uint32_t index); /* durable.c: the roles of its cases */
+bool bench_durable_one_role(const bench_run *run, uint32_t index);
+bool bench_durable_many_role(const bench_run *run, uint32_t index);
 
 /* ---- rows.c: the cases, and what of each is a row of the report ---- */
 

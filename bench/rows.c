@@ -16,6 +16,8 @@
 #define WRITER(bound) {"writer", FIELD(writer_rate), "records/s", true, bound, NO_VALUE}
 #define P50(bound, value) {"p50", FIELD(p50_ns), "ns", false, bound, value}
 #define P99 {"p99", FIELD(p99_ns), "ns", false, 0, NO_VALUE}
+#define MEAN(bound) {"mean", FIELD(mean_ns), "ns", false, bound, NO_VALUE}
+#define BATCHES(bound) {"rate", FIELD(rate), "batches/s", true, bound, NO_VALUE}
 #define P999(bound) {"p99.9", FIELD(p999_ns), "ns", false, bound, NO_VALUE}
 #define CALLS(name, field, value) {name, FIELD(field), "calls", false, 0, value}
 
@@ -81,12 +83,36 @@ const bench_entry bench_entries[] = {
     {{BENCH_RTT_SLEEP, "ipc", BENCH_BATCH, 100, 1, 2, 1, 1, false, BENCH_BESIDE_LIMIT, 0, 0, 5000},
      "round trip, asleep",
      {P50(0, NO_VALUE), P99}},
+    {{BENCH_DURABLE, "direct", BENCH_BATCH, 100, 1, 1, 0, 1, false, BENCH_BESIDE_LIMIT, 0, 0, 1000},
+     "durable, 100 B x 1, one at a time",
+     {MEAN(1.3), P50(0, NO_VALUE), P99}},
+    {{BENCH_DURABLE, "direct", BENCH_BATCH, 100, 100, 1, 0, 1, false, BENCH_BESIDE_LIMIT, 0, 0, 1000},
+     "durable, 100 B x 100, one at a time",
+     {MEAN(1.3), P50(0, NO_VALUE), P99}},
+    {{BENCH_DURABLE_MANY, "direct", BENCH_ASYNC, 100, 1, 1, 0, 1, false, BENCH_BESIDE_ONE, 0, 0, 16000},
+     "durable, 100 B x 1, 64 not acknowledged",
+     {BATCHES(30)}},
+    {{BENCH_DURABLE_MANY, "direct", BENCH_ASYNC, 100, 100, 1, 0, 1, false, BENCH_BESIDE_ONE, 0, 0, 16000},
+     "durable, 100 B x 100, 64 not acknowledged",
+     {BATCHES(0)}},
+    {{BENCH_DURABLE, "ipc", BENCH_BATCH, 100, 1, 1, 0, 1, false, BENCH_BESIDE_LIMIT, 0, 0, 1000},
+     "durable, 100 B x 1, one at a time",
+     {MEAN(0), P50(0, NO_VALUE), P99}},
+    {{BENCH_DURABLE, "ipc", BENCH_BATCH, 100, 100, 1, 0, 1, false, BENCH_BESIDE_LIMIT, 0, 0, 1000},
+     "durable, 100 B x 100, one at a time",
+     {MEAN(0), P50(0, NO_VALUE), P99}},
+    {{BENCH_DURABLE_MANY, "ipc", BENCH_ASYNC, 100, 1, 1, 0, 1, false, BENCH_BESIDE_ONE, 0, 0, 16000},
+     "durable, 100 B x 1, 64 not acknowledged",
+     {BATCHES(0)}},
+    {{BENCH_DURABLE_MANY, "ipc", BENCH_ASYNC, 100, 100, 1, 0, 1, false, BENCH_BESIDE_ONE, 0, 0, 16000},
+     "durable, 100 B x 100, 64 not acknowledged",
+     {BATCHES(0)}},
 };
 const size_t bench_entry_count = sizeof bench_entries / sizeof bench_entries[0];
 
 void bench_case_id(const bench_case *c, char *out, size_t size)
 {
-    static const char *const kinds[] = {"e2e", "fan", "writers", "rtt_spin", "rtt_sleep", "one_way", "calls", "request"};
+    static const char *const kinds[] = {"e2e", "fan", "writers", "rtt_spin", "rtt_sleep", "one_way", "calls", "request", "durable", "durable_many"};
     static const char *const ways[] = {"", "/reserve", "/async"};
     snprintf(out, size, "%s/%s/%ux%u/w%u/p%u/r%u%s%s", kinds[c->kind], c->transport, c->record_bytes, c->batch, c->writers,
              c->partitions, c->readers, ways[c->way], c->two_cores ? "/two_cores" : "");
