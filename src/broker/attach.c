@@ -17,7 +17,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define FIRST_MAILBOX 2u
+#define FIRST_MAILBOX (BW_MAILBOX_SYNCER + 1)
 #define QUARANTINE_MS 10000
 #define ATTACHED_MAX 4096
 

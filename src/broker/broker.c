@@ -48,13 +48,13 @@ static void init_locks(bw_broker *b)
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_cond_init(&b->queue_cond, &attr);
-    pthread_cond_init(&b->sync_cond, &attr);
+    pthread_cond_init(&b->points_cond, &attr);
     pthread_condattr_destroy(&attr);
     pthread_mutex_init(&b->queue_lock, NULL);
     pthread_mutex_init(&b->parts_lock, NULL);
     pthread_mutex_init(&b->job_lock, NULL);
     pthread_cond_init(&b->job_cond, NULL);
-    pthread_mutex_init(&b->sync_lock, NULL);
+    pthread_mutex_init(&b->points_lock, NULL);
 }
 
 static void destroy(bw_broker *b)
@@ -69,11 +69,11 @@ static void destroy(bw_broker *b)
     bw_daemon_config_fini(&b->config);
     pthread_cond_destroy(&b->queue_cond);
     pthread_cond_destroy(&b->job_cond);
-    pthread_cond_destroy(&b->sync_cond);
+    pthread_cond_destroy(&b->points_cond);
     pthread_mutex_destroy(&b->queue_lock);
     pthread_mutex_destroy(&b->parts_lock);
     pthread_mutex_destroy(&b->job_lock);
-    pthread_mutex_destroy(&b->sync_lock);
+    pthread_mutex_destroy(&b->points_lock);
     free(b);
 }
 

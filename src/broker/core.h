@@ -4,7 +4,8 @@
  *   broker thread   owns sessions, requests, subscriptions, appenders, readers, producer tables, the registry of topics. Sleeps on
  *                   BW_MAILBOX_BROKER. Never syncs data, never scans a log.
  *   keeper thread   space, rolls, indexes, retention of all partitions. Sleeps on BW_MAILBOX_COORDINATOR, at most 1 s.
- *   syncer thread   syncs, and recovery points to LMDB.
+ *   syncer thread   syncs. Sleeps on BW_MAILBOX_SYNCER, which clients mark themselves.
+ *   points thread   recovery points to LMDB, so that no sync of data waits for LMDB's.
  *   worker thread   made when it is first needed: long file work of single requests (deletes, searches by time, scans).
  *   any thread      puts events into `queue` and pokes the broker thread.
  * Between them: `parts` (which partitions there are) under parts_lock, with a count of users in each bw_part; events; atomics. */
@@ -102,8 +103,7 @@ struct bw_part {
     uint64_t in_batches, in_bytes, out_bytes;
     /* keeper and syncer */
     _Atomic int64_t synced_ms;  /* when it was last seen with nothing unsynced */
-    _Atomic bool sync_queued;
-    bw_part *sync_next;         /* under sync_lock */
+    _Atomic bool sync_due;      /* the coordinator wants a sync although nobody may have asked */
     _Atomic bool failing;       /* its last tending failed and was logged */
 };
 
@@ -160,7 +160,7 @@ struct bw_broker {
     pthread_cond_t queue_cond;  /* while there is no mail */
     bw_event *queue, *queue_last;
     _Atomic bool stopping;
-    pthread_t broker_thread, keeper_thread, syncer_thread, worker_thread;
+    pthread_t broker_thread, keeper_thread, syncer_thread, points_thread, worker_thread;
     bool broker_running, keeper_running, worker_running;
     /* broker thread */
     bw_topic *topics_by_name, *topics_by_id;
@@ -186,13 +186,12 @@ struct bw_broker {
     pthread_cond_t job_cond;
     bw_job *jobs, *jobs_last;
     bool worker_stop;
-    /* between keeper and syncer */
-    pthread_mutex_t sync_lock;
-    pthread_cond_t sync_cond;
-    bw_part *sync_first, *sync_last;
-    bool points_due, sync_stop;
+    /* of the points thread */
+    pthread_mutex_t points_lock;
+    pthread_cond_t points_cond;
+    bool points_due, points_stop;
     /* keeper; read by others */
-    _Atomic bool keeper_stopping, points_moved;
+    _Atomic bool keeper_stopping, syncer_stopping, points_moved;
     _Atomic bool low_space;
     _Atomic int64_t free_bytes, reserve_bytes;
     int64_t clock_ahead_ms; /* since bring-up */
@@ -316,9 +315,16 @@ uint32_t bw_attach_writers(const bw_session *s);
 void bw_handle_status(bw_broker *b, bw_op *op);
 void bw_handle_describe(bw_broker *b, bw_op *op);
 
+/* syncer.c */
+/* bw_syncer_want: a sync of what is visible now, soon. Any thread. */
+void bw_syncer_want(bw_broker *b, bw_part *p);
+void bw_syncer_save_points(bw_broker *b);
+bw_err bw_syncer_start(bw_broker *b);
+void bw_syncer_stop(bw_broker *b);
+
 /* keeper.c */
-/* bw_keeper_want_sync: any thread. */
-void bw_keeper_want_sync(bw_broker *b, bw_part *p);
+/* bw_keeper_say: an event when file work of a partition begins to fail, and when it is well again. Keeper and syncer. */
+void bw_keeper_say(bw_broker *b, bw_part *p, bw_err e, const char *event);
 bw_err bw_keeper_start(bw_broker *b);
 void bw_keeper_stop(bw_broker *b);
 

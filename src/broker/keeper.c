@@ -1,38 +1,18 @@
-/* broker/keeper.c: the keeper thread (space, rolls, names, indexes, retention of all partitions) and the syncer thread.
+/* broker/keeper.c: the keeper thread: space, rolls, names, indexes, retention of all partitions.
  *
  * The keeper never syncs data: a slow disk must not keep a writer waiting for room. It sleeps on the coordinator's mailbox, tends what
- * is notified at once and everything each second, and hands over to the syncer what wants a sync: because somebody waits for
- * "durable", because 64 MiB are unsynced, or because log.flush.interval.ms passed. The syncer has no timer: idle, it sleeps.
- * One fdatasync serves all who wait on a partition; who asked meanwhile is served by the next round.
- * Recovery points go to LMDB from the syncer, after the syncs they describe, at most once a second, and only those that moved. */
+ * is notified at once and everything each second, and hands over to the syncer (syncer.c) what wants a sync without that anybody asked:
+ * because 64 MiB are unsynced, or because log.flush.interval.ms passed. */
 #include "broker/core.h"
 
-#include "base/killpoint.h"
 #include "base/os.h"
 #include "log/wait.h"
-
-#include <stdlib.h>
 
 #define NOTIFIED_AT_ONCE 256
 #define STORE_CARE_MS 60000
 #define POINTS_MS 1000
 
-/* ---- syncer ---- */
-
-void bw_keeper_want_sync(bw_broker *b, bw_part *p)
-{
-    if (atomic_exchange(&p->sync_queued, true)) return;
-    atomic_fetch_add(&p->users, 1);
-    pthread_mutex_lock(&b->sync_lock);
-    p->sync_next = NULL;
-    if (b->sync_last) b->sync_last->sync_next = p;
-    else b->sync_first = p;
-    b->sync_last = p;
-    pthread_cond_signal(&b->sync_cond);
-    pthread_mutex_unlock(&b->sync_lock);
-}
-
-static void say_failure(bw_broker *b, bw_part *p, bw_err e, const char *event)
+void bw_keeper_say(bw_broker *b, bw_part *p, bw_err e, const char *event)
 {
     bool failed = e != BW_OK;
     if (atomic_exchange(&p->failing, failed) == failed) return;
@@ -43,77 +23,12 @@ static void say_failure(bw_broker *b, bw_part *p, bw_err e, const char *event)
     else bw_broker_event(b, BW_LOG_INFO, "partition_well_again", "topic=%s partition=%u", p->topic->name, p->index);
 }
 
-static void save_points(bw_broker *b)
-{
-    bw_part **parts;
-    size_t n = bw_parts_hold(b, &parts), moved = 0;
-    bw_meta_point *points = parts ? malloc((n + 1) * sizeof *points) : NULL;
-    for (size_t i = 0; points && i < n; i++) {
-        bw_meta_point *m = &points[moved];
-        if (!bw_partition_recovery_point(parts[i]->log, &m->point)) continue;
-        m->topic = parts[i]->topic->id;
-        m->partition = parts[i]->index;
-        moved++;
-    }
-    BW_KILL_POINT("keeper.points");
-    bw_err e = points ? bw_store_points_put(b->store, points, moved) : BW_ERR_NO_MEMORY;
-    char why[700];
-    if (e)
-        bw_broker_event(b, BW_LOG_ERROR, "recovery_points_not_saved", "error=%s reason=%s", bw_err_name(e),
-                        bw_event_text(bw_error_message(), why, sizeof why));
-    free(points);
-    bw_parts_drop(parts, parts ? n : 0);
-}
-
-/* One partition, or NULL when only the points are due or the thread is to end. */
-static bw_part *next_to_sync(bw_broker *b, bool *points, bool *stop)
-{
-    pthread_mutex_lock(&b->sync_lock);
-    while (!b->sync_first && !b->points_due && !b->sync_stop) pthread_cond_wait(&b->sync_cond, &b->sync_lock);
-    bw_part *p = b->sync_first;
-    if (p && !(b->sync_first = p->sync_next)) b->sync_last = NULL;
-    *points = b->points_due;
-    b->points_due = false;
-    *stop = b->sync_stop;
-    pthread_mutex_unlock(&b->sync_lock);
-    return p;
-}
-
-static void sync_one(bw_broker *b, bw_part *p)
-{
-    atomic_store(&p->sync_queued, false);
-    uint32_t state = atomic_load(&p->topic->control->slots[p->index].state);
-    if (state == BW_SLOT_OPEN && bw_partition_has_unsynced(p->log)) {
-        bw_err e = bw_partition_sync(p->log);
-        atomic_fetch_add(&b->syncs, 1);
-        atomic_store(&b->points_moved, true);
-        if (e) say_failure(b, p, e, "sync_failed");
-        else if (bw_partition_wants_sync(p->log)) bw_keeper_want_sync(b, p); /* asked meanwhile */
-    }
-    atomic_store(&p->synced_ms, bw_clock_mono_ms());
-    bw_part_release(p);
-}
-
-static void *syncer_main(void *broker)
-{
-    bw_broker *b = broker;
-    bool points, stop;
-    do {
-        bw_part *p = next_to_sync(b, &points, &stop);
-        if (p) sync_one(b, p);
-        if (points) save_points(b);
-    } while (!stop || b->sync_first);
-    return NULL;
-}
-
-/* ---- keeper ---- */
-
 static void tend(bw_broker *b, bw_part *p)
 {
     bw_err e = bw_partition_tend_files(p->log);
     bool full = atomic_load(&p->topic->control->slots[p->index].flags) & BW_SLOT_NO_SPACE; /* not each round tries again */
-    if (e != BW_ERR_POISONED && (e || !full)) say_failure(b, p, e, "tending_failed");
-    if (bw_partition_wants_sync(p->log)) bw_keeper_want_sync(b, p);
+    if (e != BW_ERR_POISONED && (e || !full)) bw_keeper_say(b, p, e, "tending_failed");
+    if (bw_partition_wants_sync(p->log)) bw_syncer_want(b, p);
 }
 
 static void tend_notified(bw_broker *b, bw_mailbox *box)
@@ -146,7 +61,7 @@ static void retain(bw_broker *b, bw_part *p)
 {
     uint32_t deleted = 0;
     bw_err e = bw_partition_retain(p->log, bw_clock_wall_ms(), &deleted);
-    if (e) say_failure(b, p, e, "retention_failed");
+    if (e) bw_keeper_say(b, p, e, "retention_failed");
     else if (deleted) bw_broker_event(b, BW_LOG_INFO, "segments_deleted", "topic=%s partition=%u segments=%u", p->topic->name, p->index, deleted);
 }
 
@@ -166,15 +81,12 @@ static void tick(bw_broker *b, keeper *k, int64_t now)
         tend(b, p);
         if (retention) retain(b, p);
         if (!bw_partition_has_unsynced(p->log)) atomic_store(&p->synced_ms, now);
-        else if (now - atomic_load(&p->synced_ms) >= b->config.flush_interval_ms) bw_keeper_want_sync(b, p);
+        else if (now - atomic_load(&p->synced_ms) >= b->config.flush_interval_ms) bw_syncer_want(b, p);
     }
     bw_parts_drop(parts, parts ? n : 0);
     if (now >= k->next_points_ms && atomic_exchange(&b->points_moved, false)) {
         k->next_points_ms = now + POINTS_MS;
-        pthread_mutex_lock(&b->sync_lock);
-        b->points_due = true;
-        pthread_cond_signal(&b->sync_cond);
-        pthread_mutex_unlock(&b->sync_lock);
+        bw_syncer_save_points(b);
     }
     if (now >= k->next_care_ms) {
         k->next_care_ms = now + STORE_CARE_MS;
@@ -205,16 +117,11 @@ static void *keeper_main(void *broker)
 
 bw_err bw_keeper_start(bw_broker *b)
 {
-    bw_err e = bw_broker_start_thread(&b->syncer_thread, syncer_main, b);
+    bw_err e = bw_syncer_start(b);
     if (e) return e;
     e = bw_broker_start_thread(&b->keeper_thread, keeper_main, b);
     b->keeper_running = !e;
-    if (!e) return BW_OK;
-    pthread_mutex_lock(&b->sync_lock);
-    b->sync_stop = true;
-    pthread_cond_signal(&b->sync_cond);
-    pthread_mutex_unlock(&b->sync_lock);
-    pthread_join(b->syncer_thread, NULL);
+    if (e) bw_syncer_stop(b);
     return e;
 }
 
@@ -224,10 +131,6 @@ void bw_keeper_stop(bw_broker *b)
     atomic_store(&b->keeper_stopping, true);
     bw_mailbox_poke(bw_mail_box(b->mail, BW_MAILBOX_COORDINATOR));
     pthread_join(b->keeper_thread, NULL);
-    pthread_mutex_lock(&b->sync_lock);
-    b->sync_stop = true;
-    pthread_cond_signal(&b->sync_cond);
-    pthread_mutex_unlock(&b->sync_lock);
-    pthread_join(b->syncer_thread, NULL);
+    bw_syncer_stop(b);
     b->keeper_running = false;
 }

@@ -221,7 +221,7 @@ static void wait_durable(bw_broker *b, bw_produce *pr)
     if (!pr->next) p->undurable_last = pr;
     pr->timer.fire = on_durable_late;
     bw_timers_set(&b->timers, &pr->timer, pr->deadline);
-    bw_keeper_want_sync(b, p);
+    bw_syncer_want(b, p);
     bw_broker_again(b, p);
 }
 

@@ -49,7 +49,7 @@ void bw_direct_ask_durable(bw_attach *a, int32_t partition, bw_position end)
 {
     bw_tail_slot *s = &a->control->slots[partition];
     bw_position_raise(&s->sync_request, end);
-    bw_notify(a->control->mail, BW_MAILBOX_COORDINATOR, atomic_load_explicit(&s->bus_number, memory_order_relaxed));
+    bw_notify(a->control->mail, BW_MAILBOX_SYNCER, atomic_load_explicit(&s->bus_number, memory_order_relaxed));
 }
 
 /* As bw_append_wait_durable, but holding nothing of the partition while it waits, and bringing the daemon back. */

@@ -63,7 +63,7 @@ static bw_err ask_mailbox(bw_bus *bus, uint32_t *number)
     bw_err e = bw_bus_request(bus, &q, bw_bus_request_deadline(bus), &reply);
     if (!e) *number = reply.answer.mailbox;
     bw_reply_fini(&reply);
-    if (!e && (*number <= BW_MAILBOX_BROKER || *number >= BW_MAILBOXES))
+    if (!e && (*number <= BW_MAILBOX_SYNCER || *number >= BW_MAILBOXES))
         e = bw_fail(BW_ERR_PROTOCOL, "the daemon gave mailbox %u, which can't be", *number);
     return e;
 }

@@ -30,14 +30,15 @@
 #include <stdint.h>
 
 #define BW_CONTROL_MAGIC UINT64_C(0x314c5254434a5742) /* "BWJCTRL1" */
-#define BW_CONTROL_LAYOUT 1u                          /* raised when any offset below changes */
+#define BW_CONTROL_LAYOUT 2u                          /* raised when any offset or mailbox below changes */
 #define BW_CONTROL_HEADER_BYTES 65536u                /* the largest page size there is, so that slots are page-aligned */
 #define BW_SLOT_BYTES 512u
 #define BW_PARTITIONS_MAX 16384u  /* slots of one topic */
 #define BW_BUS_PARTITIONS_MAX 131072u /* bits of a mailbox */
 #define BW_MAILBOXES 1024u
-#define BW_MAILBOX_COORDINATOR 0u /* the keeper: needs sync, spare, capacity */
+#define BW_MAILBOX_COORDINATOR 0u /* the keeper: needs spare, capacity */
 #define BW_MAILBOX_BROKER 1u      /* the daemon's own fetches */
+#define BW_MAILBOX_SYNCER 2u      /* somebody waits for durable: sync_request was raised */
 #define BW_RING 6u
 #define BW_POSITION_MAX 0x7fffffffu
 

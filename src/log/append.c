@@ -357,6 +357,10 @@ static bw_err prepare(bw_appender *a, size_t len, int *tries)
         bw_position c = atomic_load_explicit(&a->slot->capacity, memory_order_acquire);
         if (bw_position_seq(c) != bw_position_seq(t) || end > bw_position_pos(c) || end <= a->window.populated) return BW_OK;
         (*tries)++;
+        /* Somebody has waited for bytes of the newest chunk to be durable: a sync writes all pages that are populated ahead. */
+        uint32_t newest = a->window.populated > a->window.chunk ? a->window.populated - a->window.chunk : 0;
+        if (atomic_load_explicit(&a->slot->sync_request, memory_order_relaxed) > bw_position_of(a->window.seq, newest))
+            bw_window_calm(&a->window);
         int e = bw_window_populate(&a->window, bw_position_pos(t), (uint32_t)end, bw_position_pos(c), true);
         if (e == 0) {
             atomic_store_explicit(&a->slot->prepared, bw_position_of(a->window.seq, a->window.populated), memory_order_release);
@@ -598,7 +602,7 @@ bw_err bw_append_wait_durable(bw_appender *a, bw_position end, bw_deadline deadl
     bw_tail_slot *s = a->slot;
     bw_position_raise(&s->sync_request, end);
     for (;;) {
-        ask_coordinator(a);
+        bw_notify(a->control->mail, BW_MAILBOX_SYNCER, atomic_load_explicit(&s->bus_number, memory_order_relaxed));
         bw_deadline slice = bw_deadline_in_ms(WAIT_SLICE_MS);
         bool came = bw_slot_wait(s, bw_slot_is_settled, end, slice < deadline ? slice : deadline);
         if (atomic_load_explicit(&s->durable, memory_order_acquire) >= end) return BW_OK;

@@ -109,8 +109,8 @@ bw_err bw_mail_create(int dir_fd, const uint8_t generation[16], bw_mail **out)
     bw_mail *m = calloc(1, sizeof *m);
     if (!m) return bw_fail(BW_ERR_NO_MEMORY, "no memory for the mail map");
     void *map;
-    control_file f = {"mail", 0660, MAIL_BYTES, BW_CONTROL_HEADER_BYTES + (BW_MAILBOX_BROKER + 1) * BW_MAILBOX_STRIDE,
-                      BW_CONTROL_MAIL, generation, NULL, BW_MAILBOX_BROKER + 1};
+    control_file f = {"mail", 0660, MAIL_BYTES, BW_CONTROL_HEADER_BYTES + (BW_MAILBOX_SYNCER + 1) * BW_MAILBOX_STRIDE,
+                      BW_CONTROL_MAIL, generation, NULL, BW_MAILBOX_SYNCER + 1};
     bw_err e = create_file(dir_fd, &f, &map);
     if (e) {
         free(m);

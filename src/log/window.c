@@ -117,6 +117,8 @@ int bw_window_populate(bw_window *w, uint32_t from, uint32_t need, uint32_t allo
         if (w->chunk < CHUNK_MAX) w->chunk *= 2;
     } else if (w->chunk > CHUNK_MIN) {
         w->chunk /= 2;
+    } else {
+        w->chunk = CHUNK_MIN;
     }
     w->chunk_at_ns = now;
     uint32_t start = w->populated > from ? w->populated : from;

@@ -41,5 +41,7 @@ void bw_window_close(bw_window *w);
  * table. 0 or errno. Chunks grow from 4 KiB to 1 MiB while they are used up within 10 ms, and shrink when not. A writer at 1 MiB
  * asks for large folios, which cost a third less a page to make and to free; a slow one does not: a sync would write them whole. */
 int bw_window_populate(bw_window *w, uint32_t from, uint32_t need, uint32_t allocated, bool for_write);
+/* bw_window_calm: the next chunk is the smallest: no more pages than are needed. */
+static inline void bw_window_calm(bw_window *w) { w->chunk = 0, w->chunk_at_ns = 0; }
 
 #endif
