@@ -83,7 +83,7 @@ static void test_mailboxes_are_distinct_and_come_back(void **state)
     fake_open(fx, &f);
     bool seen[1024] = {false};
     bw_request r = rq(BW_API_MAILBOX, NULL);
-    for (int i = 2; i < 1024; i++) {
+    for (uint32_t i = BW_MAILBOX_SYNCER + 1; i < BW_MAILBOXES; i++) {
         answer a;
         assert_int_equal(fake_call(fx, &f, &r, &a), BW_OK);
         assert_in_range(a.a.mailbox, BW_MAILBOX_SYNCER + 1, 1023);
