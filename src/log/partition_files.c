@@ -138,9 +138,25 @@ static uint32_t requested(const bw_partition *p, const bw_segment *a)
     return bw_position_seq(r) == a->seq ? bw_position_pos(r) : 0;
 }
 
+/* A file that ends exactly at the log's end tells recovery that nothing was ever visible behind it. That must stop being true on the
+ * disk before it stops being true at all. */
+static bw_err sync_size(bw_partition *p, const bw_segment *a)
+{
+    if (bw_os_fsync(a->fd) != 0) {
+        bw_err io = bw_fail_errno(errno, "cannot sync segment %020lld.log", (long long)a->base_offset);
+        bw_partition_poison(p);
+        return io;
+    }
+    p->sync_grant = p->sync_room = false;
+    BW_KILL_POINT("grow.synced");
+    return BW_OK;
+}
+
 static bw_err grow(bw_partition *p, bw_segment *a, uint32_t pos, int64_t now)
 {
     uint32_t need = requested(p, a);
+    bw_err e = BW_OK;
+    if (p->sync_room && (need == 0 || (e = sync_size(p, a)) != BW_OK)) return e;
     /* Half of the newest step in hand; a fast writer gets what it writes in a tenth of a second, up to a step. */
     uint32_t threshold = bw_u32_min(fill_rate(a, pos, now) / 10, a->step);
     if (threshold < a->step / 2) threshold = a->step / 2;
@@ -153,20 +169,10 @@ static bw_err grow(bw_partition *p, bw_segment *a, uint32_t pos, int64_t now)
     uint32_t least = round_up(asked ? need : (uint64_t)a->file_bytes + 1, a->limit);
     if (want < least) want = least;
     uint32_t got;
-    bw_err e = allocate_step(p, a->fd, a->file_bytes, want, least, &got);
+    e = allocate_step(p, a->fd, a->file_bytes, want, least, &got);
     if (e) return e;
     BW_KILL_POINT("grow.allocated");
-    if (p->sync_grant) {
-        /* The file ended exactly at the log's end, which tells recovery that nothing was ever visible behind it. That must stop
-         * being true on the disk before it stops being true at all. */
-        if (bw_os_fsync(a->fd) != 0) {
-            bw_err io = bw_fail_errno(errno, "cannot sync segment %020lld.log", (long long)a->base_offset);
-            bw_partition_poison(p);
-            return io;
-        }
-        p->sync_grant = false;
-        BW_KILL_POINT("grow.synced");
-    }
+    if (p->sync_grant && (e = sync_size(p, a)) != BW_OK) return e;
     a->step = got - a->file_bytes;
     a->file_bytes = got;
     return publish_capacity(p, a);

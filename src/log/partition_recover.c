@@ -21,8 +21,8 @@
  *
  * The leader epoch goes up unless the file ends exactly where the log ends, and at the point, and there is no spare: allocated room
  * behind the end means that records may have been seen there which are now lost, even when no trace of them is left. (That is why
- * the first growth of a cleanly cut file, or a spare beside it, is synced before it is used: sync_grant; and why a file that is
- * written to is always longer than the log: BW_GRANT_MARGIN.) */
+ * the first growth of a cleanly cut file, or a spare beside it, is synced before it is used: sync_grant; the size of an empty one
+ * too: sync_room; and why a file that is written to is always longer than the log: BW_GRANT_MARGIN.) */
 #include "log/recovery.h"
 
 #include "base/killpoint.h"
@@ -316,6 +316,14 @@ static bool stopped_cleanly(const recovery *r, const bw_segment *a)
     return a->base_offset == r->point.segment_base && a->length == r->point.position && a->next_offset == r->point.next_offset;
 }
 
+/* What is left of a seal that a power cut took: the segment was the last but one then. */
+static void drop_broken_seal(recovery *r, const bw_segment *a)
+{
+    char name[BW_SEGMENT_NAME_MAX];
+    bw_segment_name(name, a->base_offset, ".seal");
+    if (r->found.seals > 0 && bw_os_unlink(r->p->dir_fd, name, 0) == 0) r->p->dir_dirty = true;
+}
+
 /* Sees to an unsealed last segment that may be appended to. */
 static bw_err prepare_active(recovery *r, bool *clean)
 {
@@ -336,6 +344,7 @@ static bw_err prepare_active(recovery *r, bool *clean)
             if (e) return e;
             r->full = r->garbage ? NULL : a;
         } else {
+            drop_broken_seal(r, a);
             a->limit = bw_segment_limit(p->config.segment_bytes);
             bool zero = r->garbage || (uint64_t)a->length + GARBAGE_LOOK < a->file_bytes; /* else it was seen to be zero */
             if (zero) e = bw_segment_zero_tail(a);
@@ -394,7 +403,9 @@ static void init_slot(recovery *r)
     atomic_store(&t->leader_epoch, (uint32_t)r->epoch);
     atomic_fetch_add(&t->fence, 1);
     atomic_store(&t->log_start, start);
-    atomic_store(&t->capacity, bw_position_of(1, bw_segment_room(a) > a->length ? bw_segment_room(a) : a->length));
+    p->sync_room = a->length == 0 && a->file_bytes > 0 && !p->just_created;
+    bool room = !p->sync_room && bw_segment_room(a) > a->length;
+    atomic_store(&t->capacity, bw_position_of(1, room ? bw_segment_room(a) : a->length));
     atomic_store(&t->spare_seq, 0);
     atomic_store(&t->durable, tail);
     atomic_store(&t->durable_offset, a->next_offset);

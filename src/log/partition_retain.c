@@ -222,11 +222,11 @@ bw_err bw_partition_delete_records(bw_partition *p, int64_t before, int64_t *log
     bw_partition_adopt_rolls(p, tail);
     if (!e) e = bw_partition_link_files(p);
     if (!e) e = bw_partition_follow(p, tail);
+    /* On the disk before it is true, or promised again: deleted records must not come back. Retention alone promises nothing. */
+    if (!e && before > bw_partition_read_log_start(p)) e = bw_partition_write_log_start(p, before);
     if (!e && before > start) {
-        /* On the disk before it is true: deleted records must not come back. */
-        e = bw_partition_write_log_start(p, before);
         BW_KILL_POINT("retain.start_written");
-        if (!e) atomic_store_explicit(&s->log_start, before, memory_order_release);
+        atomic_store_explicit(&s->log_start, before, memory_order_release);
         while (!e && may_delete_oldest(p) && p->segments[1]->base_offset <= before) e = delete_oldest(p, false);
     }
     if (log_start) *log_start = atomic_load_explicit(&s->log_start, memory_order_acquire);

@@ -31,10 +31,13 @@ static uint32_t ring_seq(const bw_tail_slot *t, uint32_t newest, uint64_t inode,
     return 0;
 }
 
-/* An older segment that was never sealed: its data ends at a zero header or at the end of the file. */
+/* An older segment that was never sealed, and that the ring has forgotten: its data ends at a zero header or at the end of the file.
+ * It may lie behind the durable watermark, when more than a ring of segments were rolled since the last sync: a seal must vouch for
+ * what is on the disk. */
 static bw_err load_unsealed(bw_partition *p, bw_segment *s)
 {
-    bw_scan scan = {.next_offset = s->base_offset, .leader_epoch = INT32_MIN, .until = s->file_bytes};
+    bw_scan scan = {.next_offset = s->base_offset, .leader_epoch = INT32_MIN, .until = s->file_bytes, .direct = true};
+    if (bw_os_fdatasync(s->fd) != 0) bw_partition_poison(p);
     bw_err e = bw_segment_scan(p, s, &scan);
     if (e) return e;
     s->rolled = true;
@@ -42,7 +45,7 @@ static bw_err load_unsealed(bw_partition *p, bw_segment *s)
     s->next_offset = scan.next_offset;
     s->max_timestamp = scan.max_timestamp;
     s->exact = true;
-    if (bw_segment_seal(p, s) == BW_OK) s->sealed = true;
+    if (atomic_load_explicit(&p->slot->state, memory_order_acquire) == BW_SLOT_OPEN && bw_segment_seal(p, s) == BW_OK) s->sealed = true;
     bw_os_close(s->fd);
     s->fd = -1;
     return BW_OK;
@@ -254,6 +257,7 @@ bw_err bw_partition_take_over(bw_partition *p, const bw_recovery_point *point, b
     bw_err e = BW_ERR_BUSY;
     for (int i = 0; e == BW_ERR_BUSY && i < VERIFY_TRIES; i++) e = load_files(p);
     if (e) return e;
+    state = atomic_load_explicit(&p->slot->state, memory_order_acquire);
     /* A deletion that was written down and not yet told. */
     int64_t start = bw_partition_read_log_start(p);
     if (start > atomic_load_explicit(&p->slot->log_start, memory_order_acquire) && start <= bw_slot_end_offset(p->slot))

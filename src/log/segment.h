@@ -100,6 +100,7 @@ struct bw_partition {
     bw_segment *spare;
     bool spare_published;
     bool dir_dirty;        /* entries were made or removed since the folder's last sync */
+    bool sync_room;        /* the newest segment is empty, its size perhaps not on the disk: synced before its room is given out */
     bool sync_grant;       /* the next growth must be on the disk before it is used (a cleanly cut file: see recovery) */
     bool seal_all;         /* an unsealed segment may lie behind sealed ones */
     bool no_space;

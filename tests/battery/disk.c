@@ -5,12 +5,15 @@
  * base as soon as all before them are. */
 #include "disk.h"
 
+#include "memfs.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 enum { PAGES_MAX = 64, VERSIONS_MAX = 6, NAME_BYTES = 80, FILES_MAX = 1024, NAMES_MAX = 512 };
@@ -24,6 +27,7 @@ typedef struct file {
     uint64_t inode;
     int fd;
     uint32_t size, synced_size, pages_used;
+    const uint8_t *map; /* PAGES_MAX pages; nothing behind size may be touched */
     page pages[PAGES_MAX];
 } file;
 
@@ -34,6 +38,7 @@ typedef enum op_kind { OP_ADD, OP_REMOVE, OP_MOVE, OP_SIZE } op_kind;
 typedef struct op {
     op_kind kind;
     bool sure;
+    bool logged; /* the file was synced since: the name may be on the disk without what was done before it */
     char text[NAME_BYTES], to[NAME_BYTES];
     uint64_t inode;
     uint32_t size;
@@ -135,13 +140,16 @@ static void page_add(page *p, const uint8_t *bytes)
 
 static void look_at(file *f)
 {
-    static uint8_t bytes[PAGES_MAX * DISK_PAGE];
-    ssize_t n = pread(f->fd, bytes, sizeof bytes, 0);
-    must(n >= 0 && n < (ssize_t)sizeof bytes, "a file is too large for the model");
-    uint32_t pages = ((uint32_t)n + DISK_PAGE - 1) / DISK_PAGE;
+    uint8_t last[DISK_PAGE] = {0};
+    must(f->size < PAGES_MAX * DISK_PAGE, "a file is too large for the model");
+    uint32_t whole = f->size / DISK_PAGE, rest = f->size % DISK_PAGE, pages = whole + (rest > 0);
     if (pages > f->pages_used) f->pages_used = pages;
-    memset(bytes + n, 0, (size_t)f->pages_used * DISK_PAGE - (size_t)n);
-    for (uint32_t i = 0; i < f->pages_used; i++) page_add(&f->pages[i], bytes + (size_t)i * DISK_PAGE);
+    for (uint32_t i = 0; i < whole; i++) page_add(&f->pages[i], f->map + (size_t)i * DISK_PAGE);
+    for (uint32_t i = whole; i < f->pages_used; i++) {
+        memset(last, 0, sizeof last);
+        if (i == whole && rest) memcpy(last, f->map + (size_t)i * DISK_PAGE, rest);
+        page_add(&f->pages[i], last);
+    }
 }
 
 /* All versions before `keep` are gone for good. */
@@ -158,6 +166,8 @@ static file *add_file(disk *d, const char *text)
     file *f = need(calloc(1, sizeof *f));
     f->fd = openat(d->dir_fd, text, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     must(f->fd >= 0 && fstat(f->fd, &st) == 0, text);
+    f->map = mmap(NULL, PAGES_MAX * DISK_PAGE, PROT_READ, MAP_SHARED, f->fd, 0);
+    must(f->map != MAP_FAILED, "mmap");
     f->inode = st.st_ino;
     for (int i = 0; i < PAGES_MAX; i++) f->pages[i].count = 1;
     must(d->file_count < FILES_MAX, "too many files");
@@ -168,6 +178,7 @@ static file *add_file(disk *d, const char *text)
 static void free_file(file *f)
 {
     for (int i = 0; i < PAGES_MAX; i++) page_settle(&f->pages[i], f->pages[i].count);
+    munmap((void *)(uintptr_t)f->map, PAGES_MAX * DISK_PAGE);
     close(f->fd);
     free(f);
 }
@@ -239,7 +250,11 @@ static void hear_sync(disk *d, const bw_os_event *e)
     } else if (f && e->result == 0) {
         for (uint32_t i = 0; i < f->pages_used; i++) page_settle(&f->pages[i], f->pages[i].synced);
         for (uint32_t i = 0; i < f->pages_used; i++) f->pages[i].synced = 0;
-        for (size_t i = 0; i < d->op_synced; i++) d->ops[i].sure |= d->ops[i].kind == OP_SIZE && d->ops[i].inode == f->inode;
+        for (size_t i = 0; i < d->op_synced; i++) {
+            if (d->ops[i].inode != f->inode) continue;
+            d->ops[i].sure |= d->ops[i].kind == OP_SIZE;
+            d->ops[i].logged = true;
+        }
         fold(d);
     } else if (!f && is_folder(d, e->fd)) {
         if (!e->done) d->op_synced = d->op_count;
@@ -363,11 +378,11 @@ static void clear_folder(const char *folder)
     closedir(dir);
 }
 
-/* Segments are removed oldest first, each by an unlink or a rename aside. No file system in use gets these out of order. */
-static bool is_removal(const op *o)
+/* A new name may come alone when its file was synced (btrfs and f2fs log it with the file), and a file's size may lag behind. All else
+ * reaches the disk by a commit of the file system's journal or tree: with it comes all that was done before it. */
+static bool comes_alone(const op *o)
 {
-    size_t n = strlen(o->to);
-    return o->kind == OP_REMOVE || (o->kind == OP_MOVE && n > 8 && strcmp(o->to + n - 8, ".deleted") == 0);
+    return o->kind == OP_SIZE || (o->logged && o->kind != OP_REMOVE);
 }
 
 /* Which operations are in this image: applied to the names and, by way of the files' image sizes, to the sizes. */
@@ -379,13 +394,14 @@ static void choose_operations(disk *d, rng *r, disk_choice choice, names *out, u
     size_t until = least + rng_below(r, (uint32_t)(d->op_count - least + 1));
     if (rng_chance(r, 3)) until = rng_chance(r, 2) ? least : d->op_count;
     uint32_t likely = rng_below(r, 5); /* of 4 */
-    bool removing = true;
+    bool all_so_far = true;
     *out = d->base;
     for (int i = 0; i < d->file_count; i++) sizes[i] = d->files[i]->synced_size;
     for (size_t i = 0; i < d->op_count; i++) {
         const op *o = &d->ops[i];
         bool in = o->sure || (choice.order == DISK_ORDERED ? i < until : rng_below(r, 4) < likely);
-        if (!o->sure && choice.order == DISK_ANY && is_removal(o)) in = removing = in && removing;
+        if (!o->sure && choice.order == DISK_ANY && !comes_alone(o)) in = in && all_so_far;
+        all_so_far &= in || o->kind == OP_SIZE;
         if (!in) continue;
         names_apply(out, o);
         for (int k = 0; o->kind == OP_SIZE && k < d->file_count; k++)
@@ -414,8 +430,18 @@ static void choose_page(const page *p, rng *r, const disk_choice *choice, uint32
     }
 }
 
+static void make_link(int dir_fd, const char *from, const char *to)
+{
+    if (dir_fd < 0) memfs_link(from, to);
+    else must(linkat(dir_fd, from, dir_fd, to, 0) == 0, "link");
+}
+
 static void write_file(int dir_fd, const char *text, const uint8_t *bytes, uint32_t size)
 {
+    if (dir_fd < 0) {
+        memfs_put(text, bytes, size);
+        return;
+    }
     int fd = openat(dir_fd, text, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
     must(fd >= 0 && pwrite(fd, bytes, size, 0) == (ssize_t)size, text);
     close(fd);
@@ -426,9 +452,9 @@ void disk_image(disk *d, const char *folder, rng *r, disk_choice choice)
     static uint8_t bytes[PAGES_MAX * DISK_PAGE];
     static names in;
     uint32_t sizes[FILES_MAX];
-    clear_folder(folder);
-    int dir_fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    must(dir_fd >= 0, folder);
+    if (folder) clear_folder(folder);
+    int dir_fd = folder ? open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+    must(!folder || dir_fd >= 0, folder);
     choose_operations(d, r, choice, &in, sizes);
     uint32_t likely = rng_below(r, 5), dirty_at = 0;
     for (int i = 0; i < d->file_count; i++) {
@@ -440,9 +466,9 @@ void disk_image(disk *d, const char *folder, rng *r, disk_choice choice)
         for (int k = 0; k < in.count; k++) {
             if (in.item[k].inode != f->inode) continue;
             if (!first) write_file(dir_fd, in.item[k].text, bytes, sizes[i]);
-            else must(linkat(dir_fd, first, dir_fd, in.item[k].text, 0) == 0, "link");
+            else make_link(dir_fd, first, in.item[k].text);
             first = in.item[k].text;
         }
     }
-    close(dir_fd);
+    if (folder) close(dir_fd);
 }

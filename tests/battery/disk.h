@@ -6,7 +6,7 @@
  *
  * disk_image builds what may be there after a power cut: each page that changed since the last sync is any of its versions, or torn
  * between them in sectors of 512 bytes; operations on names and sizes that were not synced are there or not: in their order, as a
- * journal keeps them (DISK_ORDERED), or each for itself but for removals, which keep their order (DISK_ANY). */
+ * journal keeps them (DISK_ORDERED), or new names of synced files and sizes each for itself, the others in their order (DISK_ANY). */
 #ifndef BATTERY_DISK_H
 #define BATTERY_DISK_H
 
@@ -34,7 +34,7 @@ typedef struct disk_choice {
     bool exact;    /* page i is the present one when bit i of mask is set, else the synced one; no tears */
     uint32_t mask;
 } disk_choice;
-/* disk_image: writes one possible folder; what lay there before is removed. */
+/* disk_image: makes one possible folder; what lay there before is removed. folder NULL: in memory (memfs_reset was called). */
 void disk_image(disk *d, const char *folder, rng *r, disk_choice choice);
 
 #endif

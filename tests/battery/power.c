@@ -1,5 +1,5 @@
-/* tests/battery/power.c: power loss, page by page. `power SEED IMAGES [SECONDS]`: worlds from SEED on until so many images were
- * tried (or, with SECONDS, until then). Each world is a partition with tiny segments that lives through appends (through a map,
+/* tests/battery/power.c: power loss, page by page. `power SEED IMAGES [SECONDS [PROGRESS]]`: worlds from SEED on until so many images
+ * were tried (or, with SECONDS, until then). PROGRESS: a file that keeps what was tried, so that a later run goes on. Each world is a partition with tiny segments that lives through appends (through a map,
  * by pwrite, reserved in place, some while a sync runs), syncs, rolls, seals, retention, deletion of records, clean stops, daemons
  * killed, and power cuts, also in the middle of a recovery. See oracle.c for what is checked, disk.h for what a cut leaves. */
 #include "world.h"
@@ -357,10 +357,35 @@ static void world_init(world *w, const char *root)
     w->next_ts = 1000000;
 }
 
+/* The tally and the next seed; a file of another build's layout is begun anew. */
+typedef struct progress { uint64_t seed, bytes; tally t; } progress;
+
+static void load_progress(world *w, const char *path)
+{
+    progress g;
+    int fd = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+    if (fd >= 0 && read(fd, &g, sizeof g) == (ssize_t)sizeof g && g.bytes == sizeof g) {
+        *w->tally = g.t;
+        w->seed = g.seed;
+    }
+    if (fd >= 0) close(fd);
+}
+
+static void save_progress(const world *w, const char *path)
+{
+    char fresh[256];
+    progress g = {.seed = w->seed, .bytes = sizeof g, .t = *w->tally};
+    if (!path) return;
+    snprintf(fresh, sizeof fresh, "%s.new", path);
+    int fd = open(fresh, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    if (fd < 0 || write(fd, &g, sizeof g) != (ssize_t)sizeof g || rename(fresh, path)) world_die(path);
+    close(fd);
+}
+
 int main(int argc, char **argv)
 {
     if (argc < 3) {
-        fprintf(stderr, "usage: power SEED IMAGES [SECONDS]\n");
+        fprintf(stderr, "usage: power SEED IMAGES [SECONDS [PROGRESS]]\n");
         return 2;
     }
     static world w;
@@ -373,7 +398,13 @@ int main(int argc, char **argv)
     w.tally = &t;
     w.trace = getenv("BATTERY_TRACE") != NULL;
     world_init(&w, root);
-    for (; t.images < w.image_budget && !t.failures && bw_clock_mono_ms() - begun < seconds * 1000; w.seed++) world_run(&w);
+    const char *kept = argc > 4 ? argv[4] : NULL;
+    load_progress(&w, kept);
+    while (t.images < w.image_budget && !t.failures && bw_clock_mono_ms() - begun < seconds * 1000) {
+        world_run(&w);
+        w.seed++;
+        if (!t.failures) save_progress(&w, kept); /* else the world is lived through again */
+    }
     memory_fini(&w.own);
     memory_fini(&w.image);
     bw_batch_builder_fini(&w.builder);
