@@ -164,7 +164,7 @@ help:
 	@echo 'make check           the build checks alone: layers, exports, headers, sizes, system calls'
 	@echo 'make asan|tsan       the tests under AddressSanitizer + UBSan, the races under ThreadSanitizer'
 	@echo 'make fuzz            every decoder, FUZZ_SECONDS=60 each'
-	@echo 'make crash           the crash suite: KILLS=1000 SEED=1'
+	@echo 'make crash           the crash suite: KILLS=3000 SEED=1; one that was interrupted goes on where it was'
 	@echo 'make test-arm64      a cross build and its unit and crash tests under qemu-user: KILLS=40 SEED=1'
 	@echo 'make battery         faults of the system, power cuts, stops and clocks at length: HOURS=1 SEED=1'
 	@echo 'make model           the Promela model and its seeded bugs'
@@ -181,8 +181,11 @@ test: test-deps
 	@tests/run
 check: all
 	@BW_BUILD=$(B) tests/run checks
-asan tsan fuzz crash model: test-deps
-	@FUZZ_SECONDS=$${FUZZ_SECONDS:-60} CRASH_KILLS=$(or $(KILLS),$${CRASH_KILLS:-1000}) CRASH_SEED=$(or $(SEED),$${CRASH_SEED:-1}) tests/run $@
+asan tsan fuzz model: test-deps
+	@FUZZ_SECONDS=$${FUZZ_SECONDS:-60} tests/run $@
+crash: test-deps
+	@CRASH_KILLS=$(or $(KILLS),$${CRASH_KILLS:-3000}) CRASH_SEED=$(or $(SEED),$${CRASH_SEED:-1}) \
+	    CRASH_PROGRESS=$${CRASH_PROGRESS:-$(CURDIR)/build/crash.$(or $(SEED),1).progress} tests/run crash
 # A time for each kind; 0 hours: every case of what can be counted.
 battery: test-deps
 	@BATTERY_SECONDS=$$(awk 'BEGIN { printf "%d", $(or $(HOURS),1) * 3600 }') BATTERY_SEED=$(or $(SEED),1) \

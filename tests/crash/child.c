@@ -1,4 +1,4 @@
-/* tests/crash/child.c: what the children share, and the program's entry: crash drive|writer|reader|admin|topics … */
+/* tests/crash/child.c: what the children share, and the program's entry: crash drive|writer|reader|survey|admin|topics … */
 #include "crash/crash.h"
 
 #include <errno.h>
@@ -14,11 +14,26 @@ static volatile sig_atomic_t stopping;
 static void on_term(int sig) { (void)sig; stopping = 1; }
 bool crash_stopping(void) { return stopping != 0; }
 
+/* Whoever waits here looks often. A long time between two looks: the whole machine stood still (a suspended virtual machine, a
+ * stopped process group), which is nobody's fault: that time does not count. */
+enum { STOOD_STILL_MS = 5000 };
+static int64_t stood_still_ms;
+
 int64_t crash_now_ms(void)
 {
+    static int64_t last;
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+    int64_t now = (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+    if (last && now - last > STOOD_STILL_MS) stood_still_ms += now - last;
+    last = now;
+    return now - stood_still_ms;
+}
+
+bool crash_stood_still(void)
+{
+    (void)crash_now_ms();
+    return stood_still_ms > 0;
 }
 
 static size_t filling_len(uint32_t producer, uint32_t sequence)
@@ -65,7 +80,9 @@ void crash_bad(const char *format, ...)
 int main(int argc, char **argv)
 {
     static const struct { const char *name; int (*run)(int, char **); } roles[] = {
-        {"drive", crash_drive}, {"writer", crash_writer}, {"reader", crash_reader}, {"admin", crash_admin}, {"topics", crash_topics}};
+        {"drive", crash_drive}, {"writer", crash_writer}, {"reader", crash_reader}, {"admin", crash_admin}, {"topics", crash_topics},
+        {"survey", crash_survey},
+        {"fill", crash_fill}, {"poison", crash_poison}, {"poisoned", crash_poisoned}};
     for (size_t i = 0; argc > 1 && i < sizeof roles / sizeof *roles; i++) {
         if (strcmp(argv[1], roles[i].name) != 0) continue;
         if (i > 0) {

@@ -28,6 +28,7 @@ typedef enum crash_kind {
     CRASH_TOPIC_DELETED = 9,
     CRASH_TOPIC_SEEN = 10, /* a listing found it */
     CRASH_DONE = 11,       /* came to its end; a reader: partition, offset of the end */
+    CRASH_POISONED = 12,   /* was told that the partition is poisoned */
 } crash_kind;
 
 typedef struct crash_message {
@@ -63,12 +64,17 @@ bool crash_value_check(const uint8_t *value, size_t len, uint32_t *producer, uin
 /* Children: report (ends the process when the parent is gone), and say what was wrong. */
 void crash_report(const crash_message *m);
 void crash_bad(const char *format, ...) __attribute__((format(printf, 1, 2)));
-int64_t crash_now_ms(void);
+int64_t crash_now_ms(void); /* monotonic, without the time in which the machine stood still */
+bool crash_stood_still(void); /* such a time there was: waits that ended by the clock say nothing */
 bool crash_stopping(void); /* SIGTERM came */
 
 /* Roles; argv as given behind the role's name. */
 int crash_writer(int argc, char **argv); /* url style producer seed */
-int crash_reader(int argc, char **argv); /* url visible|durable start to-end(0|1) */
+int crash_reader(int argc, char **argv); /* url visible|durable start,start to-end(0|1) */
+int crash_fill(int argc, char **argv);     /* url producer */
+int crash_survey(int argc, char **argv);   /* url */
+int crash_poison(int argc, char **argv);   /* url producer */
+int crash_poisoned(int argc, char **argv); /* ipc-url direct-url producer mask */
 int crash_admin(int argc, char **argv);  /* url seed first-number: makes and deletes topics, fills one and deletes its records */
 int crash_topics(int argc, char **argv); /* url: reports the topics that are there */
 int crash_drive(int argc, char **argv);

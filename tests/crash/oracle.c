@@ -231,6 +231,26 @@ void oracle_complete(oracle *o, const int64_t end[CRASH_PARTITIONS])
     free(newest);
 }
 
+int64_t oracle_end(const oracle *o, int partition) { return o->log_len[partition]; }
+
+bool oracle_at(const oracle *o, int partition, int64_t offset, uint32_t *writer, uint32_t *sequence)
+{
+    if (offset < 0 || offset >= o->log_len[partition] || !o->log[partition][offset].producer) return false;
+    *writer = o->log[partition][offset].producer;
+    *sequence = o->log[partition][offset].sequence;
+    return true;
+}
+
+void oracle_each_acked(const oracle *o, void (*fn)(void *opaque, int partition, int64_t offset, uint32_t writer, uint32_t sequence),
+                       void *opaque)
+{
+    for (uint32_t i = 0; i < o->producer_count; i++)
+        for (uint32_t s = 0; s < o->producers[i].count; s++) {
+            const entry *e = &o->producers[i].entries[s];
+            if (e->fate == ACKED) fn(opaque, e->partition, e->acked, i, s);
+        }
+}
+
 void oracle_check_topics(oracle *o)
 {
     for (uint32_t i = 0; i < CRASH_TOPICS_MAX; i++) {

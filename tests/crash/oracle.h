@@ -14,6 +14,13 @@ void oracle_take(oracle *o, const crash_message *m);
 void oracle_begin_complete(oracle *o);
 /* At the end of it: everything acknowledged was read, what was refused was not, each producer's records are in order. */
 void oracle_complete(oracle *o, const int64_t end[CRASH_PARTITIONS]);
+/* The offset behind the last one that a reader was given. */
+int64_t oracle_end(const oracle *o, int partition);
+/* What was read at an offset; false: nothing was. */
+bool oracle_at(const oracle *o, int partition, int64_t offset, uint32_t *writer, uint32_t *sequence);
+/* Calls fn for each acknowledged record. */
+void oracle_each_acked(const oracle *o, void (*fn)(void *opaque, int partition, int64_t offset, uint32_t writer, uint32_t sequence),
+                       void *opaque);
 /* Topics: everything at rest; CRASH_TOPIC_SEEN messages came for those that are there. */
 void oracle_check_topics(oracle *o);
 

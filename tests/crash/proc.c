@@ -21,9 +21,11 @@ static void run_child(const child *c, const run_dirs *d, int pipe_end, const cha
     dup2(null, 0);
     dup2(log, 1);
     dup2(log, 2);
-    if (pipe_end >= 0 && pipe_end != CRASH_PIPE_FD) dup2(pipe_end, CRASH_PIPE_FD);
-    for (int fd = pipe_end >= 0 ? CRASH_PIPE_FD + 1 : CRASH_PIPE_FD; fd < 256; fd++) close(fd);
+    if (pipe_end == CRASH_PIPE_FD) fcntl(pipe_end, F_SETFD, 0);
+    else dup2(pipe_end, CRASH_PIPE_FD);
+    for (int fd = CRASH_PIPE_FD + 1; fd < 256; fd++) close(fd);
     if (c->point[0]) setenv("BUSWAY_KILL", c->point, 1);
+    if (c->fault[0]) setenv("BUSWAY_FAULT", c->fault, 1);
     snprintf(text, sizeof text, "%s/points", d->root);
     setenv("BUSWAY_KILL_LOG", text, 1);
     sigset_t term; /* SIGTERM may come before the child is ready to take it */
@@ -35,28 +37,27 @@ static void run_child(const child *c, const run_dirs *d, int pipe_end, const cha
     _exit(127);
 }
 
-void child_start(child *c, const run_dirs *d, const char *name, const char *point, bool with_pipe, const char *const argv[])
+void child_start(child *c, const run_dirs *d, const char *name, const char *point, const char *const argv[])
 {
     int ends[2] = {-1, -1};
-    c->killed = c->done = c->bad = false;
+    c->killed = c->done = c->bad = c->heard = false;
+    c->kill_at_ms = 0;
+    c->poisoned = 0;
+    c->life_ms = INT64_MAX;
     c->have = 0;
     c->started_ms = crash_now_ms();
     c->pipe_fd = -1;
     snprintf(c->point, sizeof c->point, "%s", point ? point : "");
     snprintf(c->log, sizeof c->log, "%s/%s.log", d->root, name);
-    if (with_pipe) {
-        if (pipe2(ends, O_CLOEXEC) != 0) abort();
-        fcntl(ends[0], F_SETPIPE_SZ, PIPE_BYTES);
-        fcntl(ends[0], F_SETFL, O_NONBLOCK);
-    }
+    if (pipe2(ends, O_CLOEXEC) != 0) abort();
+    fcntl(ends[0], F_SETPIPE_SZ, PIPE_BYTES);
+    fcntl(ends[0], F_SETFL, O_NONBLOCK);
     fflush(stdout);
     c->pid = fork();
     if (c->pid < 0) abort();
     if (c->pid == 0) run_child(c, d, ends[1], argv);
-    if (with_pipe) {
-        close(ends[1]);
-        c->pipe_fd = ends[0];
-    }
+    close(ends[1]);
+    c->pipe_fd = ends[0];
 }
 
 void child_kill(child *c, int sig)
@@ -71,6 +72,8 @@ static void take(child *c, oracle *o, const crash_message *m)
     if (m->kind == CRASH_DONE) {
         c->done = true;
         if (m->partition < CRASH_PARTITIONS) c->end[m->partition] = m->offset;
+    } else if (m->kind == CRASH_POISONED) {
+        c->poisoned |= 1 << m->partition;
     } else if (m->kind == CRASH_BAD) {
         oracle_violation(o, "told by a child; the end of %s:", c->log);
         if (!c->bad) child_show_log(c, 5);
@@ -85,6 +88,8 @@ void child_drain(child *c, oracle *o)
     while (c->pipe_fd >= 0) {
         ssize_t n = read(c->pipe_fd, c->buffer + c->have, sizeof c->buffer - c->have);
         if (n <= 0) return;
+        c->heard = true;
+        if (c->is_daemon) continue;
         c->have += (size_t)n;
         size_t at = 0;
         for (; c->have - at >= sizeof(crash_message); at += sizeof(crash_message)) {

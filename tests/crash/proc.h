@@ -12,12 +12,18 @@ typedef struct child {
     int pipe_fd;      /* -1: none */
     char log[128];    /* path of its output */
     char point[72];   /* BUSWAY_KILL it was started with, "" for none */
+    char fault[64];   /* BUSWAY_FAULT it is to be started with, "" for none */
     int64_t started_ms;
+    int64_t life_ms;  /* how long it may go on after its first word */
+    int64_t kill_at_ms; /* 0: it has not said anything yet */
+    bool heard;       /* it said something: READY, or a message */
+    bool is_daemon;   /* what comes through the pipe is READY, no messages */
     bool killed;      /* by the parent */
     uint8_t buffer[8192];
     size_t have;
     bool bad;         /* CRASH_BAD came */
     bool done;        /* CRASH_DONE came */
+    int poisoned;     /* partitions of which CRASH_POISONED came, as bits */
     int64_t end[CRASH_PARTITIONS];
 } child;
 
@@ -27,8 +33,8 @@ typedef struct run_dirs {
     char runtime[64]; /* on tmpfs, short: it holds the socket */
 } run_dirs;
 
-/* child_start: argv ends with NULL; with_pipe: descriptor 3 is the pipe. point NULL or "": none. */
-void child_start(child *c, const run_dirs *d, const char *name, const char *point, bool with_pipe, const char *const argv[]);
+/* child_start: argv ends with NULL; descriptor 3 is the pipe. point NULL or "": none. */
+void child_start(child *c, const run_dirs *d, const char *name, const char *point, const char *const argv[]);
 void child_kill(child *c, int sig);
 /* child_drain: take what is in the pipe. */
 void child_drain(child *c, oracle *o);

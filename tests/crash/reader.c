@@ -36,7 +36,7 @@ static void tell_read(int partition, int64_t offset, uint32_t producer, uint32_t
     if (buffered_count == BUFFERED) flush_reads();
 }
 
-static bw_err open_all(const char *url, bw_read_limit limit, int64_t start, bw_bus **bus, bw_consumer **consumer)
+static bw_err open_all(const char *url, bw_read_limit limit, const int64_t start[], bw_bus **bus, bw_consumer **consumer)
 {
     bw_bus_options bo = BW_BUS_OPTIONS_INIT;
     bw_consumer_options co = BW_CONSUMER_OPTIONS_INIT;
@@ -46,7 +46,7 @@ static bw_err open_all(const char *url, bw_read_limit limit, int64_t start, bw_b
     *consumer = NULL;
     bw_err e = bw_bus_open(url, &bo, bus);
     if (!e) e = bw_consumer_open(*bus, &co, consumer);
-    for (int p = 0; !e && p < CRASH_PARTITIONS; p++) e = bw_consumer_assign(*consumer, CRASH_TOPIC, p, start);
+    for (int p = 0; !e && p < CRASH_PARTITIONS; p++) e = bw_consumer_assign(*consumer, CRASH_TOPIC, p, start[p]);
     if (!e) return BW_OK;
     bw_consumer_close(*consumer);
     bw_bus_close(*bus);
@@ -109,12 +109,14 @@ int crash_reader(int argc, char **argv)
 {
     if (argc < 4) return 2;
     bw_read_limit limit = strcmp(argv[1], "durable") == 0 ? BW_READ_DURABLE : BW_READ_VISIBLE;
-    int64_t start = atoll(argv[2]), next[CRASH_PARTITIONS], until = crash_now_ms() + OPEN_TRIES_MS;
+    int64_t next[CRASH_PARTITIONS] = {0}, until = crash_now_ms() + OPEN_TRIES_MS;
+    const char *text = argv[2];
+    for (int p = 0; p < CRASH_PARTITIONS && text; p++, text = strchr(text, ',')) next[p] = atoll(*text == ',' ? ++text : text);
     bool to_end = argv[3][0] == '1';
     bw_bus *bus;
     bw_consumer *consumer;
     bw_err e;
-    while ((e = open_all(argv[0], limit, start, &bus, &consumer)) != BW_OK) {
+    while ((e = open_all(argv[0], limit, next, &bus, &consumer)) != BW_OK) {
         if (crash_stopping()) return 0;
         if (crash_now_ms() > until) {
             crash_bad("cannot open %s: %s: %s", argv[0], bw_err_name(e), bw_error_message());
@@ -122,7 +124,6 @@ int crash_reader(int argc, char **argv)
         }
         usleep(5000);
     }
-    for (int p = 0; p < CRASH_PARTITIONS; p++) next[p] = start;
     crash_random random;
     crash_seed(&random, (uint64_t)getpid());
     int64_t last_ms = crash_now_ms();

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# The crash suite: CRASH_KILLS kills (300) from CRASH_SEED (1), CRASH_ROUND_KILLS a round (60). Needs a build with kill points.
-# When something fails its folder (data, logs of all processes) is kept and named.
+# The crash suite: CRASH_KILLS kills (300) from CRASH_SEED (1), CRASH_ROUND_KILLS a round (400), CRASH_LANES rounds at a time. Needs a
+# build with kill points. CRASH_PROGRESS=file: what was done is kept there, and an interrupted run goes on. When something fails its
+# folder (data, logs of all processes) is kept and named.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 build=${BW_BUILD:-build/debug}
@@ -9,8 +10,23 @@ BUSWAY=$(realpath "${BUSWAY:-$build/busway}")
 BUSWAYD=$(realpath "${BUSWAYD:-$build/buswayd}")
 CRASH_POINTS=$(grep -rhoE 'BW_KILL_POINT\("[^"]+"' src | cut -d'"' -f2 | sort -u | tr '\n' ' ')
 CRASH_DIR=$(mktemp -d /tmp/bw-crash.XXXXXX)
-export BUSWAY BUSWAYD CRASH_POINTS CRASH_DIR
+CRASH_BUILD=$(cat "$BUSWAYD" "$build/libbusway.so" "$build/crash/crash" | sha256sum | cut -c1-16)
+export BUSWAY BUSWAYD CRASH_POINTS CRASH_DIR CRASH_BUILD
+kept=no
+end() { # also when interrupted: the lanes' folders in memory go
+    [ -z "${suite:-}" ] || kill -KILL "$suite" 2>/dev/null || true
+    rm -rf "/dev/shm/${CRASH_DIR##*/}".*
+    [ $kept = yes ] || rm -rf "$CRASH_DIR"
+}
+trap end EXIT
+trap 'exit 130' INT TERM HUP
+${CRASH_RUN:-} "$build/crash/crash" drive &
+suite=$!
 rc=0
-${CRASH_RUN:-} "$build/crash/crash" drive || rc=$?
-if [ $rc -eq 0 ]; then rm -rf "$CRASH_DIR"; else echo "kept: $CRASH_DIR"; fi
+wait $suite || rc=$?
+suite=
+if [ $rc -ne 0 ]; then
+    echo "kept: $CRASH_DIR"
+    kept=yes
+fi
 exit $rc
