@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -429,4 +430,63 @@ ssize_t bw_os_recv(int fd, void *buf, size_t len, int flags)
     do n = recv(fd, buf, len, flags | MSG_DONTWAIT);
     while (n < 0 && errno == EINTR);
     return n;
+}
+
+int bw_os_unix_listen(int fd, const char *path, mode_t mode)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    size_t len = strlen(path);
+    if (len >= sizeof address.sun_path) {
+        errno = ENAMETOOLONG;
+        return -1;
+    }
+    memcpy(address.sun_path, path, len + 1);
+    if (enter(BW_OS_bind)) return -1;
+    /* The inode takes its mode from the socket's; the umask, which is the whole process's, could only take from it. */
+    if (fchmod(fd, mode) || bind(fd, (const struct sockaddr *)&address, sizeof address)) return -1;
+    if (chmod(path, mode) || listen(fd, SOMAXCONN)) {
+        int saved = errno;
+        unlink(path);
+        errno = saved;
+        return -1;
+    }
+    return 0;
+}
+
+int bw_os_accept(int fd)
+{
+    RETRY(accept, accept4(fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC));
+}
+
+void bw_os_set_send_room(int fd, int bytes)
+{
+    if (setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes)) {} /* as it was, then */
+}
+
+void bw_os_unix_peer(int fd, int64_t *uid, int64_t *gid, int64_t *pid)
+{
+    struct ucred c;
+    socklen_t size = sizeof c;
+    bool known = getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &c, &size) == 0;
+    *uid = known ? (int64_t)c.uid : -1;
+    *gid = known ? (int64_t)c.gid : -1;
+    *pid = known ? (int64_t)c.pid : -1;
+}
+
+int bw_os_epoll_create(void)
+{
+    RETRY(epoll, epoll_create1(EPOLL_CLOEXEC));
+}
+
+int bw_os_epoll_ctl(int epoll_fd, int operation, int fd, uint32_t events, void *data)
+{
+    struct epoll_event e = {.events = events, .data.ptr = data};
+    RETRY(epoll, epoll_ctl(epoll_fd, operation, fd, &e));
+}
+
+int bw_os_epoll_wait(int epoll_fd, struct epoll_event *events, int count, int timeout_ms)
+{
+    if (enter(BW_OS_epoll)) return -1;
+    int n = epoll_wait(epoll_fd, events, count, timeout_ms);
+    return n < 0 && errno == EINTR ? 0 : n;
 }

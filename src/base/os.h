@@ -16,7 +16,7 @@
 #define BW_OS_CALLS(X)                                                                                                         \
     X(open) X(close) X(pread) X(pwrite) X(fallocate) X(ftruncate) X(fdatasync) X(fsync) X(mmap) X(munmap) X(madvise) X(fstat)  \
     X(mkdir) X(link) X(rename) X(unlink) X(opendir) X(statfs) X(flock) X(futex) X(socket) X(connect) X(send) X(recv)       \
-    X(chown) X(chmod)
+    X(chown) X(chmod) X(bind) X(accept) X(epoll)
 
 typedef enum bw_os_call {
 #define BW_OS_ENUM(name) BW_OS_##name,
@@ -77,6 +77,17 @@ int bw_os_unix_connect(int fd, const char *path);
 struct iovec;
 ssize_t bw_os_sendv(int fd, const struct iovec *pieces, int count);
 ssize_t bw_os_recv(int fd, void *buf, size_t len, int flags);
+/* The server's side: bind (umask set aside: the socket has exactly this mode) and listen; accept a non-blocking connection; how much
+ * the kernel may hold of what is sent (asked for; it gives what it allows); who is at the other end, -1 where that is unknown. */
+int bw_os_unix_listen(int fd, const char *path, mode_t mode);
+int bw_os_accept(int fd);
+void bw_os_set_send_room(int fd, int bytes);
+void bw_os_unix_peer(int fd, int64_t *uid, int64_t *gid, int64_t *pid);
+/* epoll: create, add (EPOLL_CTL_ADD), change, remove; wait at most timeout_ms (-1: for ever), 0 on EINTR. */
+struct epoll_event;
+int bw_os_epoll_create(void);
+int bw_os_epoll_ctl(int epoll_fd, int operation, int fd, uint32_t events, void *data);
+int bw_os_epoll_wait(int epoll_fd, struct epoll_event *events, int count, int timeout_ms);
 /* bw_os_stat_at: fstatat without following links. */
 int bw_os_stat_at(int dir_fd, const char *path, struct stat *st);
 /* bw_os_chown_at: fchownat without following links; (uid_t)-1, (gid_t)-1: leave as it is. */

@@ -63,6 +63,7 @@ static void destroy(bw_broker *b)
     bw_datadir_close(b->dir);
     if (b->guard.word) bw_fork_guard_fini(&b->guard);
     bw_timers_free(&b->timers);
+    bw_reactor_close(b->reactor);
     bw_buf_free(&b->payload);
     bw_buf_free(&b->scratch);
     bw_buf_free(&b->doc);
@@ -111,6 +112,7 @@ static bw_err start(bw_broker *b)
     if (!e) e = share_runtime(b);
     if (!e) e = bw_broker_bring_up(b);
     if (!e && !(e = bw_broker_start_thread(&b->broker_thread, bw_broker_thread_main, b))) b->broker_running = true;
+    if (!e && !(e = bw_broker_start_thread(&b->socket_thread, bw_broker_socket_main, b))) b->socket_running = true;
     return e;
 }
 
@@ -124,8 +126,14 @@ bw_err bw_broker_start(const bw_daemon_config *config, bw_broker **out)
         free(b);
         return e;
     }
+    if ((e = bw_reactor_open(&b->reactor))) {
+        bw_daemon_config_fini(&b->config);
+        free(b);
+        return e;
+    }
     init_locks(b);
     b->arena_fd = -1;
+    b->tick.fire = bw_broker_on_tick;
     b->uid = geteuid();
     b->started_mono_ms = bw_clock_mono_ms();
     b->started_wall_ms = bw_clock_wall_ms();
@@ -138,15 +146,6 @@ bw_err bw_broker_start(const bw_daemon_config *config, bw_broker **out)
     }
     *out = b;
     return BW_OK;
-}
-
-static void wake_broker(bw_broker *b)
-{
-    pthread_mutex_lock(&b->queue_lock);
-    pthread_cond_signal(&b->queue_cond);
-    bw_mail *mail = b->mail;
-    pthread_mutex_unlock(&b->queue_lock);
-    if (mail) bw_mailbox_poke(bw_mail_box(mail, BW_MAILBOX_BROKER));
 }
 
 /* What came after the broker thread's end: requests are let go unanswered, so that `consumed` and `gone` come for everything. */
@@ -172,8 +171,12 @@ void bw_broker_stop(bw_broker *b)
     if (!b) return;
     atomic_store(&b->stopping, true);
     if (b->broker_running) {
-        wake_broker(b);
+        bw_broker_wake(b);
         pthread_join(b->broker_thread, NULL);
+    }
+    if (b->socket_running) {
+        bw_reactor_wake(b->reactor);
+        pthread_join(b->socket_thread, NULL);
     }
     bw_worker_stop(b); /* its outcomes are in the queue */
     bw_keeper_stop(b);

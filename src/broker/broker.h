@@ -1,13 +1,15 @@
 /* broker/broker.h: what the daemon does, without sockets: the listener decodes, calls this, and encodes the answers.
  *
- * Threads. One *broker thread* handles every request, in the order of each session; it sleeps on its mailbox
- * (BW_MAILBOX_BROKER) and never syncs data files. One *keeper thread* does the file work (log/partition.h: tend, sync, retain)
+ * Threads. Requests are handled in *turns* (transport/reactor.h), in the order of each session: by the thread that serves the reactor's
+ * sockets, or by the one that sleeps on the broker's mailbox (BW_MAILBOX_BROKER). "The broker thread" below is the one whose turn it
+ * is; it never syncs data files. One *keeper thread* does the file work (log/partition.h: tend, sync, retain)
  * and sleeps on BW_MAILBOX_COORDINATOR, at most 1 s. LMDB is written by both, never from a network callback. */
 #ifndef BW_BROKER_BROKER_H
 #define BW_BROKER_BROKER_H
 
 #include "broker/config.h"
 #include "proto/message.h"
+#include "transport/reactor.h"
 
 #include <sys/types.h>
 
@@ -42,6 +44,9 @@ bw_err bw_broker_start(const bw_daemon_config *config, bw_broker **out);
 void bw_broker_stop(bw_broker *b);
 /* bw_broker_idle_ms: how long there has been no session; for --idle-exit. 0 while there is one. */
 int64_t bw_broker_idle_ms(bw_broker *b);
+
+/* bw_broker_reactor: for sockets that are to be served in the broker's turns; lives as long as the broker. */
+bw_reactor *bw_broker_reactor(bw_broker *b);
 
 /* Listener calls, any thread, never block: */
 bw_session *bw_broker_session_open(bw_broker *b, const bw_session_ops *ops, void *listener_session, const bw_peer *peer);

@@ -1,8 +1,10 @@
 /* broker/core.h: the broker's inside, shared by the files of this folder only.
  *
  * Threads
- *   broker thread   owns sessions, requests, subscriptions, appenders, readers, producer tables, the registry of topics. Sleeps on
- *                   BW_MAILBOX_BROKER. Never syncs data, never scans a log.
+ *   broker thread   sleeps on BW_MAILBOX_BROKER and timers;
+ *   socket thread   sleeps on the connections. These two take turns (transport/reactor.h); who has the turn owns sessions, requests,
+ *                   subscriptions, appenders, readers, producer tables, the registry of topics: where this folder says "broker
+ *                   thread" it means him. A turn never syncs data, never scans a log.
  *   keeper thread   space, rolls, indexes, retention of all partitions. Sleeps on BW_MAILBOX_COORDINATOR, at most 1 s.
  *   syncer thread   syncs. Sleeps on BW_MAILBOX_SYNCER, which clients mark themselves.
  *   points thread   recovery points to LMDB, so that no sync of data waits for LMDB's.
@@ -17,6 +19,7 @@
 #include "log/datadir.h"
 #include "log/partition.h"
 #include "meta/store.h"
+#include "transport/reactor.h"
 
 #include <pthread.h>
 
@@ -160,8 +163,10 @@ struct bw_broker {
     pthread_cond_t queue_cond;  /* while there is no mail */
     bw_event *queue, *queue_last;
     _Atomic bool stopping;
-    pthread_t broker_thread, keeper_thread, syncer_thread, points_thread, worker_thread;
-    bool broker_running, keeper_running, worker_running;
+    pthread_t broker_thread, socket_thread, keeper_thread, syncer_thread, points_thread, worker_thread;
+    bool broker_running, socket_running, keeper_running, worker_running;
+    bw_reactor *reactor;
+    bw_deadline rest_until; /* the broker thread sleeps until then; within a turn */
     /* broker thread */
     bw_topic *topics_by_name, *topics_by_id;
     bw_session *sessions;
@@ -206,9 +211,12 @@ const char *bw_event_text(const char *text, char *out, size_t size);
 /* loop.c */
 void bw_broker_push(bw_broker *b, bw_event *e);
 void *bw_broker_thread_main(void *broker);
+void *bw_broker_socket_main(void *broker);
+void bw_broker_wake(bw_broker *b); /* the broker thread takes a turn; any thread */
 void bw_broker_again(bw_broker *b, bw_part *p); /* serve it again before sleeping */
 void bw_broker_forget(bw_broker *b, bw_part *p);
 void bw_broker_tick_on(bw_broker *b);
+void bw_broker_on_tick(void *broker, bw_timer *timer);
 void bw_part_serve(bw_broker *b, bw_part *p); /* everything that waits on it */
 
 /* session.c */

@@ -1,9 +1,13 @@
-/* broker/loop.c: the broker thread.
+/* broker/loop.c: the turns of the broker.
  *
+ * Two threads sleep, each on what can wake it, and take *turns* (the reactor's lock) at the same work, so that whoever is woken
+ * does it himself and nothing is handed over:
+ *   the socket thread  in epoll, on connections: reads requests, handles and answers them in its turn
+ *   the broker thread  on BW_MAILBOX_BROKER: appends of direct writers, events of other threads, timers
  * One round: events, notified partitions, timers, partitions to be served again. When a round finds nothing, interest is armed for
  * partitions on which something waits, a fence, one more look at each of them (the sleeper's side of the protocol in log/wait.c),
- * then the thread sleeps until the next timer. The 1 s tick runs only while something waits or a writer is watched, and serves every
- * partition that has waiters: a lost wake costs at most that. */
+ * then the thread sleeps; the broker thread until the next timer. The 1 s tick runs only while something waits or a writer is watched,
+ * and serves every partition that has waiters: a lost wake costs at most that. */
 #include "broker/core.h"
 
 #include "log/wait.h"
@@ -11,12 +15,13 @@
 #include <stdlib.h>
 
 #define NOTIFIED_AT_ONCE 256
+#define ROUNDS_AT_ONCE 8 /* of the socket thread, before it looks at the sockets again */
 
 void bw_broker_push(bw_broker *b, bw_event *e)
 {
     e->next = NULL;
     pthread_mutex_lock(&b->queue_lock);
-    bool was_empty = !b->queue;
+    bool was_empty = !b->queue && !bw_reactor_is_mine(b->reactor); /* who has the turn looks into the queue himself */
     if (b->queue_last) b->queue_last->next = e;
     else b->queue = e;
     b->queue_last = e;
@@ -144,7 +149,7 @@ void bw_broker_tick_on(bw_broker *b)
 }
 
 /* Once a second while something waits: the audit of every wait, dead writers, readers that nobody used for a while. */
-static void on_tick(void *broker, bw_timer *timer)
+void bw_broker_on_tick(void *broker, bw_timer *timer)
 {
     (void)timer;
     bw_broker *b = broker;
@@ -161,15 +166,33 @@ static void on_tick(void *broker, bw_timer *timer)
     if (needed) bw_broker_tick_on(b);
 }
 
-static void rest(bw_broker *b)
+/* One round; what was done in it. What it sent is on its way behind it. */
+static size_t round_once(bw_broker *b)
 {
-    bw_deadline next = bw_timers_next(&b->timers);
-    if (b->mail) {
-        bw_mailbox_sleep(bw_mail_box(b->mail, BW_MAILBOX_BROKER), next);
-        return;
-    }
-    pthread_mutex_lock(&b->queue_lock); /* no control data yet: bring_up tries again by its timer */
-    if (!b->queue && !atomic_load(&b->stopping)) {
+    size_t work = handle_events(b);
+    work += serve_notified(b);
+    work += bw_timers_run(&b->timers, b, bw_clock_mono_ns());
+    work += serve_again(b);
+    bw_reactor_flush(b->reactor);
+    return work;
+}
+
+/* ---- the broker thread ---- */
+
+void bw_broker_wake(bw_broker *b)
+{
+    pthread_mutex_lock(&b->queue_lock);
+    pthread_cond_signal(&b->queue_cond);
+    bw_mail *mail = b->mail;
+    pthread_mutex_unlock(&b->queue_lock);
+    if (mail) bw_mailbox_poke(bw_mail_box(mail, BW_MAILBOX_BROKER));
+}
+
+static void rest(bw_broker *b, bw_deadline next)
+{
+    pthread_mutex_lock(&b->queue_lock);
+    bw_mail *mail = b->mail;
+    if (!mail && !b->queue && !atomic_load(&b->stopping)) { /* no control data yet: bring_up tries again by its timer */
         struct timespec until;
         int64_t ns = next == BW_DEADLINE_NEVER ? bw_clock_mono_ns() + INT64_C(1000000000) : next;
         until.tv_sec = ns / 1000000000;
@@ -177,21 +200,49 @@ static void rest(bw_broker *b)
         pthread_cond_timedwait(&b->queue_cond, &b->queue_lock, &until);
     }
     pthread_mutex_unlock(&b->queue_lock);
+    if (mail) bw_mailbox_sleep(bw_mail_box(mail, BW_MAILBOX_BROKER), next);
 }
 
 void *bw_broker_thread_main(void *broker)
 {
     bw_broker *b = broker;
-    b->tick.fire = on_tick;
     for (;;) {
+        bw_reactor_enter(b->reactor);
         bool stopping = atomic_load(&b->stopping);
-        size_t work = handle_events(b);
-        work += serve_notified(b);
-        work += bw_timers_run(&b->timers, b, bw_clock_mono_ns());
-        work += serve_again(b);
+        size_t work = round_once(b);
+        bool again = work || arm_waiters(b);
+        bw_deadline next = b->rest_until = bw_timers_next(&b->timers);
+        bw_reactor_leave(b->reactor);
         if (stopping && !work) break; /* what was queued before the stop is answered */
-        if (work || arm_waiters(b)) continue;
-        rest(b);
+        if (!again) rest(b, next);
     }
     return NULL;
 }
+
+/* ---- the socket thread ---- */
+
+static void after_source(void *broker)
+{
+    bw_broker *b = broker;
+    handle_events(b);
+    bw_reactor_flush(b->reactor);
+}
+
+void *bw_broker_socket_main(void *broker)
+{
+    bw_broker *b = broker;
+    bool more = false;
+    while (!atomic_load(&b->stopping)) {
+        bw_reactor_wait(b->reactor, more ? 0 : -1, after_source, b);
+        int rounds = 0;
+        while (rounds < ROUNDS_AT_ONCE && (round_once(b) || arm_waiters(b))) rounds++;
+        more = rounds == ROUNDS_AT_ONCE;
+        bool sooner = !more && bw_timers_next(&b->timers) < b->rest_until;
+        if (sooner) b->rest_until = bw_timers_next(&b->timers);
+        bw_reactor_leave(b->reactor);
+        if (sooner) bw_broker_wake(b);
+    }
+    return NULL;
+}
+
+bw_reactor *bw_broker_reactor(bw_broker *b) { return b->reactor; }

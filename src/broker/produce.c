@@ -240,12 +240,21 @@ static void appended(bw_broker *b, bw_produce *pr)
     else answer(b, pr, BW_OK);
 }
 
+/* What waits for this append is served in this turn: no need to be woken for it. */
+static void serve_after_append(bw_broker *b, bw_part *p)
+{
+    if (p->armed) bw_disarm(p->topic->control, p->index, BW_WAIT_TAIL, BW_MAILBOX_BROKER);
+    p->armed = false;
+    if (p->subs || p->fetches) bw_broker_again(b, p);
+}
+
 static bw_err append_once(bw_broker *b, bw_produce *pr)
 {
     bw_appender *appender;
     bw_append_result result;
     bw_err e = bw_part_appender(b, pr->part, &appender);
     if (e) return e;
+    serve_after_append(b, pr->part);
     e = bw_append(appender, pr->batch, pr->len, pr->header.last_offset_delta + 1, pr->header.max_timestamp,
                   bw_clock_mono_ns() + APPEND_PATIENCE_NS, &result);
     if (e) return e;

@@ -1,19 +1,21 @@
-/* transport/stream.h: connections that carry Busway's frames, over nng's byte streams (ipc, tcp and tls in one code path).
+/* transport/stream.h: connections that carry Busway's frames: UNIX sockets on a reactor, and nng's byte streams (ipc, tcp and tls).
  *
  * Receiving. Bytes go into chunks of 4 to 256 KiB (as much as the peer sends at once), frames are cut out in place. A frame's memory
  * is a *token*: valid until bw_stream_consumed. While the tokens of a connection hold more than its credit, or more than
  * BW_STREAM_BACKLOG_MAX waits to be sent, it is not read from: the peer's writes block, nothing is dropped.
  * Sending. bw_stream_send writes at once what the socket takes, on the caller's thread; the rest is copied and sent as the
- * socket drains, in large pieces. Nothing ever blocks.
+ * socket drains, in large pieces. Small frames that are sent within a reactor's turn leave together at its next flush. Nothing ever
+ * blocks.
  * Lifetime. A connection is reference-counted: its own receive side, each token, each send under way and the user hold one. The
  * user's object is given back with `destroy` when the last is gone; no callback comes later.
- * Callbacks run on nng's task threads, and on the threads that call bw_stream_consumed (frames that a pause held back) and
- * bw_stream_close (closed); they must not block. frame, malformed and closed of one connection never overlap; drained may come beside
- * them. */
+ * Callbacks run within the reactor's turn, on its waiting thread. Those of nng's streams run on nng's task threads, and on the threads that
+ * call bw_stream_consumed (frames that a pause held back) and bw_stream_close (closed). They must not block. frame, malformed and closed
+ * of one connection never overlap; drained may come beside them. */
 #ifndef BW_TRANSPORT_STREAM_H
 #define BW_TRANSPORT_STREAM_H
 
 #include "proto/frame.h"
+#include "transport/reactor.h"
 
 #include <sys/types.h>
 
@@ -53,6 +55,7 @@ typedef struct bw_stream_listen_options {
     size_t frame_max;     /* largest length field */
     size_t credit;        /* bytes of unconsumed frames a connection; 0: BW_STREAM_CREDIT_DEFAULT */
     int32_t hello_timeout_ms; /* a connection that is not established by then is closed; 0: never */
+    bw_reactor *reactor;      /* ipc: whose waiting thread does everything, within its turn; outlives all. NULL, or another URL: nng */
     const bw_stream_ops *ops;
     void *owner;
 } bw_stream_listen_options;

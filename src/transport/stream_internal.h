@@ -1,7 +1,11 @@
-/* transport/stream_internal.h: a connection's state, shared by stream.c, stream_receive.c and stream_listener.c. */
+/* transport/stream_internal.h: a connection's state, shared by the files stream*.c.
+ *
+ * stream.c has the lifetime, stream_receive.c turns bytes into frames; how bytes come and go is a *wire*: stream_unix.c (UNIX sockets on
+ * a reactor) or stream_nng.c (everything that nng can, on nng's threads). */
 #ifndef BW_TRANSPORT_STREAM_INTERNAL_H
 #define BW_TRANSPORT_STREAM_INTERNAL_H
 
+#include "transport/reactor.h"
 #include "transport/socket_path.h"
 #include "transport/stream.h"
 
@@ -12,7 +16,8 @@
 #define BW_CHUNK_MIN 4096u
 #define BW_CHUNK_MAX (256u << 10)
 #define BW_TOKEN_COPY_MAX 1024u  /* frames up to this are copied out, so that a small request does not pin a large chunk */
-#define BW_STREAM_IDLE_MS 5000   /* after so long a large chunk is given back */
+#define BW_STREAM_IDLE_MS 5000   /* after so long large buffers are given back */
+#define BW_SEND_KEEP_MAX (2u << 20)
 
 /* Received bytes. The connection holds one reference, each token whose frame lies in it another. */
 typedef struct bw_chunk {
@@ -29,35 +34,57 @@ struct bw_stream_token {
     uint8_t copy[];
 };
 
+typedef struct bw_wire {
+    bw_err (*send)(bw_stream *s, const void *head, size_t head_len, const void *payload, size_t payload_len);
+    void (*close)(bw_stream *s);
+    void (*finish)(bw_stream *s);
+    void (*resume)(bw_stream *s); /* read on after a pause, if there was one and its reason is gone. Without the lock */
+    void (*fini)(bw_stream *s);   /* the last reference is gone */
+} bw_wire;
+
 struct bw_stream {
     bw_stream_listener *listener;
-    nng_stream *nng;
-    nng_aio *recv_aio;
-    nng_aio *send_aio;
-    nng_aio *try_aio; /* without a callback: see try_send */
+    const bw_wire *wire;
     atomic_uint refs;
     atomic_size_t unconsumed;
-    atomic_size_t backlog; /* bytes of pending and inflight that wait; written under the lock */
+    atomic_size_t backlog; /* bytes that the socket would not take; written under the lock */
     void *user;
 
-    /* Owned by whoever set `receiving`: the receive callback mostly. */
+    /* Owned by the receiving side: whoever set `receiving` (nng), the reactor's waiting thread (unix). */
     bw_chunk *chunk;
     size_t parsed; /* bytes of chunk that were given out */
     size_t need;   /* bytes of the frame that begins at parsed, as far as known */
     size_t want;   /* size of the next chunk */
     bool established;
 
-    /* nng must not be asked to send or receive after nng_stream_close (the aio would never finish), so each call to it is made under
-     * the lock, after a look at `closed`. */
     pthread_mutex_t lock;
     bool closed;
-    bool receiving; /* a receive is outstanding, or its callback runs */
     atomic_bool finishing; /* written under the lock */
-    bool told;      /* `closed` was called */
-    bool sending;   /* send_aio is outstanding with `inflight` */
+    bool told;             /* `closed` was called */
+
+    /* nng, under the lock. It must not be asked to send or receive after nng_stream_close (the aio would never finish), so each call
+     * to it is made under the lock, after a look at `closed`. */
+    nng_stream *nng;
+    nng_aio *recv_aio;
+    nng_aio *send_aio;
+    nng_aio *try_aio; /* without a callback: see try_send */
+    bool receiving;   /* a receive is outstanding, or its callback runs */
+    bool sending;     /* send_aio is outstanding with `inflight` */
     bw_buf pending;
     bw_buf inflight;
     size_t inflight_at;
+
+    /* unix: see stream_unix.c */
+    bw_source source;
+    bw_call chore;      /* the waiting thread should end it, or read on */
+    bw_flusher gathered;
+    bw_ticker ticker;
+    int64_t accepted_ms; /* the waiting thread's, as idle_ticks: since it received last */
+    int idle_ticks;
+    bw_buf out;                   /* under the lock: what has not left yet, from out_at */
+    size_t out_at;
+    bool blocked; /* under the lock: the socket took no more; out is its backlog */
+    bool paused;  /* under the lock: not read from */
 
     /* The listener's lock. */
     bw_stream *next, *prev;
@@ -70,8 +97,12 @@ struct bw_stream_listener {
     size_t credit;
     int32_t hello_timeout_ms;
     bw_socket_place place;
-    nng_stream_listener *nng;
+    nng_stream_listener *nng; /* NULL: unix */
     nng_aio *accept_aio;
+    bw_reactor *reactor;      /* NULL: nng */
+    bw_source source;         /* the listening socket */
+    bw_call closing;
+    bw_ticker nap;            /* accepting failed: it is tried again */
 
     pthread_mutex_t lock;
     pthread_cond_t changed;
@@ -82,20 +113,38 @@ struct bw_stream_listener {
 };
 
 /* stream.c */
-bw_stream *bw_stream_create(bw_stream_listener *l, nng_stream *nng);
+bw_stream *bw_stream_create(bw_stream_listener *l, const bw_wire *wire);
 void bw_stream_ref(bw_stream *s);
-/* Buffers of an idle connection's sending: are there large ones (under the lock); give them back. */
-bool bw_stream_holds_buffers(const bw_stream *s);
-void bw_stream_drop_buffers(bw_stream *s);
+/* bw_stream_tell_closed: the user's callback, then the receiving side's reference. Once, without the lock. */
+void bw_stream_tell_closed(bw_stream *s);
 
-/* stream_receive.c */
-void bw_stream_received(void *stream); /* callback of recv_aio */
-void bw_stream_receive_start(bw_stream *s);
-/* Go on after a pause, if there was one and its reason is gone. Without the lock. */
-void bw_stream_receive_resume(bw_stream *s);
+/* stream_receive.c; all by the owner of the receiving side */
+/* bw_stream_make_room: for what the next receive may bring. */
+bool bw_stream_make_room(bw_stream *s);
+/* bw_stream_took: n bytes came into the chunk's room. */
+void bw_stream_took(bw_stream *s, size_t n);
+/* bw_stream_give_frames: whole frames of the chunk until it is empty or the connection is over its limits. true: some may be left. */
+bool bw_stream_give_frames(bw_stream *s);
+bool bw_stream_over_limits(const bw_stream *s);
 void bw_chunk_release(bw_chunk *c);
 
+/* stream_nng.c, stream_unix.c: the listening end. listen: bind; start: accept from now on; stop: no more, bw_stream_listener_stopped follows;
+ * free: also behind a listen that failed. */
+bw_err bw_nng_listen(bw_stream_listener *l, const char *url);
+void bw_nng_start(bw_stream_listener *l);
+void bw_nng_stop(bw_stream_listener *l);
+void bw_nng_free(bw_stream_listener *l);
+bw_err bw_unix_listen(bw_stream_listener *l);
+bw_err bw_unix_start(bw_stream_listener *l);
+void bw_unix_stop(bw_stream_listener *l);
+void bw_unix_free(bw_stream_listener *l);
+
 /* stream_listener.c */
+/* bw_stream_listener_take: a new connection, whose receiving side holds its first reference. false: turned away, and gone. */
+bool bw_stream_listener_take(bw_stream_listener *l, bw_stream *s, const bw_stream_peer *peer);
 void bw_stream_listener_forget(bw_stream_listener *l, bw_stream *s);
+/* bw_stream_listener_stopped: nothing is accepted any more, and no callback of accepting runs. */
+void bw_stream_listener_stopped(bw_stream_listener *l);
+bool bw_stream_listener_is_stopping(bw_stream_listener *l);
 
 #endif

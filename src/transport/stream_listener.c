@@ -4,12 +4,9 @@
 #include "transport/stream_internal.h"
 
 #include "base/clock.h"
-#include "transport/nng_error.h"
 
 #include <errno.h>
 #include <stdlib.h>
-
-#define BW_ACCEPT_NAP_MS 100
 
 void bw_stream_listener_forget(bw_stream_listener *l, bw_stream *s)
 {
@@ -21,76 +18,36 @@ void bw_stream_listener_forget(bw_stream_listener *l, bw_stream *s)
     pthread_mutex_unlock(&l->lock);
 }
 
-static int64_t peer_number(nng_stream *nng, const char *option)
+bool bw_stream_listener_is_stopping(bw_stream_listener *l)
 {
-    uint64_t v;
-    return nng_stream_get_uint64(nng, option, &v) == 0 ? (int64_t)v : -1;
+    pthread_mutex_lock(&l->lock);
+    bool stopping = l->stopping;
+    pthread_mutex_unlock(&l->lock);
+    return stopping;
 }
 
-/* A connection that was accepted. false: out of memory. */
-static bool take_connection(bw_stream_listener *l, nng_stream *nng)
+void bw_stream_listener_stopped(bw_stream_listener *l)
 {
-    bw_stream *s = bw_stream_create(l, nng);
-    if (!s) {
-        nng_stream_close(nng);
-        nng_stream_free(nng);
-        return false;
-    }
+    pthread_mutex_lock(&l->lock);
+    l->accepting = false;
+    pthread_cond_broadcast(&l->changed);
+    pthread_mutex_unlock(&l->lock);
+}
+
+bool bw_stream_listener_take(bw_stream_listener *l, bw_stream *s, const bw_stream_peer *peer)
+{
     pthread_mutex_lock(&l->lock);
     s->next = l->streams;
     if (l->streams) { l->streams->prev = s; }
     l->streams = s;
     bool stopping = l->stopping;
     pthread_mutex_unlock(&l->lock);
-    bw_stream_peer peer = {peer_number(nng, NNG_OPT_IPC_PEER_UID), peer_number(nng, NNG_OPT_IPC_PEER_GID),
-                           peer_number(nng, NNG_OPT_IPC_PEER_PID)};
     bw_stream_ref(s); /* the user's */
-    s->user = stopping ? NULL : l->ops->accepted(l->owner, s, &peer);
-    if (!s->user) {
-        bw_stream_release(s);
-        bw_stream_release(s);
-        return true;
-    }
-    bw_stream_receive_start(s);
-    return true;
-}
-
-static void accept_next(bw_stream_listener *l, bool nap)
-{
-    pthread_mutex_lock(&l->lock);
-    bool stop = l->stopping;
-    l->napping = nap;
-    if (stop) {
-        l->accepting = false;
-        pthread_cond_broadcast(&l->changed);
-    }
-    pthread_mutex_unlock(&l->lock);
-    if (stop) { return; }
-    if (nap) {
-        nng_sleep_aio(BW_ACCEPT_NAP_MS, l->accept_aio);
-    } else {
-        nng_stream_listener_accept(l->nng, l->accept_aio);
-    }
-}
-
-/* Callback of accept_aio. */
-static void accepted(void *listener)
-{
-    bw_stream_listener *l = (bw_stream_listener *)listener;
-    int rv = nng_aio_result(l->accept_aio);
-    pthread_mutex_lock(&l->lock);
-    bool stopping = l->stopping, napped = l->napping;
-    pthread_mutex_unlock(&l->lock);
-    bool trouble = false;
-    if (rv == 0 && !napped) {
-        trouble = !take_connection(l, (nng_stream *)nng_aio_get_output(l->accept_aio, 0));
-        if (trouble) { bw_fail(BW_ERR_NO_MEMORY, "no memory for another connection"); }
-    } else if (!napped && !stopping) {
-        trouble = true;
-        bw_fail_nng(rv, "a connection can't be accepted (more descriptors: ulimit -n, LimitNOFILE=)");
-    }
-    if (trouble && l->ops->trouble) { l->ops->trouble(l->owner, BW_ERR_IO); }
-    accept_next(l, trouble);
+    s->user = stopping ? NULL : l->ops->accepted(l->owner, s, peer);
+    if (s->user) { return true; }
+    bw_stream_release(s);
+    bw_stream_release(s);
+    return false;
 }
 
 static bool is_ipc(const char *url, const char **path)
@@ -99,32 +56,28 @@ static bool is_ipc(const char *url, const char **path)
     return strncmp(url, "ipc://", 6) == 0;
 }
 
-static bw_err open_nng(bw_stream_listener *l, const bw_stream_listen_options *o)
+static bw_err open_place(bw_stream_listener *l, const bw_stream_listen_options *o)
 {
     char url[sizeof l->place.listen_path + 8];
-    const char *path, *nng_url = o->url;
-    if (is_ipc(o->url, &path)) {
-        bw_err err = bw_socket_place_prepare(path, o->allow_long_path, &l->place);
-        if (err != BW_OK) { return err; }
+    const char *path;
+    if (!is_ipc(o->url, &path)) { return bw_nng_listen(l, o->url); }
+    bw_err err = bw_socket_place_prepare(path, o->allow_long_path, &l->place);
+    if (err != BW_OK) { return err; }
+    l->reactor = o->reactor;
+    if (l->reactor) {
+        err = bw_unix_listen(l);
+    } else {
         memcpy(url, "ipc://", 6);
         memcpy(url + 6, l->place.listen_path, strlen(l->place.listen_path) + 1);
-        nng_url = url;
+        err = bw_nng_listen(l, url);
     }
-    int rv = nng_stream_listener_alloc(&l->nng, nng_url);
-    if (rv == 0 && nng_url == url) { rv = nng_stream_listener_set_int(l->nng, NNG_OPT_IPC_PERMISSIONS, 0660); }
-    if (rv == 0) { rv = nng_stream_listener_listen(l->nng); }
-    if (rv == 0) { rv = nng_aio_alloc(&l->accept_aio, accepted, l); }
-    if (rv != 0) { return bw_fail_nng(rv, "can't listen on '%s'", o->url); }
-    return nng_url == url ? bw_socket_place_set_group(&l->place, path, o->gid) : BW_OK;
+    return err == BW_OK ? bw_socket_place_set_group(&l->place, path, o->gid) : err;
 }
 
 static void listener_free(bw_stream_listener *l)
 {
-    if (l->accept_aio) { nng_aio_free(l->accept_aio); }
-    if (l->nng) {
-        nng_stream_listener_close(l->nng);
-        nng_stream_listener_free(l->nng);
-    }
+    bw_nng_free(l);
+    bw_unix_free(l);
     bw_socket_place_release(&l->place);
     pthread_cond_destroy(&l->changed);
     pthread_mutex_destroy(&l->lock);
@@ -140,22 +93,26 @@ bw_err bw_stream_listen(const bw_stream_listen_options *options, bw_stream_liste
     l->frame_max = options->frame_max;
     l->credit = options->credit ? options->credit : BW_STREAM_CREDIT_DEFAULT;
     l->hello_timeout_ms = options->hello_timeout_ms;
-    l->place.dir_fd = -1;
+    l->place.dir_fd = l->source.fd = -1;
     pthread_mutex_init(&l->lock, NULL);
     pthread_condattr_t attr;
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_cond_init(&l->changed, &attr);
     pthread_condattr_destroy(&attr);
-    bw_err err = open_nng(l, options);
+    bw_err err = open_place(l, options);
     if (err != BW_OK) {
         listener_free(l);
         return err;
     }
     l->accepting = true;
     *out = l;
-    accept_next(l, false);
-    return BW_OK;
+    if (!l->reactor) {
+        bw_nng_start(l);
+    } else if ((err = bw_unix_start(l)) != BW_OK) {
+        listener_free(l);
+    }
+    return err;
 }
 
 void bw_stream_listener_close(bw_stream_listener *l)
@@ -165,8 +122,11 @@ void bw_stream_listener_close(bw_stream_listener *l)
     l->stopping = true;
     pthread_mutex_unlock(&l->lock);
     if (!first) { return; }
-    nng_stream_listener_close(l->nng);
-    nng_aio_cancel(l->accept_aio);
+    if (l->reactor) {
+        bw_unix_stop(l);
+    } else {
+        bw_nng_stop(l);
+    }
     pthread_mutex_lock(&l->lock);
     while (l->accepting) { pthread_cond_wait(&l->changed, &l->lock); }
     pthread_mutex_unlock(&l->lock);

@@ -1,6 +1,6 @@
 /* transport/stream_receive.c: from bytes to frames.
  *
- * Invariants: one receive at a time (`receiving`); whoever set it owns chunk, parsed, need and want. A chunk grows only as bytes come
+ * Invariants: one thread at a time owns the receiving side: chunk, parsed, need and want. A chunk grows only as bytes come
  * in, at most to twice what is there (beyond 256 KiB), so that a length field alone buys no memory. Parsed bytes are never moved while
  * a token refers to them: then the rest moves to a new chunk. */
 #include "transport/stream_internal.h"
@@ -24,8 +24,8 @@ void bw_chunk_release(bw_chunk *c)
     if (atomic_fetch_sub_explicit(&c->refs, 1, memory_order_acq_rel) == 1) { free(c); }
 }
 
-/* Room for what the next receive may bring: the rest of an unfinished frame moves to the front of a chunk that is large enough. */
-static bool make_room(bw_stream *s)
+/* The rest of an unfinished frame moves to the front of a chunk that is large enough. */
+bool bw_stream_make_room(bw_stream *s)
 {
     size_t rest = s->chunk ? s->chunk->len - s->parsed : 0;
     size_t cap = s->want;
@@ -55,13 +55,11 @@ static bool make_room(bw_stream *s)
     return true;
 }
 
-static bool over_limits(const bw_stream *s)
+bool bw_stream_over_limits(const bw_stream *s)
 {
     return atomic_load_explicit(&s->unconsumed, memory_order_relaxed) > s->listener->credit ||
            atomic_load_explicit(&s->backlog, memory_order_relaxed) > BW_STREAM_BACKLOG_MAX;
 }
-
-void bw_stream_established(bw_stream *s) { s->established = true; }
 
 void bw_stream_consumed(bw_stream_token *token)
 {
@@ -71,7 +69,7 @@ void bw_stream_consumed(bw_stream_token *token)
     bool crossed = before > credit && before - token->charge <= credit;
     if (token->chunk) { bw_chunk_release(token->chunk); }
     free(token);
-    if (crossed) { bw_stream_receive_resume(s); }
+    if (crossed) { s->wire->resume(s); }
     bw_stream_release(s);
 }
 
@@ -102,15 +100,14 @@ static bw_stream_token *token_create(bw_stream *s, const uint8_t *data, size_t s
     return t;
 }
 
-/* Give out whole frames of the chunk until it is empty or the connection is over its limits. true: some may be left. */
-static bool give_frames(bw_stream *s)
+bool bw_stream_give_frames(bw_stream *s)
 {
     while (s->chunk) {
         const uint8_t *data = s->chunk->data + s->parsed;
         bw_frame f;
         size_t used;
         if (atomic_load_explicit(&s->finishing, memory_order_relaxed)) { return false; }
-        if (over_limits(s)) { return true; }
+        if (bw_stream_over_limits(s)) { return true; }
         bw_err err = bw_frame_parse(data, s->chunk->len - s->parsed, s->listener->frame_max, &f, &used, &s->need);
         if (err == BW_ERR_EMPTY) { return false; }
         bw_stream_token *t = err == BW_OK ? token_create(s, data, used, &f) : NULL;
@@ -127,88 +124,13 @@ static bool give_frames(bw_stream *s)
     return false;
 }
 
-/* Ask nng for more. Under the lock; there is room. */
-static void receive_now(bw_stream *s)
+void bw_stream_took(bw_stream *s, size_t n)
 {
-    nng_iov iov = {s->chunk->data + s->chunk->len, s->chunk->cap - s->chunk->len};
-    int32_t timeout = NNG_DURATION_INFINITE;
-    if (!s->established && s->listener->hello_timeout_ms > 0) {
-        timeout = s->listener->hello_timeout_ms;
-    } else if (s->chunk->cap > BW_CHUNK_MIN || bw_stream_holds_buffers(s)) {
-        timeout = BW_STREAM_IDLE_MS;
+    size_t room = s->chunk->cap - s->chunk->len;
+    s->chunk->len += n;
+    if (n == room && s->want < BW_CHUNK_MAX) {
+        s->want *= 4;
+    } else if (n < s->want / 8 && s->want > BW_CHUNK_MIN) {
+        s->want /= 2;
     }
-    nng_aio_set_iov(s->recv_aio, 1, &iov);
-    nng_aio_set_timeout(s->recv_aio, timeout);
-    nng_stream_recv(s->nng, s->recv_aio);
-}
-
-/* Give out what is there, then receive again, or pause, or stop. The caller owns `receiving`. */
-static void go_on(bw_stream *s)
-{
-    for (;;) {
-        bool left = give_frames(s), room = left || make_room(s), tell = false;
-        pthread_mutex_lock(&s->lock);
-        if (!room && !s->closed) {
-            s->closed = true;
-            nng_stream_close(s->nng);
-        }
-        bool paused = s->closed || s->finishing || over_limits(s);
-        if (s->closed) {
-            tell = !s->told;
-            s->told = true;
-        }
-        if (paused) {
-            s->receiving = false;
-        } else if (!left) {
-            receive_now(s);
-        }
-        pthread_mutex_unlock(&s->lock);
-        if (tell) {
-            s->listener->ops->closed(s->user);
-            bw_stream_release(s);
-        }
-        if (paused || !left) { return; }
-    }
-}
-
-void bw_stream_receive_start(bw_stream *s)
-{
-    s->receiving = true; /* nobody else knows the connection yet */
-    go_on(s);
-}
-
-void bw_stream_receive_resume(bw_stream *s)
-{
-    pthread_mutex_lock(&s->lock);
-    bool resume = !s->receiving && !s->closed && !s->finishing && !over_limits(s);
-    if (resume) { s->receiving = true; }
-    pthread_mutex_unlock(&s->lock);
-    if (resume) { go_on(s); }
-}
-
-void bw_stream_received(void *stream)
-{
-    bw_stream *s = (bw_stream *)stream;
-    int rv = nng_aio_result(s->recv_aio);
-    if (rv == NNG_ETIMEDOUT && s->established) {
-        s->want = BW_CHUNK_MIN; /* idle */
-        bw_stream_drop_buffers(s);
-    } else if (rv != 0) {
-        pthread_mutex_lock(&s->lock);
-        if (!s->closed) {
-            s->closed = true;
-            nng_stream_close(s->nng);
-        }
-        pthread_mutex_unlock(&s->lock);
-    } else {
-        size_t n = nng_aio_count(s->recv_aio);
-        size_t room = s->chunk->cap - s->chunk->len;
-        s->chunk->len += n;
-        if (n == room && s->want < BW_CHUNK_MAX) {
-            s->want *= 4;
-        } else if (n < s->want / 8 && s->want > BW_CHUNK_MIN) {
-            s->want /= 2;
-        }
-    }
-    go_on(s);
 }

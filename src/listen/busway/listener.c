@@ -56,6 +56,7 @@ static bw_err listen_stream(bw_listener *l, const char *url, bool allow_long_pat
         .gid = gid,
         .frame_max = l->frame_max,
         .hello_timeout_ms = BW_HELLO_TIMEOUT_MS,
+        .reactor = bw_broker_reactor(l->broker),
         .ops = &bw_connection_ops,
         .owner = l,
     };

@@ -9,6 +9,7 @@
 #include "base/err.h"
 #include "format/record_batch.h"
 #include "listen/busway/listener.h"
+#include "unit/transport/reactor_thread.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -46,6 +47,7 @@ struct bw_broker {
     pthread_cond_t changed;
     event *first, **last;
     pthread_t thread;
+    reactor_thread sockets; /* not the broker's thread: answers come from outside of its turns */
     bool stop;
     int opened, requests, writable, gone;
     bw_peer peer;
@@ -79,6 +81,8 @@ bw_session *bw_broker_session_open(bw_broker *b, const bw_session_ops *ops, void
 void bw_broker_submit(bw_broker *b, bw_session *s, const bw_request *request, void *token) { push(b, REQUEST, s, request, token); }
 void bw_broker_writable(bw_broker *b, bw_session *s) { push(b, WRITABLE, s, NULL, NULL); }
 void bw_broker_session_closed(bw_broker *b, bw_session *s) { push(b, CLOSED, s, NULL, NULL); }
+
+bw_reactor *bw_broker_reactor(bw_broker *b) { return b->sockets.reactor; }
 
 static inline void finish(event *e, bw_answer *a)
 {
@@ -213,6 +217,7 @@ static inline int set_up(void **state)
     pthread_cond_init(&x->broker.changed, NULL);
     x->broker.last = &x->broker.first;
     pthread_create(&x->broker.thread, NULL, fake_main, &x->broker);
+    if (!reactor_thread_start(&x->broker.sockets)) { return -1; }
     if (bw_listener_start(&x->broker, &x->config, NULL, &x->listener) != BW_OK) {
         print_error("%s\n", bw_error_message());
         return -1;
@@ -225,6 +230,7 @@ static inline int tear_down(void **state)
 {
     fixture *x = *state;
     if (x->listener) { bw_listener_stop(x->listener); }
+    reactor_thread_stop(&x->broker.sockets);
     pthread_mutex_lock(&x->broker.lock);
     x->broker.stop = true;
     pthread_cond_broadcast(&x->broker.changed);

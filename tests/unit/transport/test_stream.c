@@ -2,6 +2,7 @@
 #include "base/clock.h"
 #include "base/err.h"
 #include "transport/stream.h"
+#include "unit/transport/reactor_thread.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -152,6 +153,7 @@ static bool in_order(seen *s)
 }
 
 static char folder[64];
+static reactor_thread unix_reactor; /* .reactor NULL: the streams are nng's */
 
 static const char *path_in_folder(const char *name)
 {
@@ -164,7 +166,8 @@ static bw_stream_listener *listen_at(seen *s, const char *path, size_t frame_max
 {
     char url[400];
     snprintf(url, sizeof url, "ipc://%s", path);
-    bw_stream_listen_options o = {.url = url, .gid = -1, .frame_max = frame_max, .credit = credit, .ops = &ops, .owner = s};
+    bw_stream_listen_options o = {.url = url, .gid = -1, .frame_max = frame_max, .credit = credit, .ops = &ops, .owner = s,
+                                  .reactor = unix_reactor.reactor};
     bw_stream_listener *l = NULL;
     bw_err err = bw_stream_listen(&o, &l);
     if (err != BW_OK) { print_error("%s\n", bw_error_message()); }
@@ -445,7 +448,8 @@ static void test_stream_silent_peer_is_closed_after_the_hello_timeout(void **sta
     seen *s = seen_create();
     char url[400];
     snprintf(url, sizeof url, "ipc://%s", path_in_folder("i.sock"));
-    bw_stream_listen_options o = {.url = url, .gid = -1, .frame_max = 1000, .hello_timeout_ms = 50, .ops = &ops, .owner = s};
+    bw_stream_listen_options o = {.url = url, .gid = -1, .frame_max = 1000, .hello_timeout_ms = 50, .ops = &ops, .owner = s,
+                                  .reactor = unix_reactor.reactor};
     bw_stream_listener *l = NULL;
     assert_int_equal(bw_stream_listen(&o, &l), BW_OK);
     int silent = connect_to(path_in_folder("i.sock"));
@@ -469,7 +473,8 @@ static void test_stream_silent_peer_is_closed_after_the_hello_timeout(void **sta
 
 static bw_err try_listen(seen *s, const char *url, bool allow_long)
 {
-    bw_stream_listen_options o = {.url = url, .allow_long_path = allow_long, .gid = -1, .frame_max = 1000, .ops = &ops, .owner = s};
+    bw_stream_listen_options o = {.url = url, .allow_long_path = allow_long, .gid = -1, .frame_max = 1000, .ops = &ops, .owner = s,
+                                  .reactor = unix_reactor.reactor};
     bw_stream_listener *l = NULL;
     bw_err err = bw_stream_listen(&o, &l);
     if (err == BW_OK) { assert_true(bw_stream_listener_destroy(l, 5000)); }
@@ -561,7 +566,8 @@ static void test_socket_path_over_107_bytes_is_explained_or_worked_around(void *
     snprintf(url, sizeof url, "ipc://%s/bus.sock", dir);
     assert_int_equal(try_listen(s, url, false), BW_ERR_INVALID_ARGUMENT);
     assert_non_null(strstr(bw_error_message(), "107"));
-    bw_stream_listen_options o = {.url = url, .allow_long_path = true, .gid = -1, .frame_max = 1000, .ops = &ops, .owner = s};
+    bw_stream_listen_options o = {.url = url, .allow_long_path = true, .gid = -1, .frame_max = 1000, .ops = &ops, .owner = s,
+                                  .reactor = unix_reactor.reactor};
     bw_stream_listener *l = NULL;
     assert_int_equal(bw_stream_listen(&o, &l), BW_OK);
     assert_int_equal(chdir(dir), 0);
@@ -596,6 +602,15 @@ static int drop_folder(void **state)
     return rmdir(folder);
 }
 
+static int begin_unix(void **state) { return make_folder(state) == 0 && reactor_thread_start(&unix_reactor) ? 0 : -1; }
+
+static int end_unix(void **state)
+{
+    reactor_thread_stop(&unix_reactor);
+    unix_reactor.reactor = NULL;
+    return drop_folder(state);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -615,5 +630,6 @@ int main(void)
         cmocka_unit_test(test_socket_path_over_107_bytes_is_explained_or_worked_around),
         cmocka_unit_test(test_socket_url_without_a_name_is_refused),
     };
-    return cmocka_run_group_tests(tests, make_folder, drop_folder);
+    int failed = cmocka_run_group_tests_name("nng", tests, make_folder, drop_folder);
+    return failed + cmocka_run_group_tests_name("unix", tests, begin_unix, end_unix);
 }

@@ -1,0 +1,373 @@
+/* transport/stream_unix.c: connections over UNIX sockets, served by a reactor.
+ *
+ * Receiving belongs to the reactor's waiting thread, within its turn: one recv at a time into the chunk, then its frames are given out,
+ * then (bw_reactor_wait's `served`) they are handled, so that the next recv finds the chunk free again.
+ * Sending is possible from any thread, under the lock. Within a turn small frames gather in `out` and leave with one call at the next
+ * flush; a large one takes along what has gathered. What the socket does not take stays in `out` (blocked) until it is writable.
+ * Order: bytes leave in the order of bw_stream_send, since everything passes through `out` as soon as anything is in it.
+ * The end: whoever finds the connection broken, or closes it, sets `closed` (nothing is sent from then on) and calls the waiting thread,
+ * which alone takes the socket off the reactor, closes it and tells the user. */
+#include "transport/stream_internal.h"
+
+#include "base/err.h"
+#include "base/os.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/uio.h>
+
+enum {
+    GATHER_FRAME_MAX = 2048,   /* a frame up to this may wait for the flush */
+    GATHER_MAX = 32 << 10,     /* as much may gather */
+    SEND_ROOM = 1 << 20,       /* asked of the kernel for each connection; it gives what net.core.wmem_max allows */
+    OUT_KEEP_MAX = 64 << 10,
+    ACCEPTS_AT_ONCE = 32,
+    IDLE_TICKS = BW_STREAM_IDLE_MS / 1000,
+};
+
+#define OF(type, member, pointer) ((type *)(void *)((char *)(pointer) - offsetof(type, member)))
+
+static bw_reactor *reactor_of(const bw_stream *s) { return s->listener->reactor; }
+
+/* ---- the end ---- */
+
+/* The waiting thread. s may be gone behind it. */
+static void end(bw_stream *s)
+{
+    pthread_mutex_lock(&s->lock);
+    bool tell = !s->told;
+    s->closed = s->told = true;
+    pthread_mutex_unlock(&s->lock);
+    if (!tell) { return; }
+    bw_reactor_remove(reactor_of(s), &s->source);
+    bw_reactor_untick(&s->ticker);
+    bw_os_close(s->source.fd);
+    bw_stream_tell_closed(s);
+}
+
+/* Have the waiting thread look at what changed. Holds a reference until then. */
+static void call(bw_stream *s)
+{
+    bw_stream_ref(s);
+    if (!bw_reactor_call(reactor_of(s), &s->chore)) { bw_stream_release(s); } /* it was called already: that one has its own */
+}
+
+static void close_locked(bw_stream *s)
+{
+    if (s->closed) { return; }
+    s->closed = true;
+    call(s);
+}
+
+static void unix_close(bw_stream *s)
+{
+    pthread_mutex_lock(&s->lock);
+    close_locked(s);
+    pthread_mutex_unlock(&s->lock);
+}
+
+/* ---- sending; all under the lock ---- */
+
+static void ask(bw_stream *s)
+{
+    uint32_t events = (s->paused || s->finishing ? 0u : (uint32_t)EPOLLIN) | (s->blocked ? (uint32_t)EPOLLOUT : 0u);
+    if (!s->closed && bw_reactor_ask(reactor_of(s), &s->source, events) != BW_OK) { close_locked(s); }
+}
+
+static bw_err keep(bw_stream *s, const uint8_t *data, size_t len)
+{
+    if (s->out_at > OUT_KEEP_MAX && s->out_at * 2 > s->out.len) {
+        memmove(s->out.data, s->out.data + s->out_at, s->out.len - s->out_at);
+        s->out.len -= s->out_at;
+        s->out_at = 0;
+    }
+    return len ? bw_buf_append(&s->out, data, len) : BW_OK;
+}
+
+static void note_backlog(bw_stream *s)
+{
+    atomic_store_explicit(&s->backlog, s->blocked ? s->out.len - s->out_at : 0, memory_order_relaxed);
+}
+
+/* As much as the socket takes of what has gathered, of head and of payload; the rest is kept. */
+static bw_err write_out(bw_stream *s, const void *head, size_t head_len, const void *payload, size_t payload_len)
+{
+    size_t out_len = s->out.len - s->out_at;
+    struct iovec pieces[3];
+    int count = 0;
+    if (out_len > 0) { pieces[count++] = (struct iovec){s->out.data + s->out_at, out_len}; }
+    if (head_len > 0) { pieces[count++] = (struct iovec){(void *)(uintptr_t)head, head_len}; }
+    if (payload_len > 0) { pieces[count++] = (struct iovec){(void *)(uintptr_t)payload, payload_len}; }
+    ssize_t n = count > 0 ? bw_os_sendv(s->source.fd, pieces, count) : 0;
+    if (n < 0 && errno != EAGAIN && errno != ENOBUFS) { return BW_ERR_NOT_CONNECTED; }
+    size_t sent = n > 0 ? (size_t)n : 0;
+    bool was_blocked = s->blocked;
+    s->blocked = sent < out_len + head_len + payload_len;
+    s->out_at += sent < out_len ? sent : out_len;
+    sent -= sent < out_len ? sent : out_len;
+    if (s->out_at == s->out.len) {
+        s->out.len = s->out_at = 0;
+        if (s->out.cap > OUT_KEEP_MAX && !s->blocked) { bw_buf_free(&s->out); }
+    }
+    bw_err err = BW_OK;
+    if (sent < head_len) { err = keep(s, (const uint8_t *)head + sent, head_len - sent); }
+    sent -= sent < head_len ? sent : head_len;
+    if (err == BW_OK && sent < payload_len) { err = keep(s, (const uint8_t *)payload + sent, payload_len - sent); }
+    if (err != BW_OK) { return err; }
+    note_backlog(s);
+    if (s->blocked != was_blocked) { ask(s); }
+    if (s->finishing && !s->blocked) { close_locked(s); }
+    return BW_OK;
+}
+
+static void flush_gathered(bw_flusher *f)
+{
+    bw_stream *s = OF(bw_stream, gathered, f);
+    pthread_mutex_lock(&s->lock);
+    if (!s->closed && !s->blocked && write_out(s, NULL, 0, NULL, 0) != BW_OK) { close_locked(s); }
+    pthread_mutex_unlock(&s->lock);
+    bw_stream_release(s);
+}
+
+static bw_err gather(bw_stream *s, const void *head, size_t head_len, const void *payload, size_t payload_len)
+{
+    bw_err err = keep(s, head, head_len);
+    if (err == BW_OK) { err = keep(s, payload, payload_len); }
+    if (err != BW_OK || s->gathered.queued) { return err; }
+    s->gathered.fn = flush_gathered;
+    bw_stream_ref(s);
+    bw_reactor_gather(reactor_of(s), &s->gathered);
+    return BW_OK;
+}
+
+static bw_err unix_send(bw_stream *s, const void *head, size_t head_len, const void *payload, size_t payload_len)
+{
+    size_t total = head_len + payload_len;
+    bw_err err;
+    pthread_mutex_lock(&s->lock);
+    if (s->closed) {
+        err = BW_ERR_NOT_CONNECTED;
+    } else if (s->blocked) {
+        err = keep(s, head, head_len);
+        if (err == BW_OK) { err = keep(s, payload, payload_len); }
+        note_backlog(s);
+    } else if (total <= GATHER_FRAME_MAX && s->out.len - s->out_at + total <= GATHER_MAX && bw_reactor_is_mine(reactor_of(s))) {
+        err = gather(s, head, head_len, payload, payload_len);
+    } else {
+        err = write_out(s, head, head_len, payload, payload_len);
+    }
+    if (err != BW_OK) { close_locked(s); }
+    pthread_mutex_unlock(&s->lock);
+    return err;
+}
+
+static void unix_finish(bw_stream *s)
+{
+    pthread_mutex_lock(&s->lock);
+    s->finishing = true;
+    if (s->out.len == s->out_at) {
+        close_locked(s);
+    } else {
+        ask(s);
+    }
+    pthread_mutex_unlock(&s->lock);
+}
+
+/* ---- the waiting thread ---- */
+
+static void writable(bw_stream *s)
+{
+    pthread_mutex_lock(&s->lock);
+    bool was_blocked = s->blocked && !s->closed;
+    if (was_blocked && write_out(s, NULL, 0, NULL, 0) != BW_OK) { close_locked(s); }
+    bool drained = was_blocked && !s->closed && bw_stream_backlog(s) < BW_STREAM_LOW_WATER;
+    pthread_mutex_unlock(&s->lock);
+    if (!drained) { return; }
+    s->wire->resume(s);
+    s->listener->ops->drained(s->user);
+}
+
+/* Give out what is there; pause when the connection is over its limits. */
+static void give(bw_stream *s)
+{
+    while (bw_stream_give_frames(s)) {
+        pthread_mutex_lock(&s->lock);
+        s->paused = bw_stream_over_limits(s); /* whoever takes it below them later finds `paused` and calls */
+        bool paused = s->paused;
+        if (paused) { ask(s); }
+        pthread_mutex_unlock(&s->lock);
+        if (paused) { return; }
+    }
+    if (s->finishing) {
+        pthread_mutex_lock(&s->lock);
+        ask(s);
+        pthread_mutex_unlock(&s->lock);
+    }
+}
+
+static void readable(bw_stream *s)
+{
+    if (!bw_stream_make_room(s)) {
+        end(s);
+        return;
+    }
+    ssize_t n = bw_os_recv(s->source.fd, s->chunk->data + s->chunk->len, s->chunk->cap - s->chunk->len, 0);
+    if (n <= 0) {
+        if (n == 0 || errno != EAGAIN) { end(s); }
+        return;
+    }
+    s->idle_ticks = 0;
+    bw_stream_took(s, (size_t)n);
+    if (s->chunk->cap > BW_CHUNK_MIN || s->want > BW_CHUNK_MIN) { bw_reactor_tick(reactor_of(s), &s->ticker); }
+    give(s);
+}
+
+static void ready(bw_source *source, uint32_t events)
+{
+    bw_stream *s = OF(bw_stream, source, source);
+    if (events & EPOLLOUT) { writable(s); }
+    if (!(events & (EPOLLIN | EPOLLHUP | EPOLLERR))) { return; }
+    pthread_mutex_lock(&s->lock);
+    bool reading = !s->paused && !s->finishing && !s->closed;
+    pthread_mutex_unlock(&s->lock);
+    if (reading) { readable(s); }
+}
+
+static void chore(bw_call *c)
+{
+    bw_stream *s = OF(bw_stream, chore, c);
+    pthread_mutex_lock(&s->lock);
+    bool closed = s->closed, resume = s->paused && !closed && !s->finishing && !bw_stream_over_limits(s);
+    if (resume) {
+        s->paused = false;
+        ask(s);
+    }
+    pthread_mutex_unlock(&s->lock);
+    if (closed) {
+        end(s);
+    } else if (resume) {
+        give(s);
+    }
+    bw_stream_release(s);
+}
+
+static void unix_resume(bw_stream *s)
+{
+    pthread_mutex_lock(&s->lock);
+    if (s->paused && !s->closed && !bw_stream_over_limits(s)) { call(s); }
+    pthread_mutex_unlock(&s->lock);
+}
+
+/* Once a second: a connection that does not introduce itself; large buffers of one that has been idle. */
+static bool tick(bw_ticker *t, int64_t now_ms)
+{
+    bw_stream *s = OF(bw_stream, ticker, t);
+    if (!s->established && s->listener->hello_timeout_ms > 0) {
+        if (now_ms - s->accepted_ms >= s->listener->hello_timeout_ms) { end(s); }
+        return true;
+    }
+    if (++s->idle_ticks <= IDLE_TICKS) { return true; }
+    s->want = BW_CHUNK_MIN;
+    if (!bw_stream_make_room(s)) { return true; }
+    return s->chunk->cap > BW_CHUNK_MIN && atomic_load_explicit(&s->chunk->refs, memory_order_relaxed) > 1;
+}
+
+static void unix_fini(bw_stream *s) { bw_buf_free(&s->out); }
+
+static const bw_wire unix_wire = {unix_send, unix_close, unix_finish, unix_resume, unix_fini};
+
+/* ---- accepting ---- */
+
+static void take_connection(bw_stream_listener *l, int fd, bw_stream *s)
+{
+    bw_stream_peer peer;
+    bw_os_unix_peer(fd, &peer.uid, &peer.gid, &peer.pid);
+    bw_os_set_send_room(fd, SEND_ROOM);
+    s->source = (bw_source){.ready = ready, .fd = fd};
+    s->chore.fn = chore;
+    s->ticker.fn = tick;
+    s->accepted_ms = bw_clock_mono_ms();
+    bw_stream_ref(s);
+    if (!bw_stream_listener_take(l, s, &peer)) {
+        bw_os_close(fd);
+    } else {
+        pthread_mutex_lock(&s->lock);
+        ask(s);
+        pthread_mutex_unlock(&s->lock);
+        if (l->hello_timeout_ms > 0) { bw_reactor_tick(l->reactor, &s->ticker); }
+    }
+    bw_stream_release(s);
+}
+
+static void trouble(bw_stream_listener *l)
+{
+    if (l->ops->trouble) { l->ops->trouble(l->owner, BW_ERR_IO); }
+    bw_reactor_ask(l->reactor, &l->source, 0);
+    bw_reactor_tick(l->reactor, &l->nap);
+}
+
+static void accept_ready(bw_source *source, uint32_t events)
+{
+    bw_stream_listener *l = OF(bw_stream_listener, source, source);
+    (void)events;
+    for (int i = 0; i < ACCEPTS_AT_ONCE; i++) {
+        int fd = bw_os_accept(source->fd);
+        if (fd < 0 && errno == ECONNABORTED) { continue; }
+        if (fd < 0 && errno == EAGAIN) { return; }
+        bw_stream *s = fd >= 0 ? bw_stream_create(l, &unix_wire) : NULL;
+        if (!s) {
+            if (fd < 0) {
+                bw_fail_errno(errno, "a connection can't be accepted (more descriptors: ulimit -n, LimitNOFILE=)");
+            } else {
+                bw_fail(BW_ERR_NO_MEMORY, "no memory for another connection");
+                bw_os_close(fd);
+            }
+            trouble(l);
+            return;
+        }
+        take_connection(l, fd, s);
+    }
+}
+
+static bool nap_over(bw_ticker *t, int64_t now_ms)
+{
+    bw_stream_listener *l = OF(bw_stream_listener, nap, t);
+    (void)now_ms;
+    return bw_reactor_ask(l->reactor, &l->source, EPOLLIN) != BW_OK;
+}
+
+static void stop_accepting(bw_call *c)
+{
+    bw_stream_listener *l = OF(bw_stream_listener, closing, c);
+    bw_reactor_untick(&l->nap);
+    bw_reactor_remove(l->reactor, &l->source);
+    bw_unix_free(l);
+    bw_stream_listener_stopped(l);
+}
+
+bw_err bw_unix_listen(bw_stream_listener *l)
+{
+    int fd = bw_os_unix_socket();
+    if (fd < 0 || bw_os_unix_listen(fd, l->place.listen_path, 0660) < 0) {
+        int saved = errno;
+        bw_os_close(fd);
+        return bw_fail_errno(saved, "can't listen on socket '%s'", l->place.listen_path);
+    }
+    l->source = (bw_source){.ready = accept_ready, .fd = fd};
+    l->closing.fn = stop_accepting;
+    l->nap.fn = nap_over;
+    return BW_OK;
+}
+
+bw_err bw_unix_start(bw_stream_listener *l) { return bw_reactor_ask(l->reactor, &l->source, EPOLLIN); }
+
+void bw_unix_stop(bw_stream_listener *l) { (void)bw_reactor_call(l->reactor, &l->closing); }
+
+void bw_unix_free(bw_stream_listener *l)
+{
+    if (!l->reactor || l->source.fd < 0) { return; }
+    bw_os_unlink(AT_FDCWD, l->place.listen_path, 0);
+    bw_os_close(l->source.fd);
+    l->source.fd = -1;
+}
