@@ -102,6 +102,14 @@ static bw_err share_runtime(const bw_broker *b)
     return BW_OK;
 }
 
+static void say_repair(bw_broker *b)
+{
+    const bw_store_repair *r = bw_store_repair_get(b->store);
+    char what[1000];
+    if (r->repaired)
+        bw_broker_event(b, r->damaged ? BW_LOG_ERROR : BW_LOG_WARN, "metadata_repaired", "what=%s", bw_event_text(r->what, what, sizeof what));
+}
+
 static bw_err start(bw_broker *b)
 {
     bw_err e = find_socket_group(b);
@@ -109,6 +117,7 @@ static bw_err start(bw_broker *b)
     if (!e) e = bw_datadir_open_coordinator(b->config.data_dir, true, &b->dir);
     if (!e) set_reserve(b);
     if (!e) e = bw_store_open(b->dir->path, b->config.meta_map_bytes, &b->store);
+    if (!e) say_repair(b);
     if (!e) e = share_runtime(b);
     if (!e) e = bw_broker_bring_up(b);
     if (!e && !(e = bw_broker_start_thread(&b->broker_thread, bw_broker_thread_main, b))) b->broker_running = true;
