@@ -42,20 +42,12 @@ static void damaged(bw_check_verdict *v, bw_err e)
     else say(v, BW_CHECK_DAMAGED, e);
 }
 
-/* Format 1 kept its number in a bare value of four bytes. */
-static bool other_format(const bw_env *env, MDB_txn *txn, bw_check_verdict *v)
+/* Format 1 had no state, and kept its number in a bare value of four bytes. */
+static bool is_format1(const bw_env *env, MDB_txn *txn)
 {
-    MDB_val k = bw_val("format", 6), got;
-    if (mdb_get(txn, env->tables[BW_TABLE_INFO], &k, &got) || got.mv_size != 4) return false;
-    uint32_t format = bw_get_be32(got.mv_data);
-    if (format == 1) {
-        v->kind = BW_CHECK_FORMAT1;
-        return true;
-    }
-    if (format <= BW_META_FORMAT) return false;
-    say(v, BW_CHECK_NEWER, bw_fail(BW_ERR_NEWER_FORMAT, "the metadata has format %u; this program knows formats up to %u: use a newer buswayd",
-                                   format, BW_META_FORMAT));
-    return true;
+    MDB_val k = bw_val("format", 6), state = bw_val(BW_STATE_KEY, sizeof BW_STATE_KEY - 1), got;
+    if (mdb_get(txn, env->main, &state, &got) != MDB_NOTFOUND) return false;
+    return !mdb_get(txn, env->tables[BW_TABLE_INFO], &k, &got) && got.mv_size == 4 && bw_get_be32(got.mv_data) == 1;
 }
 
 static void read_entries(const char *path, bw_check_verdict *v)
@@ -71,11 +63,10 @@ static void read_entries(const char *path, bw_check_verdict *v)
     rc = mdb_txn_begin(env.env, NULL, MDB_RDONLY, &txn);
     if (rc) damaged(v, bw_fail(BW_ERR_CORRUPT, "LMDB does not read it: %s", mdb_strerror(rc)));
     else {
-        if (!other_format(&env, txn, v)) {
-            bw_err e = bw_env_verify(&env, txn, &v->state);
-            if (e) damaged(v, e);
-            else v->kind = BW_CHECK_GOOD;
-        }
+        bw_err e = bw_env_verify(&env, txn, &v->state);
+        if (!e) v->kind = BW_CHECK_GOOD;
+        else if (is_format1(&env, txn)) v->kind = BW_CHECK_FORMAT1;
+        else damaged(v, e);
         mdb_txn_abort(txn);
     }
     bw_env_close(&env);

@@ -132,13 +132,19 @@ echo nonsense >"$data/busway.format"
 fails "a format file that is none" 65 'busway.format' "$buswayd" --data-dir "$data" --runtime-dir "$run"
 cp "$work/format" "$data/busway.format"
 "$work/daemon_tool" meta-format "$data/meta" 9 || bad "the tool can write the metadata"
-fails "metadata of a newer format" 65 'format 9.* 1' "$buswayd" --data-dir "$data" --runtime-dir "$run"
-"$work/daemon_tool" meta-format "$data/meta" 1
+fails "metadata of a newer format" 65 'format 9.* 2' "$buswayd" --data-dir "$data" --runtime-dir "$run"
+"$work/daemon_tool" meta-format "$data/meta" 2
 start_daemon "$data" "$run" && same "with its own format back it starts, nothing lost" "$(b consume t -e | sort -n | md5sum)" "$(seq 1 1020 | md5sum)"
 stop_daemon
 cp -r "$data" "$work/broken"
 head -c 8192 /dev/urandom >"$work/broken/meta/data.mdb"
-fails "metadata that is no LMDB store" 65 'LMDB|metadata' "$buswayd" --data-dir "$work/broken" --runtime-dir "$run"
+start_daemon "$work/broken" "$run" && same "a damaged LMDB file is built anew from its snapshot" "$(b consume t -e | sort -n | md5sum)" "$(seq 1 1020 | md5sum)"
+has "and the log says so" "$(cat "$work/daemon.log")" 'metadata_repaired.*data.mdb'
+same "the damaged file is kept" "$(ls "$work/broken/meta" | grep -c damaged)" 1
+stop_daemon
+head -c 8192 /dev/urandom >"$work/broken/meta/data.mdb"
+for f in "$work/broken/meta"/snapshot-*; do head -c 60 /dev/urandom >"$f"; done
+fails "metadata of which both copies are damaged" 65 'both its copies.*backup' "$buswayd" --data-dir "$work/broken" --runtime-dir "$run"
 rm -rf "$work/broken/meta"
 start_daemon "$work/broken" "$run" && same "without metadata the topics are adopted from their folders" "$(b consume t -e | sort -n | md5sum)" "$(seq 1 1020 | md5sum)"
 stop_daemon

@@ -65,17 +65,41 @@ static int check_json(void)
     return count == 0;
 }
 
+static void put32(uint8_t *p, uint32_t v)
+{
+    for (int i = 0; i < 4; i++) p[i] = (uint8_t)(v >> (24 - 8 * i));
+}
+
+static uint32_t crc32c(const uint8_t *p, size_t len)
+{
+    uint32_t crc = ~0u;
+    for (size_t i = 0; i < len; i++) {
+        crc ^= p[i];
+        for (int k = 0; k < 8; k++) crc = crc >> 1 ^ (crc & 1 ? 0x82f63b78u : 0);
+    }
+    return ~crc;
+}
+
+/* The state of the metadata begins with the format's number and ends with its checksum. */
 static int meta_format(const char *dir, unsigned number)
 {
     MDB_env *env;
     MDB_txn *txn;
-    MDB_dbi info;
-    uint8_t text[4] = {(uint8_t)(number >> 24), (uint8_t)(number >> 16), (uint8_t)(number >> 8), (uint8_t)number};
-    MDB_val key = {6, "format"}, value = {4, text};
+    MDB_dbi names;
+    uint8_t state[32];
+    MDB_val key = {5, "state"}, value;
     if (mdb_env_create(&env) || mdb_env_set_maxdbs(env, 8) || mdb_env_open(env, dir, 0, 0600)) return 1;
     int rc = mdb_txn_begin(env, NULL, 0, &txn);
-    if (!rc) rc = mdb_dbi_open(txn, "info", 0, &info);
-    if (!rc) rc = mdb_put(txn, info, &key, &value, 0);
+    if (!rc) rc = mdb_dbi_open(txn, NULL, 0, &names);
+    if (!rc) rc = mdb_get(txn, names, &key, &value);
+    if (!rc && value.mv_size != sizeof state) rc = 1;
+    if (!rc) {
+        memcpy(state, value.mv_data, sizeof state);
+        put32(state, number);
+        put32(state + 28, crc32c(state, 28));
+        value.mv_data = state;
+        rc = mdb_put(txn, names, &key, &value, 0);
+    }
     if (!rc) rc = mdb_txn_commit(txn);
     mdb_env_close(env);
     return rc != 0;

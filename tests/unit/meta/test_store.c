@@ -5,10 +5,11 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include "base/crc32c.h"
+#include "meta/env.h"
 #include "meta/record.h"
 #include "meta/store.h"
 
-#include <lmdb.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -148,13 +149,15 @@ static void test_store_newer_format_is_refused_with_both_numbers(void **state)
     MDB_env *env;
     MDB_txn *txn;
     MDB_dbi dbi;
-    uint8_t format[4] = {0, 0, 0, 99};
-    MDB_val k = {6, "format"}, v = {4, format};
+    uint8_t bytes[BW_STATE_BYTES] = {0};
+    bw_put_be32(bytes, 99);
+    bw_put_be32(bytes + 28, bw_crc32c(bytes, 28));
+    MDB_val k = {sizeof BW_STATE_KEY - 1, BW_STATE_KEY}, v = {sizeof bytes, bytes};
     assert_int_equal(mdb_env_create(&env), 0);
     assert_int_equal(mdb_env_set_maxdbs(env, 8), 0);
     assert_int_equal(mdb_env_open(env, path, 0, 0600), 0);
     assert_int_equal(mdb_txn_begin(env, NULL, 0, &txn), 0);
-    assert_int_equal(mdb_dbi_open(txn, "info", 0, &dbi), 0);
+    assert_int_equal(mdb_dbi_open(txn, NULL, 0, &dbi), 0);
     assert_int_equal(mdb_put(txn, dbi, &k, &v, 0), 0);
     assert_int_equal(mdb_txn_commit(txn), 0);
     mdb_env_close(env);
