@@ -163,7 +163,7 @@ help:
 	@echo 'make bench           rates and round trips beside the bare limit of the same run; build/bench.json'
 	@echo 'make check           the build checks alone: layers, exports, headers, sizes, system calls'
 	@echo 'make asan|tsan       the tests under AddressSanitizer + UBSan, the races under ThreadSanitizer'
-	@echo 'make fuzz            every decoder, FUZZ_SECONDS=60 each'
+	@echo 'make fuzz            every decoder and its bound of memory: SECONDS_EACH=60'
 	@echo 'make crash           the crash suite: KILLS=3000 SEED=1; one that was interrupted goes on where it was'
 	@echo 'make test-arm64      a cross build and its unit and crash tests under qemu-user: KILLS=40 SEED=1'
 	@echo 'make battery         faults of the system, power cuts, stops and clocks at length: HOURS=1 SEED=1'
@@ -182,7 +182,7 @@ test: test-deps
 check: all
 	@BW_BUILD=$(B) tests/run checks
 asan tsan fuzz model: test-deps
-	@FUZZ_SECONDS=$${FUZZ_SECONDS:-60} tests/run $@
+	@FUZZ_SECONDS=$(or $(SECONDS_EACH),$${FUZZ_SECONDS:-60}) tests/run $@
 crash: test-deps
 	@CRASH_KILLS=$(or $(KILLS),$${CRASH_KILLS:-3000}) CRASH_SEED=$(or $(SEED),$${CRASH_SEED:-1}) \
 	    CRASH_PROGRESS=$${CRASH_PROGRESS:-$(CURDIR)/build/crash.$(or $(SEED),1).progress} tests/run crash

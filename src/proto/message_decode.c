@@ -1,14 +1,17 @@
 /* proto/message_decode.c: frames to structs, by the tables of message_fields.c.
  *
  * Invariants: no recursion; a list is allocated only after its count was judged by the bytes that are left and the least that one
- * item takes, so that memory is bounded by a small multiple of the frame; strings and binaries are views; a key that comes
- * twice is refused (nothing can leak or be counted twice); what is unknown is skipped, at most BW_MSGPACK_DEPTH_MAX deep. */
+ * item takes, and what a long one would take by them too, so that memory is at most four times the frame and a constant; strings and
+ * binaries are views; a key that comes twice is refused (nothing can leak or be counted twice); what is unknown is skipped, at most
+ * BW_MSGPACK_DEPTH_MAX deep. */
 #include "proto/message_fields.h"
 
 #include "base/err.h"
 #include "proto/msgpack_reader.h"
 
 #include <stdlib.h>
+
+enum { LIST_BYTES_FREE = 262144 }; /* a list may take so much whatever its items say; about 4,000 of them */
 
 static const char no_memory[] = "there is no memory for its list";
 
@@ -149,6 +152,9 @@ static bool read_list(bw_msgpack_reader *r, const bw_field *f, uint8_t *base)
     if (!bw_msgpack_read_array(r, &count)) { return false; }
     if (count > BW_LIST_MAX || count > bw_msgpack_left(r) / f->item->min_bytes) {
         return bw_msgpack_fail(r, "a list's count is larger than what is left can hold");
+    }
+    if ((uint64_t)count * f->item->size > 4 * (uint64_t)bw_msgpack_left(r) + LIST_BYTES_FREE) {
+        return bw_msgpack_fail(r, "a long list has items that say too little");
     }
     if (count == 0) { return true; }
     uint8_t *items = (uint8_t *)calloc(count, f->item->size);

@@ -1,10 +1,11 @@
 /* Configuration files, option values and stored topic records: any bytes. */
+#include "fuzz/fuzz.h"
+
 #include "broker/config.h"
 #include "meta/record.h"
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+static int fuzz_input(const uint8_t *data, size_t size)
 {
     bw_daemon_config c;
     bw_daemon_config_init(&c);

@@ -1,6 +1,8 @@
 /* tests/fuzz/fuzz_control.c: the control page. The input patches 8-byte words of a valid tail slot, of the wait slot, of a
  * mailbox and of the arena's header; then this process attaches, reads, wakes and drains as a reader does. Whatever lies there:
  * no crash, no byte past the file, no batch with a wrong checksum. */
+#include "fuzz/fuzz.h"
+
 #include "base/lock.h"
 #include "format/names.h"
 #include "format/record_batch.h"
@@ -69,7 +71,6 @@ static uint32_t write_segment(void)
 }
 
 int LLVMFuzzerInitialize(int *argc, char ***argv);
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
 
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
@@ -119,7 +120,7 @@ static void read_all(bw_control *c, int flags)
     bw_reader_close(r);
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
+static int fuzz_input(const uint8_t *data, size_t len)
 {
     if (len < 2 || len > 512) return 0;
     memcpy(made->slots, &good_slot, sizeof good_slot);

@@ -4,7 +4,7 @@
 
 #include "proto/frame.h"
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+static int fuzz_input(const uint8_t *data, size_t size)
 {
     if (size < 1 || size > 65536) return 0;
     size_t max = BW_FRAME_MIN + (size_t)data[0] * data[0];

@@ -21,7 +21,7 @@ static int64_t timeindex_walk(const uint8_t *data, size_t entries, int64_t base,
     return offset;
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+static int fuzz_input(const uint8_t *data, size_t size)
 {
     if (size < 20 || size > 8192) return 0;
     int64_t base = (int64_t)(bw_get_be64(data) >> 2); /* leaves room for a 32-bit offset on top */

@@ -87,7 +87,7 @@ static void fuzz_seal_fields(const uint8_t *data, size_t len)
     if (sound) FUZZ_CHECK(back.length == seal.length && back.batches == seal.batches && back.root == seal.root);
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+static int fuzz_input(const uint8_t *data, size_t size)
 {
     if (size < 1 || size > 4096) return 0;
     uint8_t mode = data[0];

@@ -1,5 +1,5 @@
 /* Record batches: any bytes as a batch, any bytes as the records of a well-summed batch, any records there and back.
- * First byte: what to do with the rest (see LLVMFuzzerTestOneInput), or its codec. */
+ * First byte: what to do with the rest (see fuzz_input), or its codec. */
 #include "fuzz/fuzz.h"
 
 #include "format/codec.h"
@@ -40,6 +40,8 @@ static void read_section(const bw_batch_header *h, const uint8_t *records, size_
 static void read_batch(const uint8_t *data, size_t size)
 {
     bw_batch_header h;
+    fuzz_allow(2 * PLAIN_MAX);
+    if (size > 22 && (data[22] & BW_ATTR_CODEC_MASK) == BW_CODEC_LZ4) fuzz_allow(FUZZ_LZ4_BLOCKS);
     bw_err whole = bw_batch_validate(data, size, PLAIN_MAX, true, &h);
     if (whole == BW_OK) FUZZ_CHECK(bw_batch_size(&h) == size && bw_batch_crc_ok(data, size));
     if (bw_batch_header_decode(data, size, true, &h) != BW_OK) return;
@@ -135,7 +137,7 @@ static void build_and_read_back(bw_codec codec, const uint8_t *data, size_t size
     bw_batch_builder_fini(&b);
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+static int fuzz_input(const uint8_t *data, size_t size)
 {
     if (size < 1 || size > 65536) return 0;
     uint8_t mode = data[0];
@@ -154,7 +156,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         break;
     }
     default:
+        fuzz_pause();
         build_and_read_back((bw_codec)(mode % 8 - 3), data, size);
+        fuzz_resume();
     }
     return 0;
 }

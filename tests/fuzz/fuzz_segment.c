@@ -73,9 +73,10 @@ static void verify(const uint8_t *data, size_t size, uint8_t how)
     if (totals.errors == 0 && totals.notes == 0) FUZZ_CHECK(e == BW_OK);
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+static int fuzz_input(const uint8_t *data, size_t size)
 {
     if (size < 1) return 0;
+    fuzz_allow(2 * PLAIN_MAX + FUZZ_LZ4_BLOCKS);
     uint8_t *copy = malloc(size);
     FUZZ_CHECK(copy);
     memcpy(copy, data + 1, size - 1);

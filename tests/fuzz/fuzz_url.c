@@ -5,7 +5,7 @@
 
 static bw_url first, second;
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+static int fuzz_input(const uint8_t *data, size_t size)
 {
     if (size > 3 * PATH_MAX) return 0;
     char *text = malloc(size + 1);

@@ -8,6 +8,7 @@
 #include "format/record_batch.h"
 #include "proto/message.h"
 
+#include <lz4frame.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -167,6 +168,54 @@ static void seed_messages(void)
     bw_buf_free(&all);
 }
 
+/* Little that claims much: long lists of the smallest items, and a frame whose blocks are as large as lz4 has them. */
+static void seed_large(void)
+{
+    static const struct { const char *name; uint8_t first; bool answer; const char *key; const char *item; } lists[] = {
+        {"parts", BW_API_FETCH, false, "parts", "\x81\xa5topic\xa1t"},
+        {"fetched", BW_API_FETCH, true, "parts", "\x81\xa5topic\xa1t"},
+        {"topics", BW_API_METADATA, true, "topics", "\x81\xa4name\xa1t"},
+        {"configs", BW_API_CREATE_TOPIC, false, "configs", "\xa1" "a\xc0"},
+    };
+    static uint8_t bytes[65536];
+    for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++) {
+        size_t key = strlen(lists[i].key), item = strlen(lists[i].item), at = 0;
+        uint32_t count = (uint32_t)((sizeof bytes - 16 - key) / item);
+        bool map = strcmp(lists[i].key, "configs") == 0;
+        if (map) count = 1024;
+        bytes[at++] = (uint8_t)(lists[i].first << 1 | lists[i].answer);
+        bytes[at++] = 0;
+        bytes[at++] = 0x81;
+        bytes[at++] = (uint8_t)(0xa0 | key);
+        memcpy(bytes + at, lists[i].key, key);
+        at += key;
+        bytes[at++] = map ? 0xdf : 0xdd;
+        bw_put_be32(bytes + at, count);
+        at += 4;
+        for (uint32_t n = 0; n < count; n++, at += item) memcpy(bytes + at, lists[i].item, item);
+        seed("message", lists[i].name, -1, bytes, at);
+    }
+    static const struct { const char *name; const char *item; size_t len; } values[] = {
+        {"empty-records", "\x80", 1}, {"doubles", "\xcb\x80\0\0\0\0\0\0\x01", 9}, {"controls", "\xa1\x01", 2}, {"nulls", "\xc0", 1}};
+    for (size_t i = 0; i < sizeof values / sizeof values[0]; i++) {
+        uint32_t count = (uint32_t)((sizeof bytes - 5) / values[i].len);
+        bytes[0] = 0xdd;
+        bw_put_be32(bytes + 1, count);
+        for (uint32_t n = 0; n < count; n++) memcpy(bytes + 5 + n * values[i].len, values[i].item, values[i].len);
+        seed("msgpack", values[i].name, -1, bytes, 5 + count * values[i].len);
+    }
+    for (int linked = 0; linked < 2; linked++) {
+        LZ4F_cctx *c;
+        LZ4F_preferences_t p = {.frameInfo = {.blockSizeID = LZ4F_max4MB, .blockMode = linked ? LZ4F_blockLinked : LZ4F_blockIndependent}};
+        if (LZ4F_isError(LZ4F_createCompressionContext(&c, LZ4F_VERSION))) exit(1);
+        size_t n = LZ4F_compressBegin(c, bytes, sizeof bytes, &p);
+        n += LZ4F_compressUpdate(c, bytes + n, sizeof bytes - n, "some some some some some", 24, NULL);
+        n += LZ4F_compressEnd(c, bytes + n, sizeof bytes - n, NULL);
+        LZ4F_freeCompressionContext(c);
+        seed("codec", linked ? "lz4-4m-linked" : "lz4-4m", BW_CODEC_LZ4 | 0xf8, bytes, n);
+    }
+}
+
 int main(int argc, char **argv)
 {
     if (argc != 2) {
@@ -178,5 +227,6 @@ int main(int argc, char **argv)
     seed_indexes();
     seed_names();
     seed_messages();
+    seed_large();
     return 0;
 }

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 
 #define HEADERS_MAX 1024u
+#define BATCH_BYTES_FREE 65536u /* an empty map is one byte, and a record of up to twelve */
 
 /* ---- msgpack to a batch ---- */
 
@@ -74,6 +75,7 @@ static bool read_record(bw_msgpack_reader *r, bw_record *out, bw_header *headers
 static bw_err add_records(bw_msgpack_reader *r, int64_t now_ms, bw_batch_builder *builder, bw_header *headers)
 {
     uint32_t count;
+    size_t most = 2 * bw_msgpack_left(r) + BATCH_BYTES_FREE;
     if (!bw_msgpack_read_array(r, &count)) { return BW_ERR_PROTOCOL; }
     if (count == 0) { return bw_fail(BW_ERR_INVALID_ARGUMENT, "PRODUCE without a record: the payload is an empty array"); }
     for (uint32_t i = 0; i < count; i++) {
@@ -81,6 +83,9 @@ static bw_err add_records(bw_msgpack_reader *r, int64_t now_ms, bw_batch_builder
         if (!read_record(r, &record, headers)) { return BW_ERR_PROTOCOL; }
         bw_err err = bw_batch_builder_add(builder, &record);
         if (err != BW_OK) { return err; }
+        if (bw_batch_builder_size(builder) > most) {
+            return bw_msgpack_fail(r, "records that say nothing: their batch would be more than twice the request") ? BW_OK : BW_ERR_PROTOCOL;
+        }
     }
     return bw_msgpack_left(r) == 0 || bw_msgpack_fail(r, "bytes follow the array") ? BW_OK : BW_ERR_PROTOCOL;
 }

@@ -451,6 +451,25 @@ static void test_message_claimed_counts_buy_no_memory(void **state)
     free(bytes);
 }
 
+static void test_message_long_lists_of_little_are_refused(void **state)
+{
+    (void)state;
+    enum { ITEM = 9 }; /* {"topic": "t"}, which costs 40 bytes */
+    bw_request r;
+    size_t len = 12 + 100000 * ITEM;
+    char *bytes = malloc(len);
+    assert_non_null(bytes);
+    memcpy(bytes, "\x81\xa5parts\xdd\x00\x01\x86\xa0", 12);
+    for (int i = 0; i < 100000; i++) memcpy(bytes + 12 + i * ITEM, "\x81\xa5topic\xa1t", ITEM);
+    assert_int_equal(decode_header(BW_API_FETCH, bytes, len, &r), BW_ERR_PROTOCOL);
+    assert_non_null(strstr(bw_error_message(), "say too little"));
+    memcpy(bytes + 8, "\x00\x00\x0f\xa0", 4); /* 4,000 of them are not many */
+    assert_int_equal(decode_header(BW_API_FETCH, bytes, 12 + 4000 * ITEM, &r), BW_OK);
+    assert_int_equal(r.part_count, 4000);
+    bw_request_fini(&r);
+    free(bytes);
+}
+
 static void test_message_answer_parts_beyond_the_payload_are_refused(void **state)
 {
     (void)state;
@@ -536,6 +555,7 @@ int main(void)
         cmocka_unit_test(test_message_no_header_means_defaults),
         cmocka_unit_test(test_message_nonsense_is_refused),
         cmocka_unit_test(test_message_claimed_counts_buy_no_memory),
+        cmocka_unit_test(test_message_long_lists_of_little_are_refused),
         cmocka_unit_test(test_message_answer_parts_beyond_the_payload_are_refused),
         cmocka_unit_test(test_message_document_must_be_one_value),
         cmocka_unit_test(test_message_bytes_are_as_documented),
