@@ -95,7 +95,7 @@ static bw_err check_config(const bw_partition_config *c)
     return BW_OK;
 }
 
-static void store_config(bw_partition *p)
+void bw_partition_store_config(bw_partition *p)
 {
     atomic_store_explicit(&p->slot->segment_max, p->config.segment_bytes, memory_order_relaxed);
     atomic_store_explicit(&p->slot->message_max, p->config.max_message_bytes, memory_order_relaxed);
@@ -112,7 +112,8 @@ static void partition_free(bw_partition *p)
     bw_segment_free(p->spare);
     bw_indexer_free(&p->indexer);
     free(p->dropped);
-    bw_os_close(p->dir_fd);
+    if (p->dir_fd >= 0) bw_os_close(p->dir_fd);
+    free(p->dir_name);
     pthread_mutex_destroy(&p->mutex);
     pthread_mutex_destroy(&p->sync_mutex);
     free(p);
@@ -126,7 +127,12 @@ bw_err bw_partition_open(const bw_partition_open_options *o, bw_partition **out,
     if (!p) return bw_fail(BW_ERR_NO_MEMORY, "no memory for a partition");
     pthread_mutex_init(&p->mutex, NULL);
     pthread_mutex_init(&p->sync_mutex, NULL);
-    bw_partition_dir_name(p->dir_name, o->topic, o->partition);
+    char name[BW_PARTITION_DIR_MAX];
+    bw_partition_dir_name(name, o->topic, o->partition);
+    p->dir_name = strdup(name);
+    p->dir_fd = -1;
+    p->data_fd = o->data_fd;
+    p->open_files = o->open_files;
     p->number = o->partition;
     p->bus_number = o->bus_number;
     p->control = o->control;
@@ -134,22 +140,26 @@ bw_err bw_partition_open(const bw_partition_open_options *o, bw_partition **out,
     p->guard = o->guard;
     p->config = o->config;
     p->just_created = o->just_created;
+    p->verify_later = o->verify_later;
     p->open_wall_ms = bw_clock_wall_ms() - o->clock_ahead_ms;
     p->open_mono_ms = bw_clock_mono_ms();
-    p->dir_fd = bw_os_open_beneath(o->data_fd, p->dir_name, O_RDONLY | O_DIRECTORY, 0);
     bw_recovery_report ignored;
     if (!report) report = &ignored;
     *report = (bw_recovery_report){0};
-    if (p->dir_fd >= 0) p->gaps_below = bw_offset_file_read(p->dir_fd, BW_GAPS_FILE);
-    if (p->dir_fd < 0) e = bw_fail_errno(errno, "cannot open partition folder %s", p->dir_name);
-    else if (o->fresh_slot) e = bw_partition_recover(p, &o->point, report);
+    if (!p->dir_name) e = bw_fail(BW_ERR_NO_MEMORY, "no memory for a partition");
+    else if (bw_partition_dir(p) < 0) e = bw_fail_errno(errno, "cannot open partition folder %s", p->dir_name);
+    if (!e) p->gaps_below = bw_offset_file_read(bw_partition_dir(p), BW_GAPS_FILE);
+    if (e) { /* said below */
+    } else if (o->fresh_slot) e = bw_partition_recover(p, &o->point, report);
     else e = bw_partition_take_over(p, &o->point, report);
     if (e) {
-        e = bw_error_context(e, "partition %s", p->dir_name);
+        e = bw_error_context(e, "partition %s", name);
         partition_free(p);
         return e;
     }
-    store_config(p);
+    bw_os_close(p->dir_fd);
+    p->dir_fd = -1;
+    bw_partition_store_config(p);
     p->last_tick_ms = p->open_mono_ms;
     p->seal_all = true;
     *out = p;
@@ -160,11 +170,11 @@ bw_err bw_partition_set_config(bw_partition *p, const bw_partition_config *confi
 {
     bw_err e = check_config(config);
     if (e) return e;
-    pthread_mutex_lock(&p->mutex);
+    bw_partition_lock(p);
     p->config = *config;
-    store_config(p);
+    bw_partition_store_config(p);
     atomic_fetch_add_explicit(&p->slot->fence, 1, memory_order_release); /* writers ask what has changed */
-    pthread_mutex_unlock(&p->mutex);
+    bw_partition_unlock(p);
     return BW_OK;
 }
 
@@ -173,7 +183,7 @@ static bw_err tend_slow(bw_partition *p, bw_position tail, int64_t now)
 {
     p->last_tick_ms = now;
     bw_err e = bw_partition_follow(p, tail);
-    bw_err e2 = bw_indexer_flush(&p->indexer, p->dir_fd);
+    bw_err e2 = p->indexer.index.len ? bw_indexer_flush(&p->indexer, bw_partition_dir(p)) : BW_OK;
     bw_partition_reap(p, now, false);
     return e ? e : e2;
 }
@@ -194,6 +204,10 @@ static bw_err tend_locked(bw_partition *p)
     if (state == BW_SLOT_DELETED || state == BW_SLOT_RETIRED || p->broken) return BW_OK;
     bw_position tail = atomic_load_explicit(&p->slot->tail, memory_order_acquire);
     int64_t now = bw_clock_mono_ms();
+    if (p->rest == BW_RESTING) {
+        bw_err woken = state == BW_SLOT_OPEN ? bw_partition_wake(p, tail, now, false) : BW_ERR_EMPTY;
+        if (woken) return woken == BW_ERR_EMPTY ? BW_OK : woken;
+    }
     bool rolled = bw_position_seq(tail) != bw_partition_active(p)->seq;
     if (rolled) bw_partition_adopt_rolls(p, tail);
     bw_err e = state == BW_SLOT_OPEN ? bw_partition_grant(p, tail, now) : BW_OK;
@@ -210,17 +224,17 @@ static bw_err tend_locked(bw_partition *p)
 
 bw_err bw_partition_tend_files(bw_partition *p)
 {
-    pthread_mutex_lock(&p->mutex);
+    bw_partition_lock(p);
     bw_err e = tend_locked(p);
-    pthread_mutex_unlock(&p->mutex);
+    bw_partition_unlock(p);
     return e ? bw_error_context(e, "partition %s", p->dir_name) : BW_OK;
 }
 
 bool bw_partition_wants_sync(bw_partition *p)
 {
-    pthread_mutex_lock(&p->mutex);
+    bw_partition_lock(p);
     bool wanted = bw_partition_wants_sync_locked(p, atomic_load_explicit(&p->slot->tail, memory_order_acquire));
-    pthread_mutex_unlock(&p->mutex);
+    bw_partition_unlock(p);
     return wanted;
 }
 
@@ -255,7 +269,7 @@ static bw_err trim(bw_partition *p)
     char name[BW_SEGMENT_NAME_MAX];
     if (p->spare) {
         bw_spare_name(name, p->spare->seq);
-        (void)bw_os_unlink(p->dir_fd, name, 0);
+        (void)bw_os_unlink(bw_partition_dir(p), name, 0);
         bw_segment_free(p->spare);
         p->spare = NULL;
         p->spare_published = false;
@@ -265,6 +279,8 @@ static bw_err trim(bw_partition *p)
     bw_segment *a = bw_partition_active(p);
     if (bw_position_seq(tail) != a->seq) return bw_fail(BW_ERR_INTERNAL, "the log rolled while it was closed");
     if (a->file_bytes > bw_position_pos(tail)) {
+        e = a->fd < 0 ? bw_segment_open(p, a) : BW_OK;
+        if (e) return e;
         if (bw_os_ftruncate(a->fd, bw_position_pos(tail)) != 0 || bw_os_fsync(a->fd) != 0)
             return bw_fail_errno(errno, "cannot cut the newest segment to its length");
         a->file_bytes = bw_position_pos(tail);
@@ -281,23 +297,23 @@ bw_err bw_partition_close(bw_partition *p, bool trim_files, bw_recovery_point *p
     uint32_t state = atomic_load_explicit(&p->slot->state, memory_order_acquire);
     bool open = state == BW_SLOT_OPEN && !p->broken;
     bw_err e = open ? bw_partition_sync(p) : BW_OK;
-    pthread_mutex_lock(&p->mutex);
+    bw_partition_lock(p);
     if (open && !e) {
         e = bw_partition_link_files(p);
         if (!e && trim_files) e = trim(p);
-        if (!e && p->dir_dirty && bw_os_sync_dir(p->dir_fd) != 0) e = bw_fail_errno(errno, "cannot sync folder %s", p->dir_name);
+        if (!e && p->dir_dirty && bw_os_sync_dir(bw_partition_dir(p)) != 0) e = bw_fail_errno(errno, "cannot sync folder %s", p->dir_name);
         if (!e) {
             p->dir_dirty = false;
             for (size_t i = 0; i < p->count; i++) p->segments[i]->link_syncing = p->segments[i]->linked;
             bw_partition_unlink_spare_names(p);
         }
         bw_partition_seal_durable(p);
-        bw_err e2 = bw_indexer_flush(&p->indexer, p->dir_fd);
+        bw_err e2 = bw_indexer_flush(&p->indexer, bw_partition_dir(p));
         if (!e) e = e2;
     }
     if (state != BW_SLOT_DELETED) bw_partition_reap(p, 0, true);
     if (point) *point = p->point;
-    pthread_mutex_unlock(&p->mutex);
+    bw_partition_unlock(p);
     if (e) e = bw_error_context(e, "partition %s", p->dir_name);
     partition_free(p);
     return e;
@@ -305,7 +321,7 @@ bw_err bw_partition_close(bw_partition *p, bool trim_files, bw_recovery_point *p
 
 void bw_partition_info_get(bw_partition *p, bw_partition_info *out)
 {
-    pthread_mutex_lock(&p->mutex);
+    bw_partition_lock(p);
     bw_tail_slot *s = p->slot;
     *out = (bw_partition_info){
         .log_start = atomic_load_explicit(&s->log_start, memory_order_acquire),
@@ -319,18 +335,26 @@ void bw_partition_info_get(bw_partition *p, bw_partition_info *out)
     bw_partition_adopt_rolls(p, tail);
     for (size_t i = 0; i + 1 < p->count; i++) out->size_bytes += p->segments[i]->final_length;
     out->size_bytes += bw_position_pos(tail);
-    pthread_mutex_unlock(&p->mutex);
+    bw_partition_unlock(p);
 }
 
 bool bw_partition_recovery_point(bw_partition *p, bw_recovery_point *out)
 {
-    pthread_mutex_lock(&p->mutex);
+    bw_partition_lock(p);
     bool moved = p->point_moved;
     p->point_moved = false;
     *out = p->point;
-    pthread_mutex_unlock(&p->mutex);
+    bw_partition_unlock(p);
     return moved;
 }
 
-int bw_partition_dir_fd(const bw_partition *p) { return p->dir_fd; }
+int bw_partition_dir_fd(bw_partition *p)
+{
+    bw_partition_lock(p);
+    p->dir_kept = true;
+    int fd = bw_partition_dir(p);
+    bw_partition_unlock(p);
+    return fd;
+}
+
 bw_tail_slot *bw_partition_slot(const bw_partition *p) { return p->slot; }

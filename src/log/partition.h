@@ -50,8 +50,14 @@ typedef struct bw_recovery_report {
  * entries synced. BUSY if it exists. */
 bw_err bw_partition_create_files(int data_fd, const char *topic, int32_t partition, const bw_uuid *id);
 
+/* How many segment files may be open, of all partitions that share this. */
+typedef struct bw_open_files {
+    _Atomic uint32_t count;
+    uint32_t most; /* a resting partition does not wake while there are so many; awake ones may go beyond */
+} bw_open_files;
+
 typedef struct bw_partition_open_options {
-    int data_fd;
+    int data_fd; /* outlives the partition */
     const char *topic;
     int32_t partition;
     bw_control *control;      /* mapped for writing; slot `partition` is filled by open when fresh */
@@ -62,6 +68,8 @@ typedef struct bw_partition_open_options {
     bw_partition_config config;
     const bw_fork_guard *guard;
     int64_t clock_ahead_ms;   /* bw_datadir_clock_ahead_ms */
+    bw_open_files *open_files; /* may be NULL */
+    bool verify_later;        /* a takeover leaves its syncs to the first bw_partition_sync, which the caller asks for soon */
 } bw_partition_open_options;
 
 /* bw_partition_open: recovery or takeover as in design: below the point a bad checksum is corruption (quarantine: the segment
@@ -84,6 +92,13 @@ bool bw_partition_wants_sync(bw_partition *p);
 /* bw_partition_sync: make everything visible now durable. POISONED for ever after a failure. */
 bw_err bw_partition_sync(bw_partition *p);
 bool bw_partition_has_unsynced(const bw_partition *p);
+/* A partition that nobody uses holds no descriptor. rest_begin: writers have to ask for room from now on (BUSY: not now); then
+ * bw_partition_sync; then rest_end closes (BUSY: somebody asked meanwhile, it stays awake). Several may be between begin and end. It
+ * wakes by itself, in tend, when somebody asks for room; starved: it would, but too many files are open. */
+bw_err bw_partition_rest_begin(bw_partition *p);
+bw_err bw_partition_rest_end(bw_partition *p);
+bool bw_partition_is_resting(const bw_partition *p);
+bool bw_partition_is_starved(const bw_partition *p);
 /* bw_partition_retain: delete whole segments by retention.bytes / retention.ms (now is wall ms, clamped by append time so that a
  * clock jump purges nothing). *deleted counts segments. */
 bw_err bw_partition_retain(bw_partition *p, int64_t now_ms, uint32_t *deleted);
@@ -104,7 +119,8 @@ typedef struct bw_partition_info {
 void bw_partition_info_get(bw_partition *p, bw_partition_info *out);
 /* The current recovery point: true when it moved since the last call. */
 bool bw_partition_recovery_point(bw_partition *p, bw_recovery_point *out);
-int bw_partition_dir_fd(const bw_partition *p);
+/* bw_partition_dir_fd: the folder's descriptor, kept open from now on. */
+int bw_partition_dir_fd(bw_partition *p);
 bw_tail_slot *bw_partition_slot(const bw_partition *p);
 
 /* bw_partition_scan_batches: every batch header from `from_ms` file times on, oldest first, for rebuilding producer state. */

@@ -20,16 +20,22 @@ enum { GRANT_ALIGN = 64 << 10, FAST_FILL_MS = 10000, AHEAD_MS = 1000, NEW_MS = 2
 
 bw_err bw_partition_lock_slot(bw_partition *p)
 {
-    if (!p->appender) {
-        bw_appender_options o = {.control = p->control, .partition = (uint32_t)p->number, .dir_fd = p->dir_fd, .use_pwrite = true,
-                                 .guard = p->guard};
-        bw_err e = bw_appender_open(&o, &p->appender);
-        if (e) return e;
+    bw_appender_options o = {.control = p->control, .partition = (uint32_t)p->number, .dir_fd = p->data_fd, .folder = p->dir_name,
+                             .use_pwrite = true, .guard = p->guard};
+    bw_err e = bw_appender_open(&o, &p->appender);
+    if (!e && (e = bw_appender_lock(p->appender, bw_deadline_in_ms(BW_LOCK_WAIT_MS)))) {
+        bw_appender_close(p->appender);
+        p->appender = NULL;
     }
-    return bw_appender_lock(p->appender, bw_deadline_in_ms(BW_LOCK_WAIT_MS));
+    return e;
 }
 
-void bw_partition_unlock_slot(bw_partition *p) { bw_appender_unlock(p->appender); }
+void bw_partition_unlock_slot(bw_partition *p)
+{
+    bw_appender_unlock(p->appender);
+    bw_appender_close(p->appender);
+    p->appender = NULL;
+}
 
 /* Bytes a second that this segment is being filled with; when it is new, as the one before was; 0: not known. */
 static uint64_t fill_rate(const bw_segment *a, uint32_t pos, int64_t now)
@@ -83,7 +89,7 @@ static bool space_left(const bw_partition *p, uint32_t bytes)
 {
     int64_t reserve = p->config.disk_reserve_bytes + (p->no_space ? SPACE_MARGIN : 0);
     if (reserve <= 0) return true;
-    int64_t free_bytes = bw_os_free_bytes(p->dir_fd);
+    int64_t free_bytes = bw_os_free_bytes(p->data_fd);
     return free_bytes < 0 || free_bytes >= reserve + (int64_t)bytes;
 }
 
@@ -131,8 +137,7 @@ static bw_err publish_capacity(bw_partition *p, bw_segment *a)
     return BW_OK;
 }
 
-/* The furthest byte of segment a that someone waits for; 0: nobody. */
-static uint32_t requested(const bw_partition *p, const bw_segment *a)
+uint32_t bw_partition_requested(const bw_partition *p, const bw_segment *a)
 {
     bw_position r = atomic_load_explicit(&p->slot->capacity_request, memory_order_acquire);
     return bw_position_seq(r) == a->seq ? bw_position_pos(r) : 0;
@@ -154,7 +159,7 @@ static bw_err sync_size(bw_partition *p, const bw_segment *a)
 
 static bw_err grow(bw_partition *p, bw_segment *a, uint32_t pos, int64_t now)
 {
-    uint32_t need = requested(p, a);
+    uint32_t need = bw_partition_requested(p, a);
     bw_err e = BW_OK;
     if (p->sync_room && (need == 0 || (e = sync_size(p, a)) != BW_OK)) return e;
     /* Half of the newest step in hand; a fast writer gets what it writes in a tenth of a second, up to a step. */
@@ -180,7 +185,7 @@ static bw_err grow(bw_partition *p, bw_segment *a, uint32_t pos, int64_t now)
 
 /* ---- spare ---- */
 
-static bool roll_due(const bw_partition *p, const bw_segment *a, uint32_t pos, int64_t now)
+bool bw_partition_roll_due(const bw_partition *p, const bw_segment *a, uint32_t pos, int64_t now)
 {
     if (pos == 0) return false;
     if (p->roll_wanted) return true;
@@ -192,17 +197,17 @@ static bool spare_wanted(const bw_partition *p, const bw_segment *a, uint32_t po
     uint32_t limit = bw_u32_min(a->limit, p->config.segment_bytes);
     if (pos == 0) return a->rate_before * AHEAD_MS / 1000 > limit && fill_rate(a, pos, now) > 0;
     uint32_t left = pos < limit ? limit - pos : 0;
-    return pos > limit / 2 || requested(p, a) > limit || fill_rate(a, pos, now) * AHEAD_MS / 1000 > left || roll_due(p, a, pos, now);
+    return pos > limit / 2 || bw_partition_requested(p, a) > limit || fill_rate(a, pos, now) * AHEAD_MS / 1000 > left || bw_partition_roll_due(p, a, pos, now);
 }
 
 static bw_err make_spare(bw_partition *p, const bw_segment *a, uint32_t pos, int64_t now)
 {
     char name[BW_SEGMENT_NAME_MAX];
-    bw_segment *s = bw_segment_new(0);
+    bw_segment *s = bw_segment_new(p, 0);
     if (!s) return bw_fail(BW_ERR_NO_MEMORY, "no memory for a segment");
     s->seq = a->seq + 1;
     s->limit = bw_segment_limit(p->config.segment_bytes);
-    uint32_t r = requested(p, a);
+    uint32_t r = bw_partition_requested(p, a);
     uint32_t need = r > pos && r - pos < s->limit ? r - pos : 1;
     uint64_t rate = fill_rate(a, pos, now);
     uint64_t want = rate * (FAST_FILL_MS / 1000) >= s->limit ? s->limit : 2 * rate;
@@ -210,14 +215,14 @@ static bw_err make_spare(bw_partition *p, const bw_segment *a, uint32_t pos, int
     uint32_t bytes = round_up(want > BW_GRANT_FIRST ? want : BW_GRANT_FIRST, s->limit);
     if (bytes < least) bytes = least;
     bw_spare_name(name, s->seq);
-    (void)bw_os_unlink(p->dir_fd, name, 0); /* left by an attempt that failed */
-    s->fd = bw_os_open_beneath(p->dir_fd, name, O_RDWR | O_CREAT | O_EXCL, 0644);
+    (void)bw_os_unlink(bw_partition_dir(p), name, 0); /* left by an attempt that failed */
+    bw_segment_set_fd(s, bw_os_open_beneath(bw_partition_dir(p), name, O_RDWR | O_CREAT | O_EXCL, 0644));
     bw_err e = s->fd < 0 ? bw_fail_errno(errno, "cannot create %s", name) : BW_OK;
     BW_KILL_POINT("spare.created");
     if (!e) e = allocate_step(p, s->fd, 0, bytes, least, &bytes);
     if (!e) e = bw_segment_open(p, s);
     if (e) {
-        if (s->fd >= 0) (void)bw_os_unlink(p->dir_fd, name, 0);
+        if (s->fd >= 0) (void)bw_os_unlink(bw_partition_dir(p), name, 0);
         bw_segment_free(s);
         return e;
     }
@@ -270,6 +275,10 @@ bw_err bw_partition_grant(bw_partition *p, bw_position tail, int64_t now)
 {
     bw_segment *a = bw_partition_active(p);
     if (bw_position_seq(tail) != a->seq) return BW_OK; /* adopt failed: nothing can be granted */
+    if (p->rest != BW_AWAKE) {
+        bw_err woken = bw_partition_wake(p, tail, now, false);
+        if (woken) return woken == BW_ERR_EMPTY ? BW_OK : woken;
+    }
     uint32_t pos = bw_position_pos(tail);
     if (pos > 0 && a->born_mono_ms == 0) a->born_mono_ms = now;
     if (p->no_space) {
@@ -281,7 +290,7 @@ bw_err bw_partition_grant(bw_partition *p, bw_position tail, int64_t now)
     bool wanted = spare_wanted(p, a, pos, now);
     if (!wanted) return e;
     bw_err e2 = p->spare ? BW_OK : make_spare(p, a, pos, now);
-    bool roll = roll_due(p, a, pos, now);
+    bool roll = bw_partition_roll_due(p, a, pos, now);
     if (!e2 && (roll || !p->spare_published || atomic_load_explicit(&p->slot->spare_seq, memory_order_relaxed) != a->seq + 1))
         e2 = publish_spare(p, a, roll);
     return e ? e : e2;
@@ -296,10 +305,10 @@ bw_err bw_partition_link_files(bw_partition *p)
         char spare[BW_SEGMENT_NAME_MAX], log[BW_SEGMENT_NAME_MAX];
         bw_spare_name(spare, s->seq);
         bw_segment_name(log, s->base_offset, ".log");
-        if (bw_os_link(p->dir_fd, spare, p->dir_fd, log) != 0) {
+        if (bw_os_link(bw_partition_dir(p), spare, bw_partition_dir(p), log) != 0) {
             struct stat st;
             int saved = errno;
-            if (saved != EEXIST || bw_os_stat_at(p->dir_fd, log, &st) != 0 || (uint64_t)st.st_ino != s->inode)
+            if (saved != EEXIST || bw_os_stat_at(bw_partition_dir(p), log, &st) != 0 || (uint64_t)st.st_ino != s->inode)
                 return bw_fail_errno(saved, "cannot link %s to %s", spare, log);
         }
         s->linked = true;
@@ -320,7 +329,7 @@ void bw_partition_unlink_spare_names(bw_partition *p)
         }
         char name[BW_SEGMENT_NAME_MAX];
         bw_spare_name(name, s->spare_seq);
-        if (bw_os_unlink(p->dir_fd, name, 0) != 0 && errno != ENOENT) return;
+        if (bw_os_unlink(bw_partition_dir(p), name, 0) != 0 && errno != ENOENT) return;
         s->spare_name = false;
         BW_KILL_POINT("roll.unlinked");
     }
@@ -344,8 +353,7 @@ void bw_partition_seal_durable(bw_partition *p)
             BW_KILL_POINT("seal.trimmed");
             struct stat st;
             if (bw_os_fstat(s->fd, &st) == 0) s->mtime_ms = (int64_t)st.st_mtim.tv_sec * 1000 + st.st_mtim.tv_nsec / 1000000;
-            bw_os_close(s->fd);
-            s->fd = -1;
+            bw_segment_set_fd(s, -1);
         }
         free(s->merkle);
         s->merkle = NULL;

@@ -26,6 +26,12 @@ void bw_indexer_free(bw_indexer *ix)
     bw_buf_free(&ix->times);
 }
 
+void bw_indexer_trim(bw_indexer *ix)
+{
+    if (ix->index.len == 0) bw_buf_free(&ix->index);
+    if (ix->times.len == 0) bw_buf_free(&ix->times);
+}
+
 static bw_err add_time_entry(bw_indexer *ix)
 {
     if (ix->max_timestamp <= ix->last_time_entry) return BW_OK;
@@ -122,7 +128,7 @@ static bw_err follow_segment(bw_partition *p, bw_segment *s, uint32_t until)
         s->next_offset = w.next_offset;
         if (w.header.max_timestamp > s->max_timestamp) s->max_timestamp = w.header.max_timestamp;
         if (s->born_mono_ms == 0) s->born_mono_ms = bw_clock_mono_ms();
-        if (p->indexer.index.len >= PENDING_ENTRIES_BYTES) (void)bw_indexer_flush(&p->indexer, p->dir_fd);
+        if (p->indexer.index.len >= PENDING_ENTRIES_BYTES) (void)bw_indexer_flush(&p->indexer, bw_partition_dir(p));
     }
     if (own) bw_os_close(fd);
     return e ? bw_error_context(e, "segment %020lld.log", (long long)s->base_offset) : BW_OK;
@@ -144,7 +150,7 @@ static bw_err follow(bw_partition *p, bw_position tail)
             s->merkle = malloc(sizeof *s->merkle);
             if (s->merkle) *s->merkle = p->indexer.merkle;
         }
-        bw_indexer_complete(&p->indexer, p->dir_fd);
+        bw_indexer_complete(&p->indexer, bw_partition_dir(p));
         BW_KILL_POINT("index.finished");
         p->follow_at++;
         bw_indexer_begin(&p->indexer, next->base_offset, p->config.index_interval_bytes);
@@ -195,11 +201,11 @@ static bool entry_holds(bw_walk *w, const bw_segment *s, const uint8_t *entry)
 static bool resume_from_files(bw_partition *p, bw_segment *s, bw_walk *w)
 {
     bw_buf index = {0}, times = {0};
-    bool good = read_file(p->dir_fd, s->base_offset, ".index", &index) == BW_OK;
+    bool good = read_file(bw_partition_dir(p), s->base_offset, ".index", &index) == BW_OK;
     size_t n = good ? bw_index_entries(index.data, index.len, s->length) : 0;
     good = n > 0 && n * BW_INDEX_ENTRY_BYTES == index.len &&
            entry_holds(w, s, index.data + (n - 1) * BW_INDEX_ENTRY_BYTES) && (s->next_offset < 0 || w->next_offset <= s->next_offset) &&
-           read_file(p->dir_fd, s->base_offset, ".timeindex", &times) == BW_OK;
+           read_file(bw_partition_dir(p), s->base_offset, ".timeindex", &times) == BW_OK;
     size_t t = good ? bw_timeindex_entries(times.data, times.len) : 0;
     good = good && t > 0 && t * BW_TIMEINDEX_ENTRY_BYTES == times.len;
     if (good) {
@@ -229,7 +235,7 @@ bw_err bw_partition_resume_index(bw_partition *p)
     if (e) return e;
     w.gaps_below = p->gaps_below;
     if (!resume_from_files(p, s, &w)) {
-        bw_indexer_restart(&p->indexer, p->dir_fd, s->base_offset, p->config.index_interval_bytes);
+        bw_indexer_restart(&p->indexer, bw_partition_dir(p), s->base_offset, p->config.index_interval_bytes);
         w.position = 0;
         w.next_offset = s->base_offset;
         w.leader_epoch = INT32_MIN; /* a look at the index's last entry may have raised it */

@@ -47,7 +47,7 @@ static uint32_t check_from(recovery *r, const bw_segment *s)
     if (r->point.position <= CHECK_BELOW_POINT) return 0;
     char name[BW_SEGMENT_NAME_MAX];
     bw_segment_name(name, s->base_offset, ".index");
-    int fd = bw_os_open_beneath(r->p->dir_fd, name, O_RDONLY, 0);
+    int fd = bw_os_open_beneath(bw_partition_dir(r->p), name, O_RDONLY, 0);
     if (fd < 0) return 0;
     struct stat st;
     uint32_t from = 0, most = r->point.position - CHECK_BELOW_POINT;
@@ -117,7 +117,7 @@ static bw_err take_scan(recovery *r, size_t i, const bw_scan *scan, bool whole)
     r->last_crc = scan->last_crc;
     r->indexed = whole;
     if (i + 1 == p->count) return BW_OK;
-    if (whole) bw_indexer_complete(&p->indexer, p->dir_fd);
+    if (whole) bw_indexer_complete(&p->indexer, bw_partition_dir(p));
     return bw_segment_close_rolled(p, s, true);
 }
 
@@ -127,7 +127,7 @@ static bw_err scan_one(recovery *r, size_t i, uint32_t from, int64_t next_offset
     bw_partition *p = r->p;
     bw_segment *s = p->segments[i];
     bool whole = from == 0, last = i + 1 == p->count;
-    if (whole) bw_indexer_restart(&p->indexer, p->dir_fd, s->base_offset, p->config.index_interval_bytes);
+    if (whole) bw_indexer_restart(&p->indexer, bw_partition_dir(p), s->base_offset, p->config.index_interval_bytes);
     bw_scan scan = {.from = from, .next_offset = next_offset, .leader_epoch = whole ? r->scan_epoch : r->point.leader_epoch,
                     .until = s->file_bytes, .direct = r->direct, .indexer = whole ? &p->indexer : NULL};
     if (!whole) scan.last_crc = r->point.last_crc;
@@ -256,7 +256,7 @@ static bw_err recover_segments(recovery *r)
 {
     bw_partition *p = r->p;
     for (size_t i = 0; i < r->found.log_count; i++) {
-        bw_segment *s = bw_segment_new(r->found.logs[i]);
+        bw_segment *s = bw_segment_new(p, r->found.logs[i]);
         if (!s) return bw_fail(BW_ERR_NO_MEMORY, "no memory for the segment list");
         s->linked = true;
         bw_err e = bw_partition_push(p, s);
@@ -267,7 +267,7 @@ static bw_err recover_segments(recovery *r)
         struct stat st;
         char name[BW_SEGMENT_NAME_MAX];
         bw_segment_name(name, s->base_offset, ".log");
-        if (bw_os_stat_at(p->dir_fd, name, &st) == 0 && st.st_size <= (off_t)BW_POSITION_MAX) s->file_bytes = (uint32_t)st.st_size;
+        if (bw_os_stat_at(bw_partition_dir(p), name, &st) == 0 && st.st_size <= (off_t)BW_POSITION_MAX) s->file_bytes = (uint32_t)st.st_size;
     }
     for (size_t i = 0; i < p->count;) {
         bool again = false;
@@ -321,7 +321,7 @@ static void drop_broken_seal(recovery *r, const bw_segment *a)
 {
     char name[BW_SEGMENT_NAME_MAX];
     bw_segment_name(name, a->base_offset, ".seal");
-    if (r->found.seals > 0 && bw_os_unlink(r->p->dir_fd, name, 0) == 0) r->p->dir_dirty = true;
+    if (r->found.seals > 0 && bw_os_unlink(bw_partition_dir(r->p), name, 0) == 0) r->p->dir_dirty = true;
 }
 
 /* Sees to an unsealed last segment that may be appended to. */
@@ -390,6 +390,7 @@ static void init_slot(recovery *r)
     for (size_t i = 0; i < p->count; i++)
         if (p->segments[i]->max_timestamp > newest) newest = p->segments[i]->max_timestamp;
     bw_position tail = bw_position_of(1, a->length);
+    atomic_store(&t->state, BW_SLOT_UNOPENED); /* until all the rest holds */
     bw_lock_init(&t->mutex);
     atomic_store(&t->repair_pending, 0);
     atomic_store(&t->bus_number, p->bus_number);
@@ -399,7 +400,6 @@ static void init_slot(recovery *r)
     atomic_store(&t->first_unstable, INT64_MAX);
     atomic_store(&t->intent_end, 0);
     atomic_store(&t->flags, 0);
-    atomic_store(&t->state, BW_SLOT_OPEN);
     atomic_store(&t->leader_epoch, (uint32_t)r->epoch);
     atomic_fetch_add(&t->fence, 1);
     atomic_store(&t->log_start, start);
@@ -417,6 +417,9 @@ static void init_slot(recovery *r)
     atomic_store(&e->inode, a->inode);
     atomic_store(&e->limit, a->limit);
     atomic_store(&e->seq, 1);
+    bw_partition_store_config(p);
+    uint32_t unopened = BW_SLOT_UNOPENED; /* unless it was deleted meanwhile */
+    atomic_compare_exchange_strong(&t->state, &unopened, BW_SLOT_OPEN);
 }
 
 static bw_err finish(recovery *r)
@@ -427,7 +430,7 @@ static bw_err finish(recovery *r)
     if (e) return e;
     bw_segment *a = bw_partition_active(p);
     if (r->adopted) p->gaps_below = r->gap ? a->next_offset : 0;
-    if (r->gap && (e = bw_offset_file_write(p->dir_fd, BW_GAPS_FILE, p->gaps_below)) != BW_OK) return e;
+    if (r->gap && (e = bw_offset_file_write(bw_partition_dir(p), BW_GAPS_FILE, p->gaps_below)) != BW_OK) return e;
     BW_KILL_POINT("recover.gaps");
     bool raise = !p->just_created && (!clean || r->report->cut || r->report->foreign || r->report->quarantined || r->direct);
     if (raise) r->epoch++;
@@ -438,14 +441,14 @@ static bw_err finish(recovery *r)
     BW_KILL_POINT("recover.epoch");
     if (r->full) (void)bw_segment_cut(p, r->full);
     int64_t start;
-    if (bw_offset_file_check(p->dir_fd, BW_LOG_START_FILE, &start) == BW_ERR_CORRUPT) bw_recovery_note(r); /* deleted records are back */
+    if (bw_offset_file_check(bw_partition_dir(p), BW_LOG_START_FILE, &start) == BW_ERR_CORRUPT) bw_recovery_note(r); /* deleted records are back */
     if (bw_partition_read_log_start(p) > a->next_offset) { /* a log start of other files: new records must not count as deleted */
         e = bw_partition_write_log_start(p, a->next_offset);
         if (e) return e;
     }
-    if (p->dir_dirty && bw_os_sync_dir(p->dir_fd) != 0) return bw_fail_errno(errno, "cannot sync the partition's folder");
+    if (p->dir_dirty && bw_os_sync_dir(bw_partition_dir(p)) != 0) return bw_fail_errno(errno, "cannot sync the partition's folder");
     p->dir_dirty = false;
-    if (r->direct && bw_os_unlink(p->dir_fd, "poisoned", 0) == 0) (void)bw_os_sync_dir(p->dir_fd);
+    if (r->direct && bw_os_unlink(bw_partition_dir(p), "poisoned", 0) == 0) (void)bw_os_sync_dir(bw_partition_dir(p));
     init_slot(r);
     p->point = (bw_recovery_point){.leader_epoch = -1};
     bw_partition_note_point(p, a->next_offset, a, a->length, r->last_crc);

@@ -25,7 +25,7 @@ static bool has_inode(bw_partition *p, const bw_found *f, uint64_t inode)
     struct stat st;
     for (size_t i = 0; i < f->log_count; i++) {
         bw_segment_name(name, f->logs[i], ".log");
-        if (bw_os_stat_at(p->dir_fd, name, &st) == 0 && (uint64_t)st.st_ino == inode) return true;
+        if (bw_os_stat_at(bw_partition_dir(p), name, &st) == 0 && (uint64_t)st.st_ino == inode) return true;
     }
     return false;
 }
@@ -46,7 +46,7 @@ bw_err bw_recovery_place_spare(recovery *r, uint32_t seq)
     char name[BW_SEGMENT_NAME_MAX], log[BW_SEGMENT_NAME_MAX];
     struct stat st;
     bw_spare_name(name, seq);
-    int fd = bw_os_open_beneath(p->dir_fd, name, O_RDONLY, 0);
+    int fd = bw_os_open_beneath(bw_partition_dir(p), name, O_RDONLY, 0);
     if (fd < 0) return bw_fail_errno(errno, "cannot open %s", name);
     int64_t base = -1;
     if (bw_os_fstat(fd, &st) == 0 && !has_inode(p, &r->found, (uint64_t)st.st_ino)) base = first_batch_base(fd, (uint64_t)st.st_size);
@@ -55,18 +55,18 @@ bw_err bw_recovery_place_spare(recovery *r, uint32_t seq)
     if (r->found.log_count > 0 && base < r->found.logs[0]) base = -1;
     p->dir_dirty = true;
     bw_segment_name(log, base < 0 ? 0 : base, ".log");
-    if (base >= 0 && bw_os_stat_at(p->dir_fd, log, &st) != 0 && errno == ENOENT) {
+    if (base >= 0 && bw_os_stat_at(bw_partition_dir(p), log, &st) != 0 && errno == ENOENT) {
         int64_t *more = realloc(r->found.logs, (r->found.log_count + 1) * sizeof *more);
         if (!more) return bw_fail(BW_ERR_NO_MEMORY, "no memory for the segment list");
         r->found.logs = more;
-        if (bw_os_rename(p->dir_fd, name, p->dir_fd, log) != 0) return bw_fail_errno(errno, "cannot rename %s to %s", name, log);
+        if (bw_os_rename(bw_partition_dir(p), name, bw_partition_dir(p), log) != 0) return bw_fail_errno(errno, "cannot rename %s to %s", name, log);
         size_t i = r->found.log_count++;
         for (; i > 0 && more[i - 1] > base; i--) more[i] = more[i - 1];
         more[i] = base;
         BW_KILL_POINT("recover.spare_kept");
         return BW_OK;
     }
-    if (bw_os_unlink(p->dir_fd, name, 0) != 0) return bw_fail_errno(errno, "cannot remove %s", name);
+    if (bw_os_unlink(bw_partition_dir(p), name, 0) != 0) return bw_fail_errno(errno, "cannot remove %s", name);
     BW_KILL_POINT("recover.spare_gone");
     return BW_OK;
 }
@@ -82,8 +82,8 @@ bw_err bw_recovery_quarantine(recovery *r, size_t i)
     struct stat st;
     bw_segment_name(name, s->base_offset, ".log");
     snprintf(aside, sizeof aside, "%s.corrupt", name);
-    for (int n = 1; bw_os_stat_at(p->dir_fd, aside, &st) == 0 && n < 1000; n++) snprintf(aside, sizeof aside, "%s.corrupt.%d", name, n);
-    if (bw_os_rename(p->dir_fd, name, p->dir_fd, aside) != 0) return bw_fail_errno(errno, "cannot set %s aside", name);
+    for (int n = 1; bw_os_stat_at(bw_partition_dir(p), aside, &st) == 0 && n < 1000; n++) snprintf(aside, sizeof aside, "%s.corrupt.%d", name, n);
+    if (bw_os_rename(bw_partition_dir(p), name, bw_partition_dir(p), aside) != 0) return bw_fail_errno(errno, "cannot set %s aside", name);
     BW_KILL_POINT("recover.quarantined");
     bw_segment_unlink_hints(p, s->base_offset);
     r->report->quarantined++;
@@ -113,7 +113,7 @@ static bw_err write_copy(bw_partition *p, const bw_segment *old, uint32_t from, 
     char name[BW_SEGMENT_NAME_MAX], temporary[BW_SEGMENT_NAME_MAX + 8];
     bw_segment_name(name, s->base_offset, ".log");
     snprintf(temporary, sizeof temporary, "%s.tmp", name);
-    s->fd = bw_os_open_beneath(p->dir_fd, temporary, O_RDWR | O_CREAT | O_TRUNC, 0644);
+    bw_segment_set_fd(s, bw_os_open_beneath(bw_partition_dir(p), temporary, O_RDWR | O_CREAT | O_TRUNC, 0644));
     if (s->fd < 0) return bw_fail_errno(errno, "cannot create %s", temporary);
     if (bw_os_fallocate(s->fd, 0, 0, len > BW_GRANT_FIRST ? len : BW_GRANT_FIRST) != 0)
         return bw_fail_errno(errno, "cannot allocate %s", temporary);
@@ -121,8 +121,8 @@ static bw_err write_copy(bw_partition *p, const bw_segment *old, uint32_t from, 
     if (e) return e;
     BW_KILL_POINT("recover.copied");
     if (bw_os_fsync(s->fd) != 0) return bw_fail_errno(errno, "cannot sync %s", temporary);
-    if (bw_os_rename(p->dir_fd, temporary, p->dir_fd, name) != 0) return bw_fail_errno(errno, "cannot rename %s", temporary);
-    if (bw_os_sync_dir(p->dir_fd) != 0) return bw_fail_errno(errno, "cannot sync the partition's folder");
+    if (bw_os_rename(bw_partition_dir(p), temporary, bw_partition_dir(p), name) != 0) return bw_fail_errno(errno, "cannot rename %s", temporary);
+    if (bw_os_sync_dir(bw_partition_dir(p)) != 0) return bw_fail_errno(errno, "cannot sync the partition's folder");
     s->linked = true;
     return bw_segment_open(p, s);
 }
@@ -137,7 +137,7 @@ bw_err bw_recovery_salvage(recovery *r, size_t i)
     if (scan.from > scan.until) scan.from = scan.until;
     bw_err e = bw_segment_scan(p, old, &scan);
     if (e) return e;
-    bw_segment *s = bw_segment_new(r->point.next_offset);
+    bw_segment *s = bw_segment_new(p, r->point.next_offset);
     if (!s) return bw_fail(BW_ERR_NO_MEMORY, "no memory for a segment");
     e = write_copy(p, old, (uint32_t)scan.from, scan.position - (uint32_t)scan.from, s);
     BW_KILL_POINT("recover.salvaged");
@@ -162,7 +162,7 @@ bw_err bw_recovery_drop_from(recovery *r, size_t i)
         bw_segment_name(name, s->base_offset, ".log");
         r->report->cut_from_bytes += s->file_bytes;
         r->report->cut = true;
-        if (bw_os_unlink(p->dir_fd, name, 0) != 0) return bw_fail_errno(errno, "cannot remove segment %s behind the cut", name);
+        if (bw_os_unlink(bw_partition_dir(p), name, 0) != 0) return bw_fail_errno(errno, "cannot remove segment %s behind the cut", name);
         bw_segment_unlink_hints(p, s->base_offset);
         bw_partition_remove_at(p, p->count - 1);
         BW_KILL_POINT("recover.dropped");

@@ -27,7 +27,7 @@ static void unlink_deleted(bw_partition *p, int64_t base)
     for (int i = 0; i < FILE_SUFFIXES; i++) {
         bw_segment_name(name, base, file_suffixes[i]);
         snprintf(gone, sizeof gone, "%s.deleted", name);
-        (void)bw_os_unlink(p->dir_fd, gone, 0);
+        (void)bw_os_unlink(bw_partition_dir(p), gone, 0);
     }
     p->dir_dirty = true;
 }
@@ -57,7 +57,7 @@ static bool put_aside(bw_partition *p, const bw_segment *s)
     for (int i = 0; i < FILE_SUFFIXES; i++) {
         bw_segment_name(name, s->base_offset, file_suffixes[i]);
         snprintf(gone, sizeof gone, "%s.deleted", name);
-        if (bw_os_rename(p->dir_fd, name, p->dir_fd, gone) != 0 && i == 0) return false;
+        if (bw_os_rename(bw_partition_dir(p), name, bw_partition_dir(p), gone) != 0 && i == 0) return false;
     }
     p->dropped[p->dropped_count++] = (bw_dropped_file){s->base_offset, bw_clock_mono_ms() + p->config.file_delete_delay_ms};
     return true;
@@ -74,14 +74,14 @@ static bw_err delete_oldest(bw_partition *p, bool at_once)
     if (s->spare_name) { /* before the log's own name: recovery takes a spare that stands alone for part of the log */
         char name[BW_SEGMENT_NAME_MAX];
         bw_spare_name(name, s->spare_seq);
-        if (bw_os_unlink(p->dir_fd, name, 0) != 0 && errno != ENOENT) return bw_fail_errno(errno, "cannot remove %s", name);
+        if (bw_os_unlink(bw_partition_dir(p), name, 0) != 0 && errno != ENOENT) return bw_fail_errno(errno, "cannot remove %s", name);
         s->spare_name = false;
         BW_KILL_POINT("retain.spare_gone");
     }
     if (at_once || !put_aside(p, s)) {
         char name[BW_SEGMENT_NAME_MAX];
         bw_segment_name(name, s->base_offset, ".log");
-        if (bw_os_unlink(p->dir_fd, name, 0) != 0 && errno != ENOENT) return bw_fail_errno(errno, "cannot remove segment %s", name);
+        if (bw_os_unlink(bw_partition_dir(p), name, 0) != 0 && errno != ENOENT) return bw_fail_errno(errno, "cannot remove segment %s", name);
         BW_KILL_POINT("retain.log_gone");
         bw_segment_unlink_hints(p, s->base_offset);
     }
@@ -185,7 +185,7 @@ static bw_err retain_time(bw_partition *p, int64_t now_ms, uint32_t *deleted)
 bw_err bw_partition_retain(bw_partition *p, int64_t now_ms, uint32_t *deleted)
 {
     if (deleted) *deleted = 0;
-    pthread_mutex_lock(&p->mutex);
+    bw_partition_lock(p);
     uint32_t state = atomic_load_explicit(&p->slot->state, memory_order_acquire);
     bw_err e = BW_OK;
     if (state != BW_SLOT_DELETED && state != BW_SLOT_RETIRED && !p->broken) {
@@ -197,7 +197,7 @@ bw_err bw_partition_retain(bw_partition *p, int64_t now_ms, uint32_t *deleted)
         if (!e) bw_partition_retain_bytes(p, deleted);
         if (!e && p->config.retention_ms >= 0) e = retain_time(p, now_ms, deleted);
     }
-    pthread_mutex_unlock(&p->mutex);
+    bw_partition_unlock(p);
     return e ? bw_error_context(e, "partition %s", p->dir_name) : BW_OK;
 }
 
@@ -211,7 +211,7 @@ bw_err bw_partition_delete_records(bw_partition *p, int64_t before, int64_t *log
         bw_err synced = bw_partition_sync(p);
         if (synced) return synced;
     }
-    pthread_mutex_lock(&p->mutex);
+    bw_partition_lock(p);
     bw_position tail = atomic_load_explicit(&s->tail, memory_order_acquire);
     int64_t start = atomic_load_explicit(&s->log_start, memory_order_acquire), end = bw_slot_end_offset(s);
     if (before == BW_OFFSET_END) before = atomic_load_explicit(&s->durable_offset, memory_order_acquire);
@@ -230,6 +230,6 @@ bw_err bw_partition_delete_records(bw_partition *p, int64_t before, int64_t *log
         while (!e && may_delete_oldest(p) && p->segments[1]->base_offset <= before) e = delete_oldest(p, false);
     }
     if (log_start) *log_start = atomic_load_explicit(&s->log_start, memory_order_acquire);
-    pthread_mutex_unlock(&p->mutex);
+    bw_partition_unlock(p);
     return e ? bw_error_context(e, "partition %s", p->dir_name) : BW_OK;
 }

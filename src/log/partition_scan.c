@@ -45,7 +45,7 @@ static bool list_entry(void *opaque, const char *name)
     } else if (ends_with(name, ".seal")) {
         f->seals++;
     } else if (ends_with(name, ".deleted") || ends_with(name, ".tmp")) {
-        (void)bw_os_unlink(j->p->dir_fd, name, 0); /* left by a deletion or replacement that was cut short */
+        (void)bw_os_unlink(bw_partition_dir(j->p), name, 0); /* left by a deletion or replacement that was cut short */
     }
     return !f->failed;
 }
@@ -66,7 +66,7 @@ bw_err bw_partition_list(bw_partition *p, bw_found *out)
 {
     *out = (bw_found){0};
     list_job j = {p, out};
-    if (bw_os_list_dir(p->dir_fd, list_entry, &j) != 0) return bw_fail_errno(errno, "cannot list the partition's folder");
+    if (bw_os_list_dir(bw_partition_dir(p), list_entry, &j) != 0) return bw_fail_errno(errno, "cannot list the partition's folder");
     if (out->failed) return bw_fail(BW_ERR_NO_MEMORY, "no memory for the segment list");
     if (out->log_count) qsort(out->logs, out->log_count, sizeof *out->logs, compare_base);
     if (out->spare_count) qsort(out->spares, out->spare_count, sizeof *out->spares, compare_seq);
@@ -85,9 +85,9 @@ static int open_direct(bw_partition *p, const bw_segment *s, bool *direct)
     char name[BW_SEGMENT_NAME_MAX];
     if (s->linked) bw_segment_name(name, s->base_offset, ".log");
     else bw_spare_name(name, s->seq);
-    int fd = bw_os_open_beneath(p->dir_fd, name, O_RDONLY | O_DIRECT, 0);
+    int fd = bw_os_open_beneath(bw_partition_dir(p), name, O_RDONLY | O_DIRECT, 0);
     *direct = fd >= 0;
-    return fd >= 0 || errno != EINVAL ? fd : bw_os_open_beneath(p->dir_fd, name, O_RDONLY, 0);
+    return fd >= 0 || errno != EINVAL ? fd : bw_os_open_beneath(bw_partition_dir(p), name, O_RDONLY, 0);
 }
 
 bw_err bw_segment_scan(bw_partition *p, const bw_segment *s, bw_scan *scan)
@@ -134,7 +134,7 @@ bool bw_segment_read_seal(bw_partition *p, int64_t base_offset, bw_seal *seal)
     uint8_t bytes[BW_SEAL_BYTES + 1];
     char name[BW_SEGMENT_NAME_MAX];
     bw_segment_name(name, base_offset, ".seal");
-    int fd = bw_os_open_beneath(p->dir_fd, name, O_RDONLY, 0);
+    int fd = bw_os_open_beneath(bw_partition_dir(p), name, O_RDONLY, 0);
     if (fd < 0) return false;
     ssize_t n = bw_os_pread(fd, bytes, sizeof bytes, 0);
     bw_os_close(fd);
@@ -149,7 +149,7 @@ static int64_t hinted_timestamp(bw_partition *p, int64_t base_offset)
     struct stat st;
     int64_t ts = -1;
     bw_segment_name(name, base_offset, ".timeindex");
-    int fd = bw_os_open_beneath(p->dir_fd, name, O_RDONLY, 0);
+    int fd = bw_os_open_beneath(bw_partition_dir(p), name, O_RDONLY, 0);
     if (fd < 0) return -1;
     if (bw_os_fstat(fd, &st) == 0 && st.st_size >= (off_t)sizeof entry && st.st_size % (off_t)sizeof entry == 0 &&
         bw_os_pread(fd, entry, sizeof entry, st.st_size - (off_t)sizeof entry) == (ssize_t)sizeof entry)
@@ -163,7 +163,7 @@ bw_err bw_segment_load_sealed(bw_partition *p, bw_segment *s, const bw_seal *sea
     char name[BW_SEGMENT_NAME_MAX];
     struct stat st;
     bw_segment_name(name, s->base_offset, ".log");
-    if (bw_os_stat_at(p->dir_fd, name, &st) != 0) return bw_fail_errno(errno, "cannot stat segment %s", name);
+    if (bw_os_stat_at(bw_partition_dir(p), name, &st) != 0) return bw_fail_errno(errno, "cannot stat segment %s", name);
     if (!S_ISREG(st.st_mode) || st.st_size < (off_t)seal->length || seal->length > BW_POSITION_MAX ||
         seal->next_offset < s->base_offset)
         return bw_fail(BW_ERR_CORRUPT, "segment %s has %lld bytes, its seal says %u", name, (long long)st.st_size, seal->length);
@@ -214,7 +214,7 @@ bw_err bw_segment_cut(bw_partition *p, bw_segment *s)
     if (s->file_bytes <= s->length) return BW_OK;
     char name[BW_SEGMENT_NAME_MAX];
     bw_segment_name(name, s->base_offset, ".log");
-    int fd = bw_os_open_beneath(p->dir_fd, name, O_RDWR, 0);
+    int fd = bw_os_open_beneath(bw_partition_dir(p), name, O_RDWR, 0);
     bw_err e = fd < 0 || bw_os_ftruncate(fd, s->length) != 0 ? bw_fail_errno(errno, "cannot cut segment %s to its length", name) : BW_OK;
     bw_os_close(fd);
     if (!e) s->file_bytes = s->length;
@@ -235,8 +235,7 @@ bw_err bw_segment_close_rolled(bw_partition *p, bw_segment *s, bool cut)
             return bw_fail_errno(errno, "cannot cut segment %020lld.log to its length", (long long)s->base_offset);
         s->file_bytes = s->length;
     }
-    bw_os_close(s->fd);
-    s->fd = -1;
+    bw_segment_set_fd(s, -1);
     free(s->merkle);
     s->merkle = NULL;
     return BW_OK;

@@ -16,12 +16,13 @@
 
 enum { EPOCH_BYTES_MAX = 1 << 20, EPOCHS_MAX = 4096 };
 
-bw_segment *bw_segment_new(int64_t base_offset)
+bw_segment *bw_segment_new(bw_partition *p, int64_t base_offset)
 {
     bw_segment *s = calloc(1, sizeof *s);
     if (!s) return NULL;
     s->base_offset = s->next_offset = base_offset;
     s->fd = -1;
+    s->open_files = p->open_files;
     s->max_timestamp = -1;
     s->seen_mono_ms = bw_clock_mono_ms();
     return s;
@@ -30,9 +31,17 @@ bw_segment *bw_segment_new(int64_t base_offset)
 void bw_segment_free(bw_segment *s)
 {
     if (!s) return;
-    bw_os_close(s->fd);
+    bw_segment_set_fd(s, -1);
     free(s->merkle);
     free(s);
+}
+
+void bw_segment_set_fd(bw_segment *s, int fd)
+{
+    int32_t more = (fd >= 0) - (s->fd >= 0);
+    if (s->fd >= 0) bw_os_close(s->fd);
+    s->fd = fd;
+    if (s->open_files && more) atomic_fetch_add_explicit(&s->open_files->count, (uint32_t)more, memory_order_relaxed);
 }
 
 bw_err bw_partition_push(bw_partition *p, bw_segment *s)
@@ -69,7 +78,7 @@ bw_err bw_segment_open(bw_partition *p, bw_segment *s)
     char name[BW_SEGMENT_NAME_MAX];
     struct stat st;
     file_name(s, name);
-    if (s->fd < 0) s->fd = bw_os_open_beneath(p->dir_fd, name, O_RDWR, 0);
+    if (s->fd < 0) bw_segment_set_fd(s, bw_os_open_beneath(bw_partition_dir(p), name, O_RDWR, 0));
     if (s->fd < 0) return bw_fail_errno(errno, "cannot open segment %s", name);
     if (bw_os_fstat(s->fd, &st) != 0) return bw_fail_errno(errno, "cannot stat segment %s", name);
     if (!S_ISREG(st.st_mode)) return bw_fail(BW_ERR_CORRUPT, "segment %s is not a plain file", name);
@@ -89,22 +98,22 @@ bw_err bw_segment_read_fd(bw_partition *p, const bw_segment *s, int *fd, bool *o
     if (s->fd >= 0) return BW_OK;
     char name[BW_SEGMENT_NAME_MAX];
     file_name(s, name);
-    *fd = bw_os_open_beneath(p->dir_fd, name, O_RDONLY, 0);
+    *fd = bw_os_open_beneath(bw_partition_dir(p), name, O_RDONLY, 0);
     return *fd < 0 ? bw_fail_errno(errno, "cannot open segment %s", name) : BW_OK;
 }
 
 bw_err bw_segment_create_log(bw_partition *p, int64_t base_offset, uint32_t bytes, bw_segment **out)
 {
     char name[BW_SEGMENT_NAME_MAX];
-    bw_segment *s = bw_segment_new(base_offset);
+    bw_segment *s = bw_segment_new(p, base_offset);
     if (!s) return bw_fail(BW_ERR_NO_MEMORY, "no memory for a segment");
     bw_segment_name(name, base_offset, ".log");
     s->linked = true;
-    s->fd = bw_os_open_beneath(p->dir_fd, name, O_RDWR | O_CREAT | O_EXCL, 0644);
+    bw_segment_set_fd(s, bw_os_open_beneath(bw_partition_dir(p), name, O_RDWR | O_CREAT | O_EXCL, 0644));
     bw_err e = BW_OK;
     if (s->fd < 0) e = bw_fail_errno(errno, "cannot create segment %s", name);
     else if (bytes > 0 && bw_os_fallocate(s->fd, 0, 0, bytes) != 0) e = bw_fail_errno(errno, "cannot allocate segment %s", name);
-    else if (bw_os_fsync(s->fd) != 0 || bw_os_sync_dir(p->dir_fd) != 0) e = bw_fail_errno(errno, "cannot sync segment %s", name);
+    else if (bw_os_fsync(s->fd) != 0 || bw_os_sync_dir(bw_partition_dir(p)) != 0) e = bw_fail_errno(errno, "cannot sync segment %s", name);
     if (!e) e = bw_segment_open(p, s);
     if (e) {
         bw_segment_free(s);
@@ -122,7 +131,7 @@ bw_err bw_segment_write_seal(bw_partition *p, const bw_segment *s, const bw_merk
                     .batches = m->count, .root = bw_merkle_root(m)};
     bw_seal_encode(bytes, &seal);
     bw_segment_name(name, s->base_offset, ".seal");
-    int fd = bw_os_open_beneath(p->dir_fd, name, O_WRONLY | O_CREAT | O_TRUNC, 0644);
+    int fd = bw_os_open_beneath(bw_partition_dir(p), name, O_WRONLY | O_CREAT | O_TRUNC, 0644);
     if (fd < 0) return bw_fail_errno(errno, "cannot create %s", name);
     BW_KILL_POINT("seal.created");
     ssize_t n = bw_os_pwrite(fd, bytes, sizeof bytes, 0);
@@ -131,7 +140,7 @@ bw_err bw_segment_write_seal(bw_partition *p, const bw_segment *s, const bw_merk
     p->dir_dirty = true;
     BW_KILL_POINT("seal.written");
     if (n >= 0) return BW_OK;
-    (void)bw_os_unlink(p->dir_fd, name, 0); /* none is better than half of one */
+    (void)bw_os_unlink(bw_partition_dir(p), name, 0); /* none is better than half of one */
     return bw_fail_errno(saved, "cannot write %s", name);
 }
 
@@ -172,9 +181,33 @@ void bw_segment_unlink_hints(bw_partition *p, int64_t base_offset)
     char name[BW_SEGMENT_NAME_MAX];
     for (size_t i = 0; i < sizeof suffix / sizeof *suffix; i++) {
         bw_segment_name(name, base_offset, suffix[i]);
-        (void)bw_os_unlink(p->dir_fd, name, 0);
+        (void)bw_os_unlink(bw_partition_dir(p), name, 0);
     }
     p->dir_dirty = true;
+}
+
+/* ---- the folder ---- */
+
+int bw_partition_open_folder(const bw_partition *p)
+{
+    return bw_os_open_beneath(p->data_fd, p->dir_name, O_RDONLY | O_DIRECTORY, 0);
+}
+
+int bw_partition_dir(bw_partition *p)
+{
+    if (p->dir_fd < 0) p->dir_fd = bw_partition_open_folder(p);
+    return p->dir_fd;
+}
+
+void bw_partition_lock(bw_partition *p) { pthread_mutex_lock(&p->mutex); }
+
+void bw_partition_unlock(bw_partition *p)
+{
+    if (p->dir_fd >= 0 && !p->dir_kept) {
+        bw_os_close(p->dir_fd);
+        p->dir_fd = -1;
+    }
+    pthread_mutex_unlock(&p->mutex);
 }
 
 /* ---- small files ---- */
@@ -186,7 +219,7 @@ static bw_err read_epochs(bw_partition *p, bw_epoch_entry **entries, size_t *cou
     char *text = malloc(EPOCH_BYTES_MAX);
     size_t len;
     if (!text) return bw_fail(BW_ERR_NO_MEMORY, "no memory for the leader epochs");
-    bw_err e = bw_smallfile_read(p->dir_fd, EPOCH_FILE, text, EPOCH_BYTES_MAX, &len);
+    bw_err e = bw_smallfile_read(bw_partition_dir(p), EPOCH_FILE, text, EPOCH_BYTES_MAX, &len);
     if (!e) e = bw_epoch_checkpoint_decode(text, len, entries, count);
     free(text);
     return e == BW_ERR_NOT_FOUND || e == BW_ERR_CORRUPT ? BW_OK : e; /* made anew from the log */
@@ -222,11 +255,11 @@ bw_err bw_partition_write_epochs(bw_partition *p, int32_t epoch, int64_t start_o
     bw_buf text = {0};
     e = bw_epoch_checkpoint_encode(more + from, keep + 1 - from, &text);
     free(more);
-    if (!e) e = bw_smallfile_replace(p->dir_fd, EPOCH_FILE, text.data, text.len);
+    if (!e) e = bw_smallfile_replace(bw_partition_dir(p), EPOCH_FILE, text.data, text.len);
     bw_buf_free(&text);
     return e;
 }
 
-bw_err bw_partition_write_log_start(bw_partition *p, int64_t log_start) { return bw_offset_file_write(p->dir_fd, BW_LOG_START_FILE, log_start); }
+bw_err bw_partition_write_log_start(bw_partition *p, int64_t log_start) { return bw_offset_file_write(bw_partition_dir(p), BW_LOG_START_FILE, log_start); }
 
-int64_t bw_partition_read_log_start(bw_partition *p) { return bw_offset_file_read(p->dir_fd, BW_LOG_START_FILE); }
+int64_t bw_partition_read_log_start(bw_partition *p) { return bw_offset_file_read(bw_partition_dir(p), BW_LOG_START_FILE); }

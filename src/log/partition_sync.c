@@ -25,7 +25,7 @@ void bw_partition_poison(bw_partition *p)
     atomic_compare_exchange_strong_explicit(&p->slot->state, &open, BW_SLOT_POISONED, memory_order_acq_rel, memory_order_acquire);
     BW_KILL_POINT("sync.poisoned");
     static const char text[] = "A sync of this partition failed. It is read-only until it was checked from the disk at a restart.\n";
-    (void)bw_smallfile_replace(p->dir_fd, POISON_FILE, text, sizeof text - 1); /* the disk is failing: as far as it goes */
+    (void)bw_smallfile_replace(bw_partition_dir(p), POISON_FILE, text, sizeof text - 1); /* the disk is failing: as far as it goes */
     p->point.poisoned = true;
     p->point_moved = true;
     bw_wake(p->control, (uint32_t)p->number, BW_WAIT_STATE);
@@ -35,7 +35,7 @@ void bw_partition_poison(bw_partition *p)
 bool bw_partition_poison_marker(bw_partition *p)
 {
     struct stat st;
-    return bw_os_stat_at(p->dir_fd, POISON_FILE, &st) == 0;
+    return bw_os_stat_at(bw_partition_dir(p), POISON_FILE, &st) == 0;
 }
 
 void bw_partition_note_point(bw_partition *p, int64_t next_offset, const bw_segment *s, uint32_t position, uint32_t last_crc)
@@ -81,6 +81,7 @@ typedef struct sync_job {
     int64_t offset; /* behind the last batch below target */
     uint32_t last_crc;
     bool dir;
+    int dir_fd;
     bw_segment **segments;
     size_t count;
 } sync_job;
@@ -103,8 +104,13 @@ static bw_err prepare(bw_partition *p, sync_job *j)
     if (a->seq != bw_position_seq(j->target)) return bw_fail(BW_ERR_INTERNAL, "the newest segment is not known");
     j->offset = a->next_offset;
     j->last_crc = p->indexer.last_crc;
+    j->dir_fd = bw_partition_open_folder(p); /* without it nothing has begun, and nothing is lost */
+    if (j->dir_fd < 0) return bw_fail_errno(errno, "cannot open partition folder %s", p->dir_name);
     j->segments = malloc(p->count * sizeof *j->segments);
-    if (!j->segments) return bw_fail(BW_ERR_NO_MEMORY, "no memory for a sync");
+    if (!j->segments) {
+        bw_os_close(j->dir_fd);
+        return bw_fail(BW_ERR_NO_MEMORY, "no memory for a sync");
+    }
     j->dir = p->dir_dirty; /* from here on the sync happens, or poisons: a folder's sync is never forgotten */
     p->dir_dirty = false;
     for (size_t i = 0; i < p->count; i++) {
@@ -119,9 +125,9 @@ static bw_err prepare(bw_partition *p, sync_job *j)
 
 static bool was_dropped(bw_partition *p, const bw_segment *s)
 {
-    pthread_mutex_lock(&p->mutex);
+    bw_partition_lock(p);
     bool dropped = s->dropped;
-    pthread_mutex_unlock(&p->mutex);
+    bw_partition_unlock(p);
     return dropped;
 }
 
@@ -130,14 +136,14 @@ static bool was_dropped(bw_partition *p, const bw_segment *s)
 static int run(bw_partition *p, const sync_job *j)
 {
     bool skipped = false;
-    if (j->dir && bw_os_sync_dir(p->dir_fd) != 0) return errno;
+    if (j->dir && bw_os_sync_dir(j->dir_fd) != 0) return errno;
     BW_KILL_POINT("sync.folder");
     for (size_t i = 0; i < j->count; i++) {
         if (was_dropped(p, j->segments[i])) skipped = true;
         else if (bw_os_fdatasync(j->segments[i]->fd) != 0) return errno;
         BW_KILL_POINT("sync.segment");
     }
-    if (skipped && bw_os_sync_dir(p->dir_fd) != 0) return errno;
+    if (skipped && bw_os_sync_dir(j->dir_fd) != 0) return errno;
     return 0;
 }
 
@@ -160,27 +166,28 @@ static void finish(bw_partition *p, sync_job *j, int error)
         bw_segment *s = j->segments[i];
         if (--s->users == 0 && s->dropped) bw_segment_free(s);
     }
+    bw_os_close(j->dir_fd);
     free(j->segments);
 }
 
 bw_err bw_partition_sync(bw_partition *p)
 {
     pthread_mutex_lock(&p->sync_mutex);
-    pthread_mutex_lock(&p->mutex);
+    bw_partition_lock(p);
     sync_job j = {0};
     bw_err e = p->unverified ? bw_partition_verify_takeover(p) : BW_OK;
     if (!e) e = prepare(p, &j);
-    pthread_mutex_unlock(&p->mutex);
+    bw_partition_unlock(p);
     if (!e) {
         BW_KILL_POINT("sync.begin");
         int64_t began = bw_clock_mono_ms();
         int error = run(p, &j);
         BW_KILL_POINT("sync.synced");
-        pthread_mutex_lock(&p->mutex);
+        bw_partition_lock(p);
         int64_t ended = bw_clock_mono_ms(), rest = (ended - began) * SYNC_REST_TIMES;
         p->sync_rest_until_ms = ended + (rest < SYNC_REST_MOST_MS ? rest : SYNC_REST_MOST_MS);
         finish(p, &j, error);
-        pthread_mutex_unlock(&p->mutex);
+        bw_partition_unlock(p);
         bw_wake(p->control, (uint32_t)p->number, BW_WAIT_STATE);
         if (error) {
             e = bw_fail(BW_ERR_POISONED, "syncing %s failed (%s): it is read-only now; check the disk, then restart the daemon",

@@ -6,7 +6,8 @@
  *   1. open every segment from seg(durable) to seg(tail) and the published spare;
  *   2. lock, load the tail, unlock: no copy below that tail straddles the opening (again if it has rolled meanwhile);
  *   3. fdatasync them all; read (durable, tail] from the medium (O_DIRECT) and check it; only then durable = tail.
- * If a stopped writer holds the lock, 2 and 3 wait for the next sync (unverified); the partition works meanwhile. */
+ * Where durable == tail under the lock there is nothing to sync or to read. If a stopped writer holds the lock, or the caller wants
+ * no syncs now, 2 and 3 wait for the next sync (unverified); the partition works meanwhile. */
 #include "log/segment.h"
 
 #include "base/killpoint.h"
@@ -46,14 +47,13 @@ static bw_err load_unsealed(bw_partition *p, bw_segment *s)
     s->max_timestamp = scan.max_timestamp;
     s->exact = true;
     if (atomic_load_explicit(&p->slot->state, memory_order_acquire) == BW_SLOT_OPEN && bw_segment_seal(p, s) == BW_OK) s->sealed = true;
-    bw_os_close(s->fd);
-    s->fd = -1;
+    bw_segment_set_fd(s, -1);
     return BW_OK;
 }
 
 static bw_err load_log(bw_partition *p, int64_t base, uint32_t newest)
 {
-    bw_segment *s = bw_segment_new(base);
+    bw_segment *s = bw_segment_new(p, base);
     if (!s) return bw_fail(BW_ERR_NO_MEMORY, "no memory for a segment");
     s->linked = true;
     bw_err e = bw_partition_push(p, s);
@@ -93,7 +93,7 @@ static bool known_inode(const bw_partition *p, uint64_t inode, uint32_t seq)
 /* A spare file: rolled into but not linked yet, published, or nobody's. */
 static bw_err load_spare(bw_partition *p, uint32_t seq, uint32_t newest)
 {
-    bw_segment *s = bw_segment_new(0);
+    bw_segment *s = bw_segment_new(p, 0);
     if (!s) return bw_fail(BW_ERR_NO_MEMORY, "no memory for a segment");
     s->seq = seq;
     s->spare_name = true;
@@ -130,7 +130,7 @@ static bw_err load_spare(bw_partition *p, uint32_t seq, uint32_t newest)
     if (!e && seq > newest) { /* made, never published */
         char name[BW_SEGMENT_NAME_MAX];
         bw_spare_name(name, seq);
-        (void)bw_os_unlink(p->dir_fd, name, 0);
+        (void)bw_os_unlink(bw_partition_dir(p), name, 0);
         p->dir_dirty = true;
     }
     bw_segment_free(s);
@@ -224,7 +224,13 @@ bw_err bw_partition_verify_takeover(bw_partition *p)
     e = bw_partition_follow(p, tail);
     if (e) return e;
     BW_KILL_POINT("takeover.opened");
-    int error = bw_os_sync_dir(p->dir_fd) == 0 ? 0 : errno;
+    if (tail == durable) { /* seen under the lock: there is no byte that a sync would have to be told of */
+        p->unverified = false;
+        return BW_OK;
+    }
+    int dir = bw_partition_dir(p);
+    if (dir < 0) return bw_fail_errno(errno, "cannot open partition folder %s", p->dir_name); /* no sync has failed */
+    int error = bw_os_sync_dir(dir) == 0 ? 0 : errno;
     for (size_t i = 0; i < p->count && !error; i++)
         if (p->segments[i]->fd >= 0 && bw_os_fdatasync(p->segments[i]->fd) != 0) error = errno;
     BW_KILL_POINT("takeover.synced");
@@ -263,13 +269,16 @@ bw_err bw_partition_take_over(bw_partition *p, const bw_recovery_point *point, b
     if (start > atomic_load_explicit(&p->slot->log_start, memory_order_acquire) && start <= bw_slot_end_offset(p->slot))
         atomic_store_explicit(&p->slot->log_start, start, memory_order_release);
     bw_segment *a = bw_partition_active(p);
+    p->dir_dirty |= p->spare != NULL; /* who made it may not have synced the folder since */
+    for (size_t i = 0; i < p->count; i++) p->dir_dirty |= p->segments[i]->spare_name;
     bw_segment_estimate_age(p, a);
     e = bw_partition_resume_index(p);
     if (e) return e;
     p->unverified = true;
     if (state == BW_SLOT_POISONED || point->poisoned) {
         bw_partition_poison(p); /* persisted again; nobody's wait goes on */
-    } else {
+    } else if (!p->verify_later || atomic_load_explicit(&p->slot->durable, memory_order_acquire) ==
+                                       atomic_load_explicit(&p->slot->tail, memory_order_acquire)) {
         e = bw_partition_verify_takeover(p);
         if (e && p->unverified && e != BW_ERR_LOCK_HELD && e != BW_ERR_BUSY) return e;
     }

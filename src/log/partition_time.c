@@ -22,9 +22,12 @@ typedef struct span {
 } span;
 
 /* A copy of the list, followed up to the tail of now. */
-static bw_err copy_spans(bw_partition *p, span **out, size_t *count, int64_t *start, int64_t *end)
+/* *dir: a descriptor of the folder, the caller's. */
+static bw_err copy_spans(bw_partition *p, span **out, size_t *count, int64_t *start, int64_t *end, int *dir)
 {
-    pthread_mutex_lock(&p->mutex);
+    *dir = bw_partition_open_folder(p);
+    if (*dir < 0) return bw_fail_errno(errno, "cannot open partition folder %s", p->dir_name);
+    bw_partition_lock(p);
     bw_position tail = atomic_load_explicit(&p->slot->tail, memory_order_acquire);
     bw_partition_adopt_rolls(p, tail);
     bw_err e = bw_partition_follow(p, tail);
@@ -39,19 +42,20 @@ static bw_err copy_spans(bw_partition *p, span **out, size_t *count, int64_t *st
     *count = p->count;
     *start = atomic_load_explicit(&p->slot->log_start, memory_order_acquire);
     *end = e ? 0 : bw_partition_active(p)->next_offset;
-    pthread_mutex_unlock(&p->mutex);
+    bw_partition_unlock(p);
+    if (e) bw_os_close(*dir);
     return e;
 }
 
 /* EMPTY: deleted meanwhile. */
-static bw_err open_span(bw_partition *p, const span *s, int *fd)
+static bw_err open_span(int dir, const span *s, int *fd)
 {
     char name[BW_SEGMENT_NAME_MAX];
     bw_segment_name(name, s->base_offset, ".log");
-    *fd = bw_os_open_beneath(p->dir_fd, name, O_RDONLY, 0);
+    *fd = bw_os_open_beneath(dir, name, O_RDONLY, 0);
     if (*fd < 0 && errno == ENOENT && s->seq) {
         bw_spare_name(name, s->seq);
-        *fd = bw_os_open_beneath(p->dir_fd, name, O_RDONLY, 0);
+        *fd = bw_os_open_beneath(dir, name, O_RDONLY, 0);
     }
     if (*fd >= 0) return BW_OK;
     return errno == ENOENT ? BW_ERR_EMPTY : bw_fail_errno(errno, "cannot open segment %s", name);
@@ -87,12 +91,12 @@ static bw_err record_in_batch(bw_walk *w, int64_t ts, int64_t start, bw_buf *pla
     return more < 0 ? BW_ERR_CORRUPT : BW_ERR_EMPTY;
 }
 
-static bool read_hint(bw_partition *p, int64_t base, const char *suffix, bw_buf *out)
+static bool read_hint(int dir, int64_t base, const char *suffix, bw_buf *out)
 {
     char name[BW_SEGMENT_NAME_MAX];
     struct stat st;
     bw_segment_name(name, base, suffix);
-    int fd = bw_os_open_beneath(p->dir_fd, name, O_RDONLY, 0);
+    int fd = bw_os_open_beneath(dir, name, O_RDONLY, 0);
     bool good = fd >= 0 && bw_os_fstat(fd, &st) == 0 && st.st_size > 0 && st.st_size <= TIMEINDEX_MAX &&
                 bw_buf_reserve(out, (size_t)st.st_size) == BW_OK;
     if (good) {
@@ -118,10 +122,10 @@ static bool entry_holds(bw_walk *w, const uint8_t *times, size_t entries, int64_
 }
 
 /* Puts the walk where the indexes say that the scan may begin; at the segment's start when they are not to be believed. */
-static void jump(bw_partition *p, const span *s, int64_t ts, bw_walk *w)
+static void jump(int dir, const span *s, int64_t ts, bw_walk *w)
 {
     bw_buf times = {0}, index = {0};
-    if (read_hint(p, s->base_offset, ".timeindex", &times) && read_hint(p, s->base_offset, ".index", &index)) {
+    if (read_hint(dir, s->base_offset, ".timeindex", &times) && read_hint(dir, s->base_offset, ".index", &index)) {
         size_t entries = bw_timeindex_entries(times.data, times.len);
         int64_t from = bw_timeindex_floor(times.data, entries, s->base_offset, ts);
         uint32_t position = bw_index_floor(index.data, bw_index_entries(index.data, index.len, s->length), s->base_offset, from);
@@ -144,18 +148,18 @@ static void jump(bw_partition *p, const span *s, int64_t ts, bw_walk *w)
 }
 
 /* EMPTY: nothing in this segment. */
-static bw_err search_span(bw_partition *p, const span *s, int64_t ts, int64_t start, int64_t *offset, int64_t *found)
+static bw_err search_span(bw_partition *p, int dir, const span *s, int64_t ts, int64_t start, int64_t *offset, int64_t *found)
 {
     int fd;
     bw_walk w;
     bw_buf plain = {0};
-    bw_err e = open_span(p, s, &fd);
+    bw_err e = open_span(dir, s, &fd);
     if (e) return e;
     e = bw_walk_init_fd(&w, fd, false, s->length, NULL, 0);
     w.check_crc = false;
     w.next_offset = s->base_offset;
     w.gaps_below = p->gaps_below;
-    if (!e) jump(p, s, ts, &w);
+    if (!e) jump(dir, s, ts, &w);
     while (!e) {
         e = bw_walk_next(&w);
         if (e || w.header.max_timestamp < ts || w.next_offset <= start) continue;
@@ -174,14 +178,16 @@ bw_err bw_partition_offset_for_time(bw_partition *p, int64_t ts, int64_t *offset
     span *spans;
     size_t count;
     int64_t start, end;
-    bw_err e = copy_spans(p, &spans, &count, &start, &end);
+    int dir;
+    bw_err e = copy_spans(p, &spans, &count, &start, &end, &dir);
     if (e) return e;
     e = BW_ERR_EMPTY;
     for (size_t i = 0; e == BW_ERR_EMPTY && i < count; i++) {
         if (spans[i].max_timestamp < ts && spans[i].exact) continue; /* from an index it is a hint: too low when that rots */
-        if (spans[i].length > 0) e = search_span(p, &spans[i], ts, start, offset, found);
+        if (spans[i].length > 0) e = search_span(p, dir, &spans[i], ts, start, offset, found);
     }
     free(spans);
+    bw_os_close(dir);
     if (e == BW_ERR_EMPTY) {
         *offset = end;
         *found = -1;
@@ -195,13 +201,15 @@ bw_err bw_partition_scan_batches(bw_partition *p, int64_t newer_than_wall_ms, bw
     span *spans;
     size_t count;
     int64_t start, end;
-    bw_err e = copy_spans(p, &spans, &count, &start, &end);
+    int dir;
+    bw_err e = copy_spans(p, &spans, &count, &start, &end, &dir);
+    if (e) return e;
     bool more = true;
     for (size_t i = 0; !e && more && i < count; i++) {
         int fd;
         bw_walk w;
         if (i + 1 < count && spans[i].mtime_ms < newer_than_wall_ms) continue;
-        e = open_span(p, &spans[i], &fd);
+        e = open_span(dir, &spans[i], &fd);
         if (e == BW_ERR_EMPTY) {
             e = BW_OK;
             continue;
@@ -217,5 +225,6 @@ bw_err bw_partition_scan_batches(bw_partition *p, int64_t newer_than_wall_ms, bw
         if (e == BW_ERR_EMPTY) e = BW_OK;
     }
     free(spans);
+    bw_os_close(dir);
     return e ? bw_error_context(e, "partition %s", p->dir_name) : BW_OK;
 }

@@ -40,7 +40,8 @@ typedef struct bw_segment {
     uint32_t step;          /* bytes of the newest grant */
     uint32_t limit;         /* bytes that clients map */
     uint64_t inode;
-    int fd;                 /* -1: not open */
+    int fd;                 /* -1: not open; set by bw_segment_set_fd alone */
+    bw_open_files *open_files; /* counts it; may be NULL */
     uint32_t users;         /* syncs that use fd at the moment */
     bool dropped;           /* to be freed by the last user */
     bool linked;            /* "<base>.log" exists */
@@ -78,20 +79,25 @@ void bw_indexer_restart(bw_indexer *ix, int dir_fd, int64_t base_offset, uint32_
 void bw_indexer_complete(bw_indexer *ix, int dir_fd);
 bw_err bw_indexer_flush(bw_indexer *ix, int dir_fd);
 void bw_indexer_free(bw_indexer *ix);
+/* bw_indexer_trim: gives back the memory of flushed entries. */
+void bw_indexer_trim(bw_indexer *ix);
 
 typedef struct bw_dropped_file { int64_t base_offset; int64_t due_mono_ms; } bw_dropped_file;
 
 struct bw_partition {
     pthread_mutex_t mutex, sync_mutex;
-    char dir_name[BW_PARTITION_DIR_MAX];
+    char *dir_name;        /* in data_fd */
+    int data_fd;
     int64_t gaps_below;    /* batches with a base offset below this may skip offsets; set at open */
     int32_t number;
-    int dir_fd;
+    int dir_fd;            /* by bw_partition_dir alone; closed when mutex is released */
+    bool dir_kept;         /* somebody was given dir_fd */
+    bw_open_files *open_files;
     uint32_t bus_number;
     bw_control *control;
     bw_tail_slot *slot;
     const bw_fork_guard *guard;
-    bw_appender *appender; /* for the shared lock; made when first needed */
+    bw_appender *appender; /* while the shared lock is held */
     bw_partition_config config;
     bw_segment **segments; /* oldest first, the last one is the active */
     size_t count, cap;
@@ -106,6 +112,10 @@ struct bw_partition {
     bool no_space;
     bool just_created;     /* see bw_partition_open_options */
     bool roll_wanted;      /* retention wants the active segment closed */
+    uint8_t rest;          /* bw_rest */
+    _Atomic bool resting;  /* rest == BW_RESTING, for anybody */
+    _Atomic bool starved;  /* wants to wake, but too many descriptors are open */
+    bool verify_later;     /* see bw_partition_open_options */
     bool unverified;       /* taken over while a writer held the lock: (durable, tail] is still to be read from the medium */
     bool broken;           /* the visible log could not be followed: poisoned */
     int64_t last_tick_ms, tried_space_ms;
@@ -126,8 +136,15 @@ static inline uint32_t bw_segment_room(const bw_segment *s)
 }
 static inline uint32_t bw_segment_limit(uint32_t segment_bytes) { return bw_u32_min(segment_bytes, BW_POSITION_MAX - BW_GRANT_MARGIN); }
 
+/* partition_segment.c: the folder. Nobody keeps its descriptor: it is opened when it is needed, and unlock closes it. */
+void bw_partition_lock(bw_partition *p);
+void bw_partition_unlock(bw_partition *p);
+int bw_partition_dir(bw_partition *p); /* mutex held, or nobody else knows the partition yet; -1 and errno */
+int bw_partition_open_folder(const bw_partition *p); /* a descriptor of one's own; any thread */
+
 /* partition_segment.c: the list and its files; mutex held (or nobody else knows the partition yet). */
-bw_segment *bw_segment_new(int64_t base_offset);
+bw_segment *bw_segment_new(bw_partition *p, int64_t base_offset);
+void bw_segment_set_fd(bw_segment *s, int fd); /* closes the one before */
 void bw_segment_free(bw_segment *s);
 bw_err bw_partition_push(bw_partition *p, bw_segment *s);
 /* bw_partition_remove_at: out of the list; freed now or by its last user. */
@@ -156,12 +173,22 @@ void bw_partition_seal_durable(bw_partition *p);
 bw_err bw_partition_lock_slot(bw_partition *p);
 void bw_partition_unlock_slot(bw_partition *p);
 
+/* partition_rest.c: see bw_partition_rest_begin. */
+typedef enum bw_rest { BW_AWAKE = 0, BW_SETTLING = 1 /* capacity is at the tail; descriptors still open */, BW_RESTING = 2 } bw_rest;
+/* bw_partition_wake: if somebody asked for room, or a roll is due, or force: descriptors are open again. EMPTY: not wanted, or not now. */
+bw_err bw_partition_wake(bw_partition *p, bw_position tail, int64_t now_mono_ms, bool force);
+bool bw_partition_roll_due(const bw_partition *p, const bw_segment *a, uint32_t pos, int64_t now);
+/* bw_partition_requested: the furthest byte of segment a that someone waits for; 0: nobody. */
+uint32_t bw_partition_requested(const bw_partition *p, const bw_segment *a);
+
 /* partition_index.c */
 /* bw_partition_follow: read the headers of everything visible up to tail, feed the indexer, finish rolled segments. */
 bw_err bw_partition_follow(bw_partition *p, bw_position tail);
 /* bw_partition_resume_index: the indexer for the active segment as found on disk, whose data ends at (length, next_offset);
  * next_offset -1: it is found. */
 bw_err bw_partition_resume_index(bw_partition *p);
+
+void bw_partition_store_config(bw_partition *p);
 
 /* partition_sync.c */
 bool bw_partition_wants_sync_locked(bw_partition *p, bw_position tail);
