@@ -390,6 +390,30 @@ int bw_os_futex_wait(const _Atomic uint32_t *word, uint32_t expected, int64_t ti
     return errno == EAGAIN ? 0 : errno;
 }
 
+int bw_os_futex_wait_any(const bw_os_futex *words, uint32_t count, int64_t timeout_ns)
+{
+    struct { uint64_t expected, word; uint32_t flags, pad; } waiters[128]; /* struct futex_waitv, for older headers */
+    enum { WORD_32 = 2, CALL_WAITV = 449 };
+    if (enter(BW_OS_futex)) return errno;
+    if (count > 128) return EINVAL;
+    for (uint32_t i = 0; i < count; i++) {
+        waiters[i].expected = words[i].expected;
+        waiters[i].word = (uint64_t)(uintptr_t)words[i].word;
+        waiters[i].flags = WORD_32;
+        waiters[i].pad = 0;
+    }
+    struct timespec until, *tp = NULL; /* absolute here */
+    if (timeout_ns >= 0 && timeout_ns != INT64_MAX) {
+        clock_gettime(CLOCK_MONOTONIC, &until);
+        until.tv_sec += timeout_ns / 1000000000;
+        until.tv_nsec += timeout_ns % 1000000000;
+        if (until.tv_nsec >= 1000000000) until.tv_nsec -= 1000000000, until.tv_sec++;
+        tp = &until;
+    }
+    if (syscall(CALL_WAITV, waiters, count, 0, tp, CLOCK_MONOTONIC) >= 0) return 0;
+    return errno == EAGAIN ? 0 : errno;
+}
+
 int bw_os_futex_wake(_Atomic uint32_t *word, int count)
 {
     if (enter(BW_OS_futex)) return -1;

@@ -107,6 +107,9 @@ int bw_os_populate(void *addr, size_t len, bool for_write);
 /* Futexes, shared between processes. wait: 0 woken or value differed, ETIMEDOUT, EINTR (as positive return). timeout in ns, -1: none. */
 int bw_os_futex_wait(const _Atomic uint32_t *word, uint32_t expected, int64_t timeout_ns);
 int bw_os_futex_wake(_Atomic uint32_t *word, int count);
+/* bw_os_futex_wait_any: as futex_wait, on up to 128 words at once; ENOSYS where the kernel (< 5.16) can't. */
+typedef struct bw_os_futex { const _Atomic uint32_t *word; uint32_t expected; } bw_os_futex;
+int bw_os_futex_wait_any(const bw_os_futex *words, uint32_t count, int64_t timeout_ns);
 
 /* Identity of a process: pid alone is reused. start_time is field 22 of /proc/pid/stat; 0 when there is none. */
 uint64_t bw_os_process_start_time(pid_t pid);

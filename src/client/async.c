@@ -1,7 +1,8 @@
 /* client/async.c: the library's one thread of a bus.
  *
  * Going to sleep: sleeps is set, then work is looked at again; who has work raises it, then looks at sleeps. One of the two sees
- * the other (both sequentially consistent). While requests are in flight the thread pumps the connection, if no other thread does. */
+ * the other (both sequentially consistent). It sleeps in a poll on its eventfd, or, while all that it waits for is the disk, on the
+ * futexes of those partitions and on sleeps itself. While requests are in flight the thread pumps the connection, if no other thread does. */
 #include "client/async.h"
 
 #include "client/producer.h"
@@ -9,10 +10,11 @@
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
+#include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-enum { IDLE_LOOK_MS = 1000 };
+enum { IDLE_LOOK_MS = 1000, DISK_LOOK_NS = 200000, DISK_NAP_NS = 5000000 };
 
 static void ring(int fd)
 {
@@ -23,7 +25,10 @@ static void ring(int fd)
 void bw_async_wake(bw_bus *bus)
 {
     atomic_fetch_add(&bus->thread_work, 1);
-    if (atomic_load(&bus->thread_sleeps) && atomic_exchange(&bus->thread_sleeps, 0)) ring(bus->thread_fd);
+    if (!atomic_load(&bus->thread_sleeps)) return;
+    uint32_t how = atomic_exchange(&bus->thread_sleeps, BW_THREAD_AWAKE);
+    if (how == BW_THREAD_POLLS) ring(bus->thread_fd);
+    else if (how == BW_THREAD_WAITS) bw_os_futex_wake(&bus->thread_sleeps, 1);
 }
 
 static bw_deadline serve_all(bw_bus *bus, bw_deadline now)
@@ -42,6 +47,21 @@ static bw_deadline serve_all(bw_bus *bus, bw_deadline now)
     return next;
 }
 
+/* Batches wait for the disk and nothing for the daemon: whoever finishes a sync wakes the thread, without a look in between. Short,
+ * because others may leave requests of theirs in flight meanwhile. false: not so, or the kernel can't. */
+static bool sleep_for_disk(bw_bus *bus, uint32_t work, bw_deadline until)
+{
+    if (bus->disk_wait_count == 0 || bus->disk_wait_count > BW_DISK_WAITS_MAX) return false;
+    if (bw_conn_in_flight(&bus->conn)) return false;
+    bw_os_futex words[BW_DISK_WAITS_MAX + 1];
+    memcpy(words, bus->disk_waits, bus->disk_wait_count * sizeof *words);
+    words[bus->disk_wait_count] = (bw_os_futex){&bus->thread_sleeps, BW_THREAD_WAITS};
+    atomic_store(&bus->thread_sleeps, BW_THREAD_WAITS);
+    if (atomic_load(&bus->thread_work) != work) return true;
+    int64_t left = bw_deadline_left_ns(until);
+    return bw_os_futex_wait_any(words, bus->disk_wait_count + 1, left < DISK_NAP_NS ? left : DISK_NAP_NS) != ENOSYS;
+}
+
 static void sleep_until(bw_bus *bus, bw_deadline until)
 {
     if (bw_conn_is_up(&bus->conn) && bw_conn_try_pump(&bus->conn, bus->thread_fd, until) != BW_ERR_BUSY) return;
@@ -57,6 +77,7 @@ static void *run(void *opaque)
     for (;;) {
         uint32_t work = atomic_load(&bus->thread_work);
         bw_deadline now = bw_clock_mono_ns();
+        bus->disk_wait_count = 0;
         bw_deadline next = serve_all(bus, now);
         pthread_mutex_lock(&bus->mutex);
         bool stop = bus->thread_stop;
@@ -64,9 +85,13 @@ static void *run(void *opaque)
         if (stop) return NULL;
         int64_t wall = bw_clock_wall_ms();
         if (bw_bus_look_due(bus, wall)) bw_bus_look(bus, wall);
-        atomic_store(&bus->thread_sleeps, 1);
-        if (atomic_load(&bus->thread_work) == work) sleep_until(bus, bw_deadline_first(next, now + IDLE_LOOK_MS * INT64_C(1000000)));
-        atomic_store(&bus->thread_sleeps, 0);
+        next = bw_deadline_first(next, now + IDLE_LOOK_MS * INT64_C(1000000));
+        if (!sleep_for_disk(bus, work, next)) {
+            if (bus->disk_wait_count) next = bw_deadline_first(next, now + DISK_LOOK_NS);
+            atomic_store(&bus->thread_sleeps, BW_THREAD_POLLS);
+            if (atomic_load(&bus->thread_work) == work) sleep_until(bus, next);
+        }
+        atomic_store(&bus->thread_sleeps, BW_THREAD_AWAKE);
         uint64_t count;
         if (read(bus->thread_fd, &count, sizeof count) < 0) {} /* EAGAIN: it was something else */
     }
@@ -111,8 +136,8 @@ void bw_async_stop(bw_bus *bus)
     bus->thread_stop = true;
     pthread_mutex_unlock(&bus->mutex);
     if (!runs) return;
+    bw_async_wake(bus);
     ring(bus->thread_fd);
-    atomic_fetch_add(&bus->thread_work, 1);
     pthread_join(bus->thread, NULL);
     pthread_mutex_lock(&bus->conn.mutex);
     bus->conn.handover_fd = -1;

@@ -5,6 +5,7 @@
 #ifndef BW_CLIENT_BUS_H
 #define BW_CLIENT_BUS_H
 
+#include "base/os.h"
 #include "client/conn.h"
 #include "client/direct.h"
 #include "client/url.h"
@@ -12,6 +13,10 @@
 #include <busway/bus.h>
 
 typedef struct bw_fd_watch bw_fd_watch;
+
+enum { BW_DISK_WAITS_MAX = 16 };
+/* How the library's thread sleeps: by a poll that its eventfd ends, or on futexes, thread_sleeps among them. */
+typedef enum bw_thread_sleep { BW_THREAD_AWAKE = 0, BW_THREAD_POLLS = 1, BW_THREAD_WAITS = 2 } bw_thread_sleep;
 
 struct bw_bus {
     bw_fork_guard guard;
@@ -38,7 +43,9 @@ struct bw_bus {
     _Atomic bool thread_runs;
     bool thread_stop;
     int thread_fd;                 /* eventfd that wakes it */
-    _Atomic uint32_t thread_sleeps, thread_work; /* work: raised by everyone who has something for it */
+    _Atomic uint32_t thread_sleeps, thread_work; /* work: raised by everyone who has something for it. sleeps: bw_thread_sleep */
+    bw_os_futex disk_waits[BW_DISK_WAITS_MAX];   /* the thread's: what the disk will wake it by, and how many; more: it looks */
+    uint32_t disk_wait_count;
     bw_fd_watch *watch;            /* feeds consumers' descriptors; NULL until the first */
 
     _Atomic uint64_t records_out, bytes_out, batches_out, records_in, bytes_in, batches_in /* of those that closed */, waits, reconnects;

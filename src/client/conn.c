@@ -165,6 +165,14 @@ bw_err bw_conn_drain(bw_conn *c, bw_deadline deadline)
     return done ? BW_OK : bw_conn_wait(c, drained, c, -1, deadline);
 }
 
+bool bw_conn_in_flight(bw_conn *c)
+{
+    pthread_mutex_lock(&c->mutex);
+    bool any = c->in_flight > 0;
+    pthread_mutex_unlock(&c->mutex);
+    return any;
+}
+
 static bool parted(void *opaque) { return !bw_conn_is_up(opaque); }
 
 /* A UNIX socket that is closed with unread bytes resets the other end, which may then lose what it has not read yet: so close the

@@ -89,6 +89,8 @@ static inline bool bw_conn_is_up(bw_conn *c) { return atomic_load_explicit(&c->u
 /* bw_conn_connect: connect to the socket at path and shake hands. A connection that is up is left alone.
  * NO_COORDINATOR: nobody listens there (*refused true), or no answer in time; NOT_PERMITTED; UNSUPPORTED_VERSION; PROTOCOL. */
 bw_err bw_conn_connect(bw_conn *c, const char *path, bw_deadline deadline, bool *refused);
+/* bw_conn_in_flight: is any request, of whatever thread, without its answer? */
+bool bw_conn_in_flight(bw_conn *c);
 /* bw_conn_drop: close the connection, if any, failing what is pending. */
 void bw_conn_drop(bw_conn *c);
 

@@ -13,7 +13,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { DURABLE_LOOK_NS = 200000, CARE_MS = 1000, FIRST_ENTRIES = 64, LOOKUP_LEAST_MS = 1000 };
+enum { DURABLE_LOOK_NS = 200000, ASK_EVERY = 32, CARE_MS = 1000, FIRST_ENTRIES = 64, LOOKUP_LEAST_MS = 1000 };
 
 /* ---- memory ---- */
 
@@ -254,7 +254,6 @@ static bool append_direct(bw_ppart *part, bw_pbatch *b, bw_deadline now)
                 e = bw_ppart_append(part, b->data, b->len, b->count, b->max_timestamp, slice, &r);
             if (!e) {
                 bw_ppart_count(part, b->count, b->len);
-                if (p->options.acks == BW_ACKS_DURABLE) bw_direct_ask_durable(part->attach, part->partition, r.end);
             }
             direct = atomic_load(&part->direct);
         }
@@ -300,30 +299,45 @@ static void send_due(bw_ppart *part, bw_pbatch *b, bw_deadline now)
     bw_ppart_enqueue(part, b);
 }
 
-/* Batches that wait for the disk: complete the front ones that are there. */
+/* The disk will wake the thread by this word, if it is still what it was before the watermark was looked at. */
+static void note_disk_wait(bw_bus *bus, const _Atomic uint32_t *word, uint32_t seen)
+{
+    uint32_t i = 0;
+    while (i < bus->disk_wait_count && i < BW_DISK_WAITS_MAX && bus->disk_waits[i].word != word) i++;
+    if (i < BW_DISK_WAITS_MAX) bus->disk_waits[i] = (bw_os_futex){word, seen};
+    if (i >= bus->disk_wait_count) bus->disk_wait_count = i + 1;
+}
+
+/* Batches that wait for the disk: complete the front ones that are there, ask for all others at once. */
 static void look_durable(bw_ppart *part, bw_deadline now, bw_deadline *next)
 {
     for (;;) {
         pthread_mutex_lock(&part->queue_lock);
         bw_pbatch *b = part->durable_head;
+        bw_position last = b ? part->durable_tail->end : 0;
         pthread_mutex_unlock(&part->queue_lock);
         if (!b) return;
         uint64_t durable = 0;
+        const _Atomic uint32_t *word = NULL;
+        uint32_t seen = 0;
         uint32_t state = BW_SLOT_RETIRED;
         bool known = false;
         if (pthread_mutex_trylock(&part->lock) == 0) {
             if (part->slot) {
+                word = &part->slot->state_word;
+                seen = atomic_load_explicit(word, memory_order_acquire);
                 durable = atomic_load_explicit(&part->slot->durable, memory_order_acquire);
                 state = atomic_load_explicit(&part->slot->state, memory_order_acquire);
             }
             known = true;
             if (part->attach && durable < b->end && state == BW_SLOT_OPEN)
-                bw_direct_ask_durable(part->attach, part->partition, b->end);
+                bw_direct_ask_durable(part->attach, part->partition, last);
             pthread_mutex_unlock(&part->lock);
         }
         bool over = known && (durable >= b->end || state != BW_SLOT_OPEN);
         if (!over && b->expires > now) {
-            *next = bw_deadline_first(*next, now + DURABLE_LOOK_NS);
+            if (word) note_disk_wait(part->producer->bus, word, seen);
+            *next = bw_deadline_first(*next, word ? b->expires : now + DURABLE_LOOK_NS);
             return;
         }
         pthread_mutex_lock(&part->queue_lock);
@@ -341,7 +355,11 @@ static void look_durable(bw_ppart *part, bw_deadline now, bw_deadline *next)
 static bool serve_part(bw_ppart *part, bw_deadline now, bw_deadline *next)
 {
     bw_producer *p = part->producer;
-    for (bw_pbatch *b; (b = take_due(part, now, atomic_load(&p->flushing) > 0, next)) != NULL;) send_due(part, b, now);
+    uint32_t sent = 0;
+    for (bw_pbatch *b; (b = take_due(part, now, atomic_load(&p->flushing) > 0, next)) != NULL;) {
+        send_due(part, b, now);
+        if (++sent % ASK_EVERY == 0) look_durable(part, now, next); /* else at the end: one request for all */
+    }
     look_durable(part, now, next);
     if (part->head) {
         *next = bw_deadline_first(*next, bw_ppart_expire(part, now));
