@@ -7,5 +7,8 @@ $(B)/battery/power: $(patsubst %,$(B)/tests/battery/%.o,power oracle disk memory
 $(B)/battery/bitrot: $(patsubst %,$(B)/tests/battery/%.o,bitrot memory) $(B)/libengine.a
 	@mkdir -p $(@D)
 	$(CC) -pthread $(LDFLAGS_$(VARIANT)) $(LDFLAGS) $^ $(LIB_LIBS) -o $@
+$(B)/battery/bitrot_meta: $(B)/tests/battery/bitrot_meta.o $(B)/libcore.a
+	@mkdir -p $(@D)
+	$(CC) -pthread $(LDFLAGS_$(VARIANT)) $(LDFLAGS) $^ $(DAEMON_LIBS) -o $@
 .PHONY: battery-bin
-battery-bin: $(B)/battery/power $(B)/battery/bitrot
+battery-bin: $(B)/battery/power $(B)/battery/bitrot $(B)/battery/bitrot_meta
