@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "base/err.h"
+#include "base/killpoint.h"
 #include "base/os.h"
 #include "meta/env.h"
 #include "meta/files.h"
@@ -112,6 +113,7 @@ static _Noreturn void child(int dir_fd, const char *path, int out_fd, pid_t pare
     setrlimit(RLIMIT_CPU, &cpu);
     for (int s = 1; s < NSIG; s++)
         if (s == SIGSEGV || s == SIGBUS || s == SIGABRT || s == SIGFPE || s == SIGILL || s == SIGXCPU) signal(s, SIG_DFL);
+    BW_KILL_POINT("meta.check.reading");
     bw_check_file(1, path, &v);
     _exit(write(0, &v, sizeof v) == (ssize_t)sizeof v ? 0 : 1);
 }
