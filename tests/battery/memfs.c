@@ -18,7 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { INODES = 256, HANDLES = 256, NAME_BYTES = 80 };
+enum { INODES = 1024, HANDLES = 1024, NAME_BYTES = 80 };
 enum { FREE, DATA, FOLDER, OPEN };
 
 typedef struct inode {

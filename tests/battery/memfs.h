@@ -9,7 +9,7 @@
 
 #include <stdint.h>
 
-enum { MEMFS_FD = 1 << 20, MEMFS_FILE_BYTES = 512 << 10 };
+enum { MEMFS_FD = 1 << 20, MEMFS_FILE_BYTES = 320 << 10 };
 
 /* memfs_reset: an empty folder of that name in an empty data directory; every descriptor must be closed. Returns the directory's. */
 int memfs_reset(const char *folder);
