@@ -21,7 +21,10 @@
 
 enum { IMAGES_A_SCENE = 250, SCENE_MS = 2500 };
 
-typedef struct progress { uint64_t seed, bytes; block_tally t; } progress;
+typedef struct progress {
+    uint64_t seed, bytes;
+    block_tally t;
+} progress;
 
 static bool load_progress(const char *path, uint64_t *seed, block_tally *t)
 {
@@ -63,11 +66,15 @@ static const char *try_machine(const char *root)
     if (unshare(CLONE_NEWNS) || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL)) return "no mount namespace of its own";
     if (access("/dev/loop-control", R_OK | W_OK)) return "/dev/loop-control is not there";
     if (access("/sbin/mkfs.ext4", X_OK) && access("/usr/sbin/mkfs.ext4", X_OK)) return "mkfs.ext4 is not there";
-    block_disk d = {.log = block_shared_memory(sizeof *d.log), .bytes = block_shared_memory(BLOCK_DISK_BYTES), .touched = block_shared_memory(BLOCK_PAGES)};
+    block_disk d = {.log = block_shared_memory(sizeof *d.log),
+                    .bytes = block_shared_memory(BLOCK_DISK_BYTES),
+                    .touched = block_shared_memory(BLOCK_PAGES)};
     snprintf(folder, sizeof folder, "%s/fuse", root);
     if (mkdir(folder, 0700) && errno != EEXIST) return "no temporary folder";
-    if (block_disk_start(&d, folder, &why)) block_disk_stop(&d);
-    else snprintf(text, sizeof text, "%s (%s)", why, strerror(errno));
+    if (block_disk_start(&d, folder, &why))
+        block_disk_stop(&d);
+    else
+        snprintf(text, sizeof text, "%s (%s)", why, strerror(errno));
     return text[0] ? text : NULL;
 }
 
@@ -99,8 +106,10 @@ static void count_scene(block_tally *t, const recording *r)
     t->stops += r->stops;
     t->cold += r->cold;
     for (uint64_t i = 0; i < r->log.count; i++)
-        if (r->log.writes[i].len) t->writes++;
-        else t->flushes++;
+        if (r->log.writes[i].len)
+            t->writes++;
+        else
+            t->flushes++;
 }
 
 static bool one_scene(trial_options *o, uint64_t seed, uint64_t images)
@@ -117,10 +126,11 @@ static bool one_scene(trial_options *o, uint64_t seed, uint64_t images)
     count_scene(o->tally, r);
     uint64_t before = o->tally->images;
     if (good) good = run_workers(o);
-    printf("%s seed %llu: %s; %llu writes and flushes, %llu events, %u kills, %u stops, %u recoveries of all; %llu images; %.1f s and %.1f s\n",
-           good ? "ok  " : "FAIL", (unsigned long long)seed, r->file_system, (unsigned long long)r->log.count, (unsigned long long)r->event_count,
-           r->kills, r->stops, r->cold, (unsigned long long)(o->tally->images - before), (double)(recorded - begun) / 1000,
-           (double)(block_now_ms() - recorded) / 1000);
+    printf("%s seed %llu: %s; %llu writes and flushes, %llu events, %u kills, %u stops, %u recoveries of all; %llu images; %.1f "
+           "s and %.1f s\n",
+           good ? "ok  " : "FAIL", (unsigned long long)seed, r->file_system, (unsigned long long)r->log.count,
+           (unsigned long long)r->event_count, r->kills, r->stops, r->cold, (unsigned long long)(o->tally->images - before),
+           (double)(recorded - begun) / 1000, (double)(block_now_ms() - recorded) / 1000);
     fflush(stdout);
     munmap(r, sizeof *r);
     return good;
@@ -132,18 +142,23 @@ static int run(trial_options *o, uint64_t seed, uint64_t images, int64_t seconds
     bool good = true;
     block_tally *t = o->tally;
     o->until_ms = begun + seconds * 1000;
-    if (load_progress(kept, &seed, t)) printf("going on from %s: %llu images so far, seed %llu\n", kept, (unsigned long long)t->images, (unsigned long long)seed);
+    if (load_progress(kept, &seed, t))
+        printf("going on from %s: %llu images so far, seed %llu\n", kept, (unsigned long long)t->images,
+               (unsigned long long)seed);
     while (good && t->images < images && block_now_ms() < o->until_ms) {
         uint64_t left = images - t->images;
         good = one_scene(o, seed, left < IMAGES_A_SCENE ? left : IMAGES_A_SCENE);
         if (good) save_progress(kept, ++seed, t);
     }
     printf("block: %llu images of %llu scenes (%llu writes, %llu flushes; %llu kills, %llu clean stops, %llu recoveries of all)\n"
-           "block: %llu writes dropped, %llu torn; %llu cut again in their recovery, %llu appended to and recovered again, %llu read through buswayd, "
-           "%llu verified\nblock: %llu records read, %llu of them had to be there; %llu lost as they may be; %llu topics looked at; %.1f s\n",
-           (unsigned long long)t->images, (unsigned long long)t->scenes, (unsigned long long)t->writes, (unsigned long long)t->flushes,
-           (unsigned long long)t->kills, (unsigned long long)t->stops, (unsigned long long)t->cold, (unsigned long long)t->writes_dropped,
-           (unsigned long long)t->torn, (unsigned long long)t->cut_recoveries, (unsigned long long)t->appended, (unsigned long long)t->programs,
+           "block: %llu writes dropped, %llu torn; %llu cut again in their recovery, %llu appended to and recovered again, %llu "
+           "read through buswayd, "
+           "%llu verified\nblock: %llu records read, %llu of them had to be there; %llu lost as they may be; %llu topics looked "
+           "at; %.1f s\n",
+           (unsigned long long)t->images, (unsigned long long)t->scenes, (unsigned long long)t->writes,
+           (unsigned long long)t->flushes, (unsigned long long)t->kills, (unsigned long long)t->stops,
+           (unsigned long long)t->cold, (unsigned long long)t->writes_dropped, (unsigned long long)t->torn,
+           (unsigned long long)t->cut_recoveries, (unsigned long long)t->appended, (unsigned long long)t->programs,
            (unsigned long long)t->verified, (unsigned long long)t->oracle.records, (unsigned long long)t->oracle.durable,
            (unsigned long long)t->oracle.lost, (unsigned long long)t->oracle.topics, (double)(block_now_ms() - begun) / 1000);
     good = good && t->failures == 0 && t->images > 0;
@@ -156,9 +171,11 @@ static int again(trial_options *o, char **argv)
     recording *r = block_shared_memory(sizeof *r);
     uint64_t head[3];
     FILE *f = fopen(argv[0], "r");
-    bool good = f && fread(head, sizeof head, 1, f) == 1 && head[0] <= BLOCK_WRITES_MAX && head[1] <= BLOCK_LOG_BYTES && head[2] <= BLOCK_EVENTS_MAX;
-    good = good && fread(r->log.writes, sizeof r->log.writes[0], head[0], f) == head[0] && fread(r->log.data, 1, head[1], f) == head[1] &&
-           fread(r->first, 1, BLOCK_DISK_BYTES, f) == BLOCK_DISK_BYTES && fread(r->events, sizeof r->events[0], head[2], f) == head[2] &&
+    bool good = f && fread(head, sizeof head, 1, f) == 1 && head[0] <= BLOCK_WRITES_MAX && head[1] <= BLOCK_LOG_BYTES &&
+                head[2] <= BLOCK_EVENTS_MAX;
+    good = good && fread(r->log.writes, sizeof r->log.writes[0], head[0], f) == head[0] &&
+           fread(r->log.data, 1, head[1], f) == head[1] && fread(r->first, 1, BLOCK_DISK_BYTES, f) == BLOCK_DISK_BYTES &&
+           fread(r->events, sizeof r->events[0], head[2], f) == head[2] &&
            fread(r->file_system, 1, sizeof r->file_system, f) > 0 && fread(r->mount_options, 1, sizeof r->mount_options, f) > 0;
     if (f) fclose(f);
     if (!good) {
@@ -191,15 +208,22 @@ int main(int argc, char **argv)
     if (!mkdtemp(root)) return skip("/dev/shm is not there");
     snprintf(mounts, sizeof mounts, "%s/mount", root);
     (void)mkdir(mounts, 0700);
-    trial_options o = {.buswayd = buswayd, .root = root, .keep = getenv("BATTERY_KEEP"), .tally = block_shared_memory(sizeof(block_tally)),
-                       .workers = workers ? atoi(workers) : 4, .only = -1};
+    trial_options o = {.buswayd = buswayd,
+                       .root = root,
+                       .keep = getenv("BATTERY_KEEP"),
+                       .tally = block_shared_memory(sizeof(block_tally)),
+                       .workers = workers ? atoi(workers) : 4,
+                       .only = -1};
     if (o.workers < 1 || o.workers > 16) o.workers = 1;
     const char *why = try_machine(root);
-    int rc = why ? skip(why) : is_again ? again(&o, argv + 2)
-                                        : run(&o, strtoull(argv[2], NULL, 10), strtoull(argv[3], NULL, 10), strtoll(argv[4], NULL, 10),
-                                              argc > 5 ? argv[5] : NULL);
+    int rc = why        ? skip(why)
+             : is_again ? again(&o, argv + 2)
+                        : run(&o, strtoull(argv[2], NULL, 10), strtoull(argv[3], NULL, 10), strtoll(argv[4], NULL, 10),
+                              argc > 5 ? argv[5] : NULL);
     snprintf(command, sizeof command, "rm -rf %s", root);
-    if (rc == 0 || rc == 77 || !o.keep) (void)!system(command);
-    else printf("kept: %s\n", root);
+    if (rc == 0 || rc == 77 || !o.keep)
+        (void)!system(command);
+    else
+        printf("kept: %s\n", root);
     return rc;
 }

@@ -1,8 +1,8 @@
 /* tests/battery/block_disk.c: memory served as a file by FUSE, and the loop device on it.
  *
- * The server is one thread: a write is in the log before it is answered, a flush is logged when it is served, so that the log's order
- * is one in which the disk may have seen them. The file is opened for direct input and output: nothing is cached between the loop
- * device and this process. */
+ * The server is one thread: a write is in the log before it is answered, a flush is logged when it is served, so that the log's
+ * order is one in which the disk may have seen them. The file is opened for direct input and output: nothing is cached between
+ * the loop device and this process. */
 #define FUSE_USE_VERSION 31
 #include "block.h"
 
@@ -92,8 +92,10 @@ static void on_read(fuse_req_t req, fuse_ino_t inode, size_t size, off_t at, str
     const block_disk *d = fuse_req_userdata(req);
     (void)inode;
     (void)info;
-    if (at >= BLOCK_DISK_BYTES) size = 0;
-    else if (size > (size_t)(BLOCK_DISK_BYTES - at)) size = (size_t)(BLOCK_DISK_BYTES - at);
+    if (at >= BLOCK_DISK_BYTES)
+        size = 0;
+    else if (size > (size_t)(BLOCK_DISK_BYTES - at))
+        size = (size_t)(BLOCK_DISK_BYTES - at);
     fuse_reply_buf(req, (const char *)d->bytes + at, size);
 }
 
@@ -140,7 +142,12 @@ static void on_fsync(fuse_req_t req, fuse_ino_t inode, int data_only, struct fus
 static void serve(block_disk *d, int ready_fd)
 {
     static const struct fuse_lowlevel_ops ops = {
-        .lookup = on_lookup, .getattr = on_getattr, .open = on_open, .read = on_read, .write = on_write, .fsync = on_fsync,
+        .lookup = on_lookup,
+        .getattr = on_getattr,
+        .open = on_open,
+        .read = on_read,
+        .write = on_write,
+        .fsync = on_fsync,
     };
     char name[] = "block";
     char *argv[] = {name, NULL};

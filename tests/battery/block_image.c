@@ -1,14 +1,15 @@
 /* tests/battery/block_image.c: which writes a power cut leaves on the disk.
  *
- * Writes before the last flush are there; of those since any subset may be, each whole, or by pages of 4 KiB, or torn by sectors of 512
- * bytes; a later one may be there without an earlier one. One exception: the file system's own superblocks (ext4's and its journal's)
- * are written whole or not at all, as ext4 itself asks of a disk. */
+ * Writes before the last flush are there; of those since any subset may be, each whole, or by pages of 4 KiB, or torn by sectors
+ * of 512 bytes; a later one may be there without an earlier one. One exception: the file system's own superblocks (ext4's and its
+ * journal's) are written whole or not at all, as ext4 itself asks of a disk. */
 #include "block.h"
 
 #include <string.h>
 
 enum { MODE_NONE, MODE_ALL, MODE_WRITES, MODE_PAGES, MODE_TORN, MODE_ONE, MODE_ALL_BUT_ONE, MODE_LAST, MODES };
-static const char *const mode_names[MODES] = {"none", "all", "some writes", "some pages", "torn", "only one", "all but one", "the last ones"};
+static const char *const mode_names[MODES] = {"none", "all",      "some writes", "some pages",
+                                              "torn", "only one", "all but one", "the last ones"};
 
 const char *image_mode_name(int mode) { return mode_names[mode]; }
 
@@ -70,10 +71,14 @@ void image_apply_subset(const block_log *log, image_choice *c, rng *r, uint8_t *
         if (c->mode == MODE_ALL_BUT_ONE) in = i != one;
         if (c->mode == MODE_LAST) in = i >= one;
         bool torn = c->mode == MODE_TORN && !whole && rng_chance(r, 3);
-        if (torn) apply_part(log, w, DISK_SECTOR, r, likely, bytes);
-        else if (c->mode == MODE_PAGES && !whole) apply_part(log, w, BLOCK_PAGE, r, likely, bytes);
-        else if (in) apply(log, w, bytes);
-        else continue;
+        if (torn)
+            apply_part(log, w, DISK_SECTOR, r, likely, bytes);
+        else if (c->mode == MODE_PAGES && !whole)
+            apply_part(log, w, BLOCK_PAGE, r, likely, bytes);
+        else if (in)
+            apply(log, w, bytes);
+        else
+            continue;
         c->applied++;
         c->torn += torn;
         memset(touched + w->at / BLOCK_PAGE, 1, (w->at + w->len + BLOCK_PAGE - 1) / BLOCK_PAGE - w->at / BLOCK_PAGE);

@@ -1,10 +1,11 @@
 /* tests/battery/block_oracle.c: what must hold of the logs that come back after a cut.
  *
- * No power fails while the scene is recorded, so an offset that was acknowledged or read there is one record for ever, and every image
- * holds a beginning of that one log. What must be there, and where a log may begin, depends on the events before the cut:
+ * No power fails while the scene is recorded, so an offset that was acknowledged or read there is one record for ever, and every
+ * image holds a beginning of that one log. What must be there, and where a log may begin, depends on the events before the cut:
  *
  *   - all that was acknowledged as durable, and all that a reader of what is durable was given, is there (or deleted since);
- *   - each record is one that was tried before the cut, is there once, at the offset it was acknowledged at, in its producer's order;
+ *   - each record is one that was tried before the cut, is there once, at the offset it was acknowledged at, in its producer's
+ * order;
  *   - offsets have no gap; what was reported as deleted stays deleted; nothing is deleted that nobody wanted to;
  *   - when something is lost that a reader was given, the leader epoch is higher than the one it was given under. */
 #include "block.h"
@@ -29,7 +30,9 @@ typedef struct author {
     uint32_t newest_view;
 } author;
 
-typedef struct place { uint32_t producer, sequence; } place; /* producer 0: not known */
+typedef struct place {
+    uint32_t producer, sequence;
+} place; /* producer 0: not known */
 
 struct oracle {
     const recording *r;
@@ -51,7 +54,8 @@ static void *need(void *p)
     abort();
 }
 
-void block_note(recording *r, event_kind kind, int partition, uint32_t producer, uint32_t sequence, uint16_t count, int64_t offset)
+void block_note(recording *r, event_kind kind, int partition, uint32_t producer, uint32_t sequence, uint16_t count,
+                int64_t offset)
 {
     uint64_t i = atomic_fetch_add(&r->event_count, 1);
     if (i >= BLOCK_EVENTS_MAX) {
@@ -69,7 +73,10 @@ void block_note(recording *r, event_kind kind, int partition, uint32_t producer,
     atomic_store(&e->ready, 1);
 }
 
-static size_t filling_len(uint32_t producer, uint32_t sequence) { return (producer * 2654435761u ^ sequence * 40503u) % BLOCK_FILLING_MAX; }
+static size_t filling_len(uint32_t producer, uint32_t sequence)
+{
+    return (producer * 2654435761u ^ sequence * 40503u) % BLOCK_FILLING_MAX;
+}
 
 size_t block_value_make(uint8_t *out, uint32_t producer, uint32_t sequence)
 {
@@ -177,26 +184,37 @@ static void take_event(oracle *o, const event *e)
 {
     int p = e->partition;
     switch (e->kind) {
-    case EVENT_DURABLE: more(&o->durable[p], e->offset + e->count); break;
-    case EVENT_SEEN_DURABLE: more(&o->durable[p], e->offset); break;
+    case EVENT_DURABLE:
+        more(&o->durable[p], e->offset + e->count);
+        break;
+    case EVENT_SEEN_DURABLE:
+        more(&o->durable[p], e->offset);
+        break;
     case EVENT_SEEN:
         if (e->offset <= o->seen[p] && (int32_t)e->sequence <= o->seen_epoch[p]) break;
         o->seen[p] = e->offset;
         o->seen_epoch[p] = (int32_t)e->sequence;
         break;
-    case EVENT_DELETE_TRY: more(&o->deleting[p], e->offset); break;
-    case EVENT_DELETE_DONE: more(&o->deleted[p], e->offset); break;
+    case EVENT_DELETE_TRY:
+        more(&o->deleting[p], e->offset);
+        break;
+    case EVENT_DELETE_DONE:
+        more(&o->deleted[p], e->offset);
+        break;
     case EVENT_TOPIC_TRY:
     case EVENT_TOPIC_MADE:
     case EVENT_TOPIC_FILLED:
     case EVENT_TOPIC_DELETING:
-    case EVENT_TOPIC_DELETED: take_topic(o, e); break;
-    default: break;
+    case EVENT_TOPIC_DELETED:
+        take_topic(o, e);
+        break;
+    default:
+        break;
     }
 }
 
-/* Events are nearly in the order of their positions; one that is late by a few is taken late, which asks for less, never for more,
- * but for what makes something allowed: those are noted before they are true. */
+/* Events are nearly in the order of their positions; one that is late by a few is taken late, which asks for less, never for
+ * more, but for what makes something allowed: those are noted before they are true. */
 void oracle_advance(oracle *o, uint64_t cut)
 {
     o->cut = cut;
@@ -206,8 +224,8 @@ void oracle_advance(oracle *o, uint64_t cut)
     }
 }
 
-/* Where the log of the topic with retention may begin at most: what was seen at the second look behind the cut (the first may have
- * begun before it). */
+/* Where the log of the topic with retention may begin at most: what was seen at the second look behind the cut (the first may
+ * have begun before it). */
 static int64_t latest_start(const oracle *o, int partition)
 {
     bool second = false;
@@ -222,7 +240,10 @@ static int64_t latest_start(const oracle *o, int partition)
 }
 
 uint32_t oracle_topics(const oracle *o) { return o->topic_count; }
-topic_must oracle_topic(const oracle *o, uint32_t number) { return number < BLOCK_TOPICS_MAX ? o->topics[number] : TOPIC_UNKNOWN; }
+topic_must oracle_topic(const oracle *o, uint32_t number)
+{
+    return number < BLOCK_TOPICS_MAX ? o->topics[number] : TOPIC_UNKNOWN;
+}
 
 /* ---- a view ---- */
 
@@ -239,14 +260,15 @@ void oracle_begin(oracle_view *v, int partition, int64_t start, int64_t end, int
     if (end < o->durable[partition])
         COMPLAIN("partition %d ends at %lld, durable was %lld", partition, (long long)end, (long long)o->durable[partition]);
     if (start < o->deleted[partition])
-        COMPLAIN("partition %d begins at %lld, deleted was what lies before %lld", partition, (long long)start, (long long)o->deleted[partition]);
+        COMPLAIN("partition %d begins at %lld, deleted was what lies before %lld", partition, (long long)start,
+                 (long long)o->deleted[partition]);
     if (start > latest_start(o, partition))
         COMPLAIN("partition %d begins at %lld: nobody deleted that much", partition, (long long)start);
     if (end < o->seen[partition]) {
         atomic_fetch_add(&v->tally->lost, (uint64_t)(o->seen[partition] - end));
         if (epoch <= o->seen_epoch[partition])
-            COMPLAIN("partition %d ends at %lld, a reader had %lld under epoch %d, and the epoch is %d", partition, (long long)end,
-                     (long long)o->seen[partition], o->seen_epoch[partition], epoch);
+            COMPLAIN("partition %d ends at %lld, a reader had %lld under epoch %d, and the epoch is %d", partition,
+                     (long long)end, (long long)o->seen[partition], o->seen_epoch[partition], epoch);
     }
     if (o->durable[partition] > start) atomic_fetch_add(&v->tally->durable, (uint64_t)(o->durable[partition] - start));
 }
@@ -267,14 +289,16 @@ void oracle_record(oracle_view *v, int64_t offset, const uint8_t *value, size_t 
     author *w = number < PRODUCERS_MAX ? &o->producers[number] : NULL;
     entry *e = w && sequence < w->count ? &w->entries[sequence] : NULL;
     if (!e || !e->tried || e->tried - 1 > o->cut || e->partition != p) {
-        COMPLAIN("partition %d offset %lld: producer %u sequence %u was not sent there before the cut", p, (long long)offset, number, sequence);
+        COMPLAIN("partition %d offset %lld: producer %u sequence %u was not sent there before the cut", p, (long long)offset,
+                 number, sequence);
         return;
     }
-    if (e->seen == o->view) COMPLAIN("partition %d offset %lld: producer %u sequence %u is there twice", p, (long long)offset, number, sequence);
+    if (e->seen == o->view)
+        COMPLAIN("partition %d offset %lld: producer %u sequence %u is there twice", p, (long long)offset, number, sequence);
     e->seen = o->view;
     if (e->offset >= 0 && e->offset != offset)
-        COMPLAIN("partition %d: producer %u sequence %u was acknowledged at %lld, it is at %lld", p, number, sequence, (long long)e->offset,
-                 (long long)offset);
+        COMPLAIN("partition %d: producer %u sequence %u was acknowledged at %lld, it is at %lld", p, number, sequence,
+                 (long long)e->offset, (long long)offset);
     const place *known = offset < o->log_len[p] ? &o->log[p][offset] : NULL;
     if (known && known->producer && (known->producer != number || known->sequence != sequence))
         COMPLAIN("partition %d offset %lld: was producer %u sequence %u, it is producer %u sequence %u", p, (long long)offset,
@@ -284,11 +308,13 @@ void oracle_record(oracle_view *v, int64_t offset, const uint8_t *value, size_t 
         w->newest_view = o->view;
     }
     if ((int64_t)sequence <= w->newest[p])
-        COMPLAIN("partition %d offset %lld: producer %u sequence %u behind %lld", p, (long long)offset, number, sequence, (long long)w->newest[p]);
+        COMPLAIN("partition %d offset %lld: producer %u sequence %u behind %lld", p, (long long)offset, number, sequence,
+                 (long long)w->newest[p]);
     w->newest[p] = sequence;
 }
 
 void oracle_end(oracle_view *v)
 {
-    if (v->next != v->end) COMPLAIN("partition %d ends at %lld, read up to %lld", v->partition, (long long)v->end, (long long)v->next);
+    if (v->next != v->end)
+        COMPLAIN("partition %d ends at %lld, read up to %lld", v->partition, (long long)v->end, (long long)v->next);
 }

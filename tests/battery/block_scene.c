@@ -1,10 +1,10 @@
 /* tests/battery/block_scene.c: what is done to a data directory while its disk is recorded.
  *
- * A daemon with small segments and short intervals; writers on both transports (batches, one record, reserved in place, asynchronous;
- * waiting for visible or durable); a reader of each limit; an administrator who makes, fills and deletes topics and deletes records.
- * Meanwhile the daemon and the writers are killed and started again, the daemon is stopped cleanly, or everything is killed and the
- * control data removed, so that the logs are recovered from their files. Now and then dirty pages are pushed out without a flush, as
- * the kernel does in its own time. Everything ends cleanly. */
+ * A daemon with small segments and short intervals; writers on both transports (batches, one record, reserved in place,
+ * asynchronous; waiting for visible or durable); a reader of each limit; an administrator who makes, fills and deletes topics and
+ * deletes records. Meanwhile the daemon and the writers are killed and started again, the daemon is stopped cleanly, or
+ * everything is killed and the control data removed, so that the logs are recovered from their files. Now and then dirty pages
+ * are pushed out without a flush, as the kernel does in its own time. Everything ends cleanly. */
 #include "block.h"
 
 #include <busway/busway.h>
@@ -20,7 +20,18 @@
 #include <unistd.h>
 
 enum { CALL_MS = 3000, BATCH_MAX = 12, IN_FLIGHT = 24, READY_MS = 30000, END_MS = 60000 };
-enum { DAEMON, DIRECT_BATCHES, DIRECT_DURABLE, DIRECT_RESERVES, SOCKET_ASYNC, SOCKET_DURABLE, READER, READER_DURABLE, ADMIN, ROLES };
+enum {
+    DAEMON,
+    DIRECT_BATCHES,
+    DIRECT_DURABLE,
+    DIRECT_RESERVES,
+    SOCKET_ASYNC,
+    SOCKET_DURABLE,
+    READER,
+    READER_DURABLE,
+    ADMIN,
+    ROLES
+};
 
 typedef struct scene {
     recording *r;
@@ -33,7 +44,11 @@ typedef struct scene {
 } scene;
 
 static volatile sig_atomic_t stopping;
-static void on_term(int sig) { (void)sig; stopping = 1; }
+static void on_term(int sig)
+{
+    (void)sig;
+    stopping = 1;
+}
 
 static bool run_program(const char *const argv[])
 {
@@ -69,10 +84,13 @@ typedef struct sent {
 static const char *topic_of(int partition) { return partition == BLOCK_KEPT ? BLOCK_TOPIC_KEPT : BLOCK_TOPIC; }
 static int number_of(int partition) { return partition == BLOCK_KEPT ? 0 : partition; }
 
-static void outcome(const writer *w, int partition, uint32_t sequence, uint16_t count, bw_err e, int64_t offset, const char *message)
+static void outcome(const writer *w, int partition, uint32_t sequence, uint16_t count, bw_err e, int64_t offset,
+                    const char *message)
 {
-    if (!e) block_note(w->r, w->durable ? EVENT_DURABLE : EVENT_ACK, partition, w->id, sequence, count, offset);
-    else fprintf(stderr, "producer %u sequence %u: %s: %s\n", w->id, sequence, bw_err_name(e), message ? message : "");
+    if (!e)
+        block_note(w->r, w->durable ? EVENT_DURABLE : EVENT_ACK, partition, w->id, sequence, count, offset);
+    else
+        fprintf(stderr, "producer %u sequence %u: %s: %s\n", w->id, sequence, bw_err_name(e), message ? message : "");
     if (e == BW_ERR_CORRUPT || e == BW_ERR_POISONED || e == BW_ERR_IO || e == BW_ERR_INTERNAL || e == BW_ERR_LOCK_LOST) {
         fprintf(stderr, "VIOLATION while it was recorded: producer %u: %s: %s\n", w->id, bw_err_name(e), message ? message : "");
         atomic_store(&w->r->bad, 1);
@@ -114,7 +132,8 @@ static void send_reserved(writer *w, int partition)
     bw_reservation place;
     bw_delivery d = {.offset = -1};
     block_note(w->r, EVENT_TRY, partition, w->id, sequence, 1, -1);
-    bw_err e = bw_producer_reserve(w->producer, topic_of(partition), number_of(partition), NULL, len + rng_below(&w->random, 1500), CALL_MS, &place);
+    bw_err e = bw_producer_reserve(w->producer, topic_of(partition), number_of(partition), NULL,
+                                   len + rng_below(&w->random, 1500), CALL_MS, &place);
     if (!e) {
         memset(place.value, 0xee, place.value_max);
         memcpy(place.value, value, len);
@@ -139,7 +158,8 @@ static void send_batch(writer *w, int partition, int most)
     }
     bw_delivery d = {.offset = -1};
     block_note(w->r, EVENT_TRY, partition, w->id, first, (uint16_t)count, -1);
-    bw_err e = bw_producer_send_batch(w->producer, topic_of(partition), number_of(partition), records, (size_t)count, CALL_MS, &d);
+    bw_err e =
+        bw_producer_send_batch(w->producer, topic_of(partition), number_of(partition), records, (size_t)count, CALL_MS, &d);
     outcome(w, partition, first, (uint16_t)count, e, d.offset, bw_error_message());
 }
 
@@ -166,9 +186,12 @@ static void be_writer(scene *s, int role)
     if (!w.bus || bw_producer_open(w.bus, &o, &w.producer)) return;
     while (!stopping && !atomic_load(&s->r->log.full)) {
         int partition = (int)rng_below(&w.random, BLOCK_PARTITIONS);
-        if (role == SOCKET_ASYNC) send_async(&w, partition);
-        else if (role == DIRECT_RESERVES) send_reserved(&w, partition);
-        else send_batch(&w, partition, role == DIRECT_BATCHES ? BATCH_MAX : 3);
+        if (role == SOCKET_ASYNC)
+            send_async(&w, partition);
+        else if (role == DIRECT_RESERVES)
+            send_reserved(&w, partition);
+        else
+            send_batch(&w, partition, role == DIRECT_BATCHES ? BATCH_MAX : 3);
         if (rng_chance(&w.random, 3)) usleep(rng_below(&w.random, 6000));
         if (s->calm && w.durable) usleep(rng_below(&w.random, 400000));
     }
@@ -181,7 +204,8 @@ static void be_writer(scene *s, int role)
 static void note_starts(recording *r, bw_bus *bus)
 {
     bw_offset_range range;
-    if (bw_offsets_range(bus, BLOCK_TOPIC_KEPT, 0, &range) == BW_OK) block_note(r, EVENT_START, BLOCK_KEPT, 0, 0, 0, range.log_start);
+    if (bw_offsets_range(bus, BLOCK_TOPIC_KEPT, 0, &range) == BW_OK)
+        block_note(r, EVENT_START, BLOCK_KEPT, 0, 0, 0, range.log_start);
 }
 
 static bool take_batch(const scene *s, bw_batch *b, bool durable)
@@ -192,7 +216,9 @@ static bool take_batch(const scene *s, bw_batch *b, bool durable)
     int got;
     while ((got = bw_batch_next(b, &v)) == 1)
         if (!block_value_check(v.value, v.value_len, &number, &sequence)) got = -1;
-    if (got == 0) block_note(s->r, durable ? EVENT_SEEN_DURABLE : EVENT_SEEN, partition, 0, (uint32_t)b->leader_epoch, 0, b->last_offset + 1);
+    if (got == 0)
+        block_note(s->r, durable ? EVENT_SEEN_DURABLE : EVENT_SEEN, partition, 0, (uint32_t)b->leader_epoch, 0,
+                   b->last_offset + 1);
     return got == 0;
 }
 
@@ -215,8 +241,10 @@ static void be_reader(scene *s, bool durable)
             fprintf(stderr, "VIOLATION while it was recorded: a reader: %s: %s\n", bw_err_name(e), bw_error_message());
             atomic_store(&s->r->bad, 1);
         }
-        if (e == BW_ERR_OFFSET_OUT_OF_RANGE) bw_consumer_seek(c, b.topic, b.partition, BW_OFFSET_BEGINNING);
-        else if (e && e != BW_ERR_TIMED_OUT) usleep(5000);
+        if (e == BW_ERR_OFFSET_OUT_OF_RANGE)
+            bw_consumer_seek(c, b.topic, b.partition, BW_OFFSET_BEGINNING);
+        else if (e && e != BW_ERR_TIMED_OUT)
+            usleep(5000);
         if (durable || (block_now_ms() < next_look && !last)) continue;
         for (int i = 0; i < 2; i++) note_starts(s->r, bus);
         next_look = block_now_ms() + 20;
@@ -236,7 +264,8 @@ static void make_topic(scene *s, bw_bus *bus, bw_producer *producer)
     block_note(s->r, EVENT_TOPIC_TRY, 0, n, 0, 0, 0);
     if (bw_topic_create(bus, name, 1 + (int)rng_below(&s->random, 2), &config, 1)) return;
     block_note(s->r, EVENT_TOPIC_MADE, 0, n, 0, 0, 0);
-    if (bw_producer_send_sync(producer, name, 0, &record, CALL_MS, NULL) == BW_OK) block_note(s->r, EVENT_TOPIC_FILLED, 0, n, 0, 0, 0);
+    if (bw_producer_send_sync(producer, name, 0, &record, CALL_MS, NULL) == BW_OK)
+        block_note(s->r, EVENT_TOPIC_FILLED, 0, n, 0, 0, 0);
     if (rng_chance(&s->random, 3)) return;
     block_note(s->r, EVENT_TOPIC_DELETING, 0, n, 0, 0, 0);
     if (bw_topic_delete(bus, name) == BW_OK) block_note(s->r, EVENT_TOPIC_DELETED, 0, n, 0, 0, 0);
@@ -249,7 +278,8 @@ static void delete_records(scene *s, bw_bus *bus)
     if (bw_offsets_range(bus, BLOCK_TOPIC, partition, &range) || range.end <= range.log_start) return;
     int64_t before = range.log_start + (int64_t)rng_below(&s->random, (uint32_t)(range.end - range.log_start)) / 2 + 1, start;
     block_note(s->r, EVENT_DELETE_TRY, partition, 0, 0, 0, before);
-    if (bw_delete_records(bus, BLOCK_TOPIC, partition, before, &start) == BW_OK) block_note(s->r, EVENT_DELETE_DONE, partition, 0, 0, 0, before);
+    if (bw_delete_records(bus, BLOCK_TOPIC, partition, before, &start) == BW_OK)
+        block_note(s->r, EVENT_DELETE_DONE, partition, 0, 0, 0, before);
 }
 
 static void be_admin(scene *s)
@@ -260,8 +290,10 @@ static void be_admin(scene *s)
     o.acks = BW_ACKS_DURABLE;
     if (!bus || bw_producer_open(bus, &o, &producer)) return;
     while (!stopping) {
-        if (rng_chance(&s->random, 6)) delete_records(s, bus);
-        else make_topic(s, bus, producer);
+        if (rng_chance(&s->random, 6))
+            delete_records(s, bus);
+        else
+            make_topic(s, bus, producer);
         usleep(1000 + rng_below(&s->random, s->calm ? 400000 : 60000));
     }
     bw_producer_close(producer, CALL_MS);
@@ -293,8 +325,9 @@ static void start_daemon(scene *s)
     if (s->pids[DAEMON] == 0) {
         child_begins(s);
         close(ready[0]);
-        execl(s->o->buswayd, "buswayd", "--data-dir", s->data, "--runtime-dir", s->runtime, "--listen", listen, "--listen-rep", "none", "--ready-fd",
-              fd, "--log-level", "warn", "--set", flush, "--set", "log.retention.check.interval.ms=200", (char *)NULL);
+        execl(s->o->buswayd, "buswayd", "--data-dir", s->data, "--runtime-dir", s->runtime, "--listen", listen, "--listen-rep",
+              "none", "--ready-fd", fd, "--log-level", "warn", "--set", flush, "--set", "log.retention.check.interval.ms=200",
+              (char *)NULL);
         _exit(127);
     }
     close(ready[1]);
@@ -317,9 +350,12 @@ static void start_role(scene *s, int role)
     if (s->pids[role] != 0) return;
     child_begins(s);
     s->random.state ^= (uint64_t)role << 32;
-    if (role <= SOCKET_DURABLE) be_writer(s, role);
-    else if (role == ADMIN) be_admin(s);
-    else be_reader(s, role == READER_DURABLE);
+    if (role <= SOCKET_DURABLE)
+        be_writer(s, role);
+    else if (role == ADMIN)
+        be_admin(s);
+    else
+        be_reader(s, role == READER_DURABLE);
     _exit(0);
 }
 
@@ -410,8 +446,19 @@ static bool make_file_system(scene *s)
     char image[160];
     const char *block = rng_chance(&s->random, 3) ? "1024" : "4096";
     static const char *const modes[] = {"data=ordered", "data=ordered", "data=ordered,commit=1", "data=writeback"};
-    const char *const argv[] = {"mkfs.ext4", "-q", "-F", "-b", block, "-N", "4096", "-J", "size=4", "-E", "lazy_itable_init=0,lazy_journal_init=0,nodiscard",
-                                image, NULL};
+    const char *const argv[] = {"mkfs.ext4",
+                                "-q",
+                                "-F",
+                                "-b",
+                                block,
+                                "-N",
+                                "4096",
+                                "-J",
+                                "size=4",
+                                "-E",
+                                "lazy_itable_init=0,lazy_journal_init=0,nodiscard",
+                                image,
+                                NULL};
     snprintf(image, sizeof image, "%s/fresh.img", s->o->root);
     snprintf(s->r->mount_options, sizeof s->r->mount_options, "%s", modes[rng_below(&s->random, 4)]);
     snprintf(s->r->file_system, sizeof s->r->file_system, "ext4, blocks of %s bytes, %s", block, s->r->mount_options);
@@ -429,7 +476,8 @@ static bool make_topics(const scene *s)
     bw_bus *bus = open_bus(s->url[0]);
     const bw_config_entry config[] = {{"segment.bytes", "65536"}, {"file.delete.delay.ms", "300"}};
     const bw_config_entry kept[] = {{"segment.bytes", "65536"}, {"retention.bytes", "200000"}, {"file.delete.delay.ms", "0"}};
-    bool good = bus && bw_topic_create(bus, BLOCK_TOPIC, 2, config, 2) == BW_OK && bw_topic_create(bus, BLOCK_TOPIC_KEPT, 1, kept, 3) == BW_OK;
+    bool good = bus && bw_topic_create(bus, BLOCK_TOPIC, 2, config, 2) == BW_OK &&
+                bw_topic_create(bus, BLOCK_TOPIC_KEPT, 1, kept, 3) == BW_OK;
     if (!good) fprintf(stderr, "scene: topics: %s\n", bw_error_message());
     bw_bus_close(bus);
     return good;

@@ -1,10 +1,10 @@
 /* tests/battery/block_try.c: images of a recording, one after the other, each mounted, brought up and compared.
  *
- * A worker has a disk of its own. It moves its base (what was surely on the disk) forward with the cuts, which ascend; an image is the
- * base with some of the writes since, made by copying the pages that differ. The broker brings the data directory up in a child: as the
- * daemon does at a start, with fresh control data, LMDB and all logs; the child compares and ends without a clean stop, as if killed.
- * Then, for some images, once more: to see that nothing changed (and that the record which the first child appended is there), with
- * buswayd itself and a client, or after a power cut in the middle of that first recovery. */
+ * A worker has a disk of its own. It moves its base (what was surely on the disk) forward with the cuts, which ascend; an image
+ * is the base with some of the writes since, made by copying the pages that differ. The broker brings the data directory up in a
+ * child: as the daemon does at a start, with fresh control data, LMDB and all logs; the child compares and ends without a clean
+ * stop, as if killed. Then, for some images, once more: to see that nothing changed (and that the record which the first child
+ * appended is there), with buswayd itself and a client, or after a power cut in the middle of that first recovery. */
 #include "block.h"
 
 #include "base/lock.h"
@@ -28,21 +28,23 @@
 
 enum { CHILD_SECONDS = 300, DURABLE_MS = 30000 };
 
-typedef struct found { int64_t start, end, extra; } found; /* what the first child saw, for the second */
+typedef struct found {
+    int64_t start, end, extra;
+} found; /* what the first child saw, for the second */
 
 typedef struct trial {
     const trial_options *o;
     block_disk disk;
     oracle *oracle;
-    uint8_t *base, *twin;   /* what is surely there; and, where `chosen`, the image before it was mounted */
+    uint8_t *base, *twin; /* what is surely there; and, where `chosen`, the image before it was mounted */
     uint8_t chosen[BLOCK_PAGES];
-    found *found;           /* shared with the children: BLOCK_PARTITIONS */
+    found *found; /* shared with the children: BLOCK_PARTITIONS */
     image_choice choice;
     uint64_t number, flushed;
     rng r;
     char mount[128], data[160], runtime[128];
     const char *stage;
-    int64_t newest_id;      /* of the producers in this image's logs */
+    int64_t newest_id; /* of the producers in this image's logs */
 } trial;
 
 static void complain(void *opaque, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -57,20 +59,21 @@ static void complain(void *opaque, const char *format, ...)
     if (atomic_fetch_add(&t->o->tally->failures, 1) >= 12) return;
     fprintf(stderr, "VIOLATION seed %llu image %llu (cut at write %llu of %llu, flushed %llu, %s; %s; %s): %s\n",
             (unsigned long long)t->o->seed, (unsigned long long)t->number, (unsigned long long)t->choice.cut,
-            (unsigned long long)t->o->recording->log.count, (unsigned long long)t->choice.flushed, image_mode_name(t->choice.mode),
-            t->o->recording->file_system, t->stage, text);
+            (unsigned long long)t->o->recording->log.count, (unsigned long long)t->choice.flushed,
+            image_mode_name(t->choice.mode), t->o->recording->file_system, t->stage, text);
 }
 
 /* ---- what a bring-up showed ---- */
 
 static void take_broker_event(void *opaque, bw_log_level level, const char *name, const char *fields)
 {
-    static const char *const wrong[] = {"segments_quarantined", "log_behind_recovery_point", "partition_folder_lost", "partition_not_opened",
-                                        "not_ready", "folder_not_adopted", "topic_delete_unfinished", "recovery_points_not_saved"};
+    static const char *const wrong[] = {
+        "segments_quarantined", "log_behind_recovery_point", "partition_folder_lost",    "partition_not_opened", "not_ready",
+        "folder_not_adopted",   "topic_delete_unfinished",   "recovery_points_not_saved"};
     const trial *t = opaque;
     (void)level;
-    /* With data=writeback the blocks of a file that retention removed may hold others' bytes before the removal is on the disk: such
-     * a file comes back and is set aside. The log itself is compared all the same. */
+    /* With data=writeback the blocks of a file that retention removed may hold others' bytes before the removal is on the disk:
+     * such a file comes back and is set aside. The log itself is compared all the same. */
     if (strstr(t->o->recording->mount_options, "writeback") && strcmp(name, "segments_quarantined") == 0) return;
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
         if (strcmp(name, wrong[i]) == 0) complain(opaque, "%s %s", name, fields);
@@ -98,14 +101,18 @@ static void read_partition(trial *t, bw_broker *b, bw_part *p, oracle_view *v, i
         bw_record_iter it;
         bw_record_view record;
         int got;
-        if (!bw_batch_crc_ok(batch.data, batch.size)) complain(t, "partition %d: a batch with a wrong checksum is served", v->partition);
+        if (!bw_batch_crc_ok(batch.data, batch.size))
+            complain(t, "partition %d: a batch with a wrong checksum is served", v->partition);
         if (batch.header.producer_id > t->newest_id) t->newest_id = batch.header.producer_id;
         bw_record_iter_init(&it, &batch.header, batch.data + BW_BATCH_HEADER_BYTES, batch.size - BW_BATCH_HEADER_BYTES);
         while ((got = bw_record_iter_next(&it, &record)) == 1)
             if (record.offset >= v->start) oracle_record(v, record.offset, record.value, record.value_len, extra_at);
-        if (got < 0) complain(t, "partition %d: a batch at %lld that cannot be decoded", v->partition, (long long)batch.header.base_offset);
+        if (got < 0)
+            complain(t, "partition %d: a batch at %lld that cannot be decoded", v->partition,
+                     (long long)batch.header.base_offset);
     }
-    if (v->start < v->end && e != BW_ERR_EMPTY) complain(t, "partition %d: reading: %s: %s", v->partition, bw_err_name(e), bw_error_message());
+    if (v->start < v->end && e != BW_ERR_EMPTY)
+        complain(t, "partition %d: reading: %s: %s", v->partition, bw_err_name(e), bw_error_message());
     bw_reader_close(r);
     oracle_end(v);
 }
@@ -120,8 +127,8 @@ static void check_partitions(trial *t, bw_broker *b, bool again)
         if (p) bw_part_range(p, &start, &end, &durable);
         oracle_begin(&v, i, start, end, p ? (int32_t)bw_partition_slot(p->log)->leader_epoch : 0);
         if (again && (end != f->end || start < f->start))
-            complain(t, "partition %d: %lld to %lld, the time before %lld to %lld", i, (long long)start, (long long)end, (long long)f->start,
-                     (long long)f->end);
+            complain(t, "partition %d: %lld to %lld, the time before %lld to %lld", i, (long long)start, (long long)end,
+                     (long long)f->start, (long long)f->end);
         if (p) read_partition(t, b, p, &v, again ? f->extra : -1);
         if (!again) *f = (found){start, end, -1};
     }
@@ -163,7 +170,8 @@ static bool check_name(void *opaque, const char *name)
     dash = strrchr(topic, '-');
     bool folder = dash && dash[1] >= '0' && dash[1] <= '9' && strspn(dash + 1, "0123456789") == strlen(dash + 1);
     if (folder) *dash = 0;
-    if (left || (folder && !bw_topic_find(both[1], bw_str_of(topic)))) complain(both[0], "%s is left in the data directory", name);
+    if (left || (folder && !bw_topic_find(both[1], bw_str_of(topic))))
+        complain(both[0], "%s is left in the data directory", name);
     return true;
 }
 
@@ -171,7 +179,8 @@ static void check_store(trial *t, bw_broker *b)
 {
     int64_t id;
     void *both[2] = {t, b};
-    if (bw_store_producer_id(b->store, &id)) complain(t, "no producer id: %s", bw_error_message());
+    if (bw_store_producer_id(b->store, &id))
+        complain(t, "no producer id: %s", bw_error_message());
     else if (id <= t->newest_id)
         complain(t, "producer id %lld is given out, the log has batches of %lld", (long long)id, (long long)t->newest_id);
     (void)bw_os_list_dir(b->dir->fd, check_name, both);
@@ -192,7 +201,8 @@ static void append_extra(trial *t, bw_broker *b)
         if (!p) continue;
         bw_appender *a;
         bw_append_result result;
-        bw_appender_options ao = {.control = p->topic->control, .partition = p->index, .dir_fd = bw_partition_dir_fd(p->log), .use_pwrite = true};
+        bw_appender_options ao = {
+            .control = p->topic->control, .partition = p->index, .dir_fd = bw_partition_dir_fd(p->log), .use_pwrite = true};
         bw_err e = bw_appender_open(&ao, &a);
         if (!e) e = bw_append(a, bytes, len, 1, 1, bw_deadline_in_ms(DURABLE_MS), &result);
         if (e || result.base_offset != t->found[i].end) {
@@ -257,7 +267,8 @@ static void fork_bring_up(trial *t, child_task task, bool clean, bool verify)
     }
     waitpid(pid, &status, 0);
     if (!WIFEXITED(status) || WEXITSTATUS(status))
-        complain(t, "the process died: %s %d", WIFSIGNALED(status) ? "signal" : "exit code", WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
+        complain(t, "the process died: %s %d", WIFSIGNALED(status) ? "signal" : "exit code",
+                 WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
 }
 
 /* buswayd itself, and a client that counts what it is given. */
@@ -276,8 +287,8 @@ static void run_program(trial *t)
     if (pid == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         close(ready[0]);
-        execl(t->o->buswayd, "buswayd", "--data-dir", t->data, "--runtime-dir", t->runtime, "--listen", listen, "--listen-rep", "none", "--ready-fd", fd,
-              "--log-level", "error", (char *)NULL);
+        execl(t->o->buswayd, "buswayd", "--data-dir", t->data, "--runtime-dir", t->runtime, "--listen", listen, "--listen-rep",
+              "none", "--ready-fd", fd, "--log-level", "error", (char *)NULL);
         _exit(127);
     }
     close(ready[1]);
@@ -295,9 +306,11 @@ static void run_program(trial *t)
         int64_t next = t->found[i].start;
         bw_batch b;
         bw_err e = bw_consumer_assign(c, topic, i == BLOCK_KEPT ? 0 : i, BW_OFFSET_BEGINNING);
-        while (!e && next < t->found[i].end && (e = bw_consumer_poll(c, 20000, &b)) == BW_OK) next = b.last_offset + 1, count[i] += b.count;
-        if (e || next != t->found[i].end) complain(t, "a client read partition %d up to %lld of %lld: %s", i, (long long)next, (long long)t->found[i].end,
-                                                   bw_error_message());
+        while (!e && next < t->found[i].end && (e = bw_consumer_poll(c, 20000, &b)) == BW_OK)
+            next = b.last_offset + 1, count[i] += b.count;
+        if (e || next != t->found[i].end)
+            complain(t, "a client read partition %d up to %lld of %lld: %s", i, (long long)next, (long long)t->found[i].end,
+                     bw_error_message());
         (void)bw_consumer_unassign(c, topic, i == BLOCK_KEPT ? 0 : i);
     }
     bw_consumer_close(c);
@@ -369,7 +382,8 @@ static void keep_image(const trial *t)
 static bool try_image(trial *t)
 {
     block_tally *tally = t->o->tally;
-    bool append = rng_chance(&t->r, 5), cut_again = !append && rng_chance(&t->r, 4), program = !append && !cut_again && rng_chance(&t->r, 20);
+    bool append = rng_chance(&t->r, 5), cut_again = !append && rng_chance(&t->r, 4),
+         program = !append && !cut_again && rng_chance(&t->r, 20);
     bool again = append || rng_chance(&t->r, 6), clean = again && rng_chance(&t->r, 3);
     image_apply_subset(&t->o->recording->log, &t->choice, &t->r, t->disk.bytes, t->disk.touched);
     atomic_fetch_add(&tally->images, 1);
@@ -405,11 +419,13 @@ static void keep_recording(const trial *t)
     uint64_t head[3] = {r->log.count, r->log.bytes, r->event_count};
     bool good = fwrite(head, sizeof head, 1, f) == 1 && fwrite(r->log.writes, sizeof r->log.writes[0], head[0], f) == head[0] &&
                 fwrite(r->log.data, 1, head[1], f) == head[1] && fwrite(r->first, 1, BLOCK_DISK_BYTES, f) == BLOCK_DISK_BYTES &&
-                fwrite(r->events, sizeof r->events[0], head[2], f) == head[2] && fwrite(r->file_system, 1, sizeof r->file_system, f) > 0 &&
+                fwrite(r->events, sizeof r->events[0], head[2], f) == head[2] &&
+                fwrite(r->file_system, 1, sizeof r->file_system, f) > 0 &&
                 fwrite(r->mount_options, 1, sizeof r->mount_options, f) > 0;
     good = fclose(f) == 0 && good;
-    if (good) fprintf(stderr, "  kept: %s; look at it again with: block again %s %llu IMAGES %llu\n", path, path, (unsigned long long)t->o->seed,
-                      (unsigned long long)t->number);
+    if (good)
+        fprintf(stderr, "  kept: %s; look at it again with: block again %s %llu IMAGES %llu\n", path, path,
+                (unsigned long long)t->o->seed, (unsigned long long)t->number);
 }
 
 static int compare_cuts(const void *a, const void *b)
