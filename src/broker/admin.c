@@ -159,6 +159,7 @@ static bool is_one_way(const bw_request *r)
 void bw_broker_handle(bw_broker *b, bw_op *op)
 {
     bw_err e = refuse(b, op);
+    if (!e && bw_opener_park(b, op)) return;
     if (!e) apis[op->request.type].handle(b, op);
     else if (is_one_way(&op->request)) bw_op_finish(op, NULL);
     else bw_op_fail(op, e);

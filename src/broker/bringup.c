@@ -201,7 +201,8 @@ bw_err bw_broker_bring_up(bw_broker *b)
     b->not_ready[0] = 0;
     bw_broker_event(b, BW_LOG_INFO, b->fresh ? "recovered" : "taken_over", "topics=%u partitions=%u ms=%lld", HASH_CNT(by_name, b->topics_by_name),
                     b->parts_count, (long long)(bw_clock_mono_ms() - began));
-    return bw_keeper_start(b);
+    e = bw_keeper_start(b);
+    return e ? e : bw_opener_start(b);
 }
 
 /* ---- down ---- */

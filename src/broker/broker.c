@@ -50,6 +50,8 @@ static void init_locks(bw_broker *b)
     pthread_cond_init(&b->queue_cond, &attr);
     pthread_cond_init(&b->points_cond, &attr);
     pthread_condattr_destroy(&attr);
+    pthread_cond_init(&b->opener_cond, NULL);
+    pthread_mutex_init(&b->opener_lock, NULL);
     pthread_mutex_init(&b->queue_lock, NULL);
     pthread_mutex_init(&b->parts_lock, NULL);
     pthread_mutex_init(&b->job_lock, NULL);
@@ -71,6 +73,8 @@ static void destroy(bw_broker *b)
     pthread_cond_destroy(&b->queue_cond);
     pthread_cond_destroy(&b->job_cond);
     pthread_cond_destroy(&b->points_cond);
+    pthread_cond_destroy(&b->opener_cond);
+    pthread_mutex_destroy(&b->opener_lock);
     pthread_mutex_destroy(&b->queue_lock);
     pthread_mutex_destroy(&b->parts_lock);
     pthread_mutex_destroy(&b->job_lock);
@@ -160,6 +164,7 @@ bw_err bw_broker_start(const bw_daemon_config *config, bw_broker **out)
 /* What came after the broker thread's end: requests are let go unanswered, so that `consumed` and `gone` come for everything. */
 static void drain(bw_broker *b)
 {
+    bw_opener_drop_ops(b);
     while (b->queue) {
         bw_event *e = b->queue;
         b->queue = e->next;
@@ -187,6 +192,8 @@ void bw_broker_stop(bw_broker *b)
         bw_reactor_wake(b->reactor);
         pthread_join(b->socket_thread, NULL);
     }
+    b->draining = true;
+    bw_opener_stop(b);
     bw_worker_stop(b); /* its outcomes are in the queue */
     bw_keeper_stop(b);
     drain(b);

@@ -7,6 +7,7 @@
  *                   thread" it means him. A turn never syncs data, never scans a log.
  *   keeper thread   space, rolls, indexes, retention of all partitions. Sleeps on BW_MAILBOX_COORDINATOR, at most 1 s.
  *   syncer thread   syncs. Sleeps on BW_MAILBOX_SYNCER, which clients mark themselves.
+ *   opener thread   opens partitions, and lets them rest when too many files are open (that syncs too).
  *   points thread   recovery points to LMDB, so that no sync of data waits for LMDB's.
  *   worker thread   made when it is first needed: long file work of single requests (deletes, searches by time, scans).
  *   any thread      puts events into `queue` and pokes the broker thread.
@@ -46,9 +47,10 @@ typedef struct bw_op {
     bw_session *session; /* counted */
     bw_request request;
     void *token;
+    struct bw_op *next; /* while it waits at a part */
 } bw_op;
 
-typedef enum bw_event_kind { BW_EVENT_OPENED, BW_EVENT_REQUEST, BW_EVENT_WRITABLE, BW_EVENT_CLOSED, BW_EVENT_JOB_DONE } bw_event_kind;
+typedef enum bw_event_kind { BW_EVENT_OPENED, BW_EVENT_REQUEST, BW_EVENT_WRITABLE, BW_EVENT_CLOSED, BW_EVENT_JOB_DONE, BW_EVENT_PART_OPENED } bw_event_kind;
 
 typedef struct bw_event {
     struct bw_event *next;
@@ -56,6 +58,7 @@ typedef struct bw_event {
     bw_session *session;
     bw_op *op;
     bw_job *job;
+    bw_part *part;
 } bw_event;
 
 struct bw_session {
@@ -76,6 +79,7 @@ struct bw_session {
     bw_attachment *attached;
     uint64_t mailboxes[BW_MAILBOXES / 64]; /* bit: this session's */
     int pid_fd;
+    uint32_t parked; /* its requests that wait at a part */
     uint64_t requests, produced_bytes, sent_bytes;
     bw_event open_event, close_event, writable_event; /* so that these never need memory */
     struct bw_session *prev, *next;
@@ -83,14 +87,25 @@ struct bw_session {
 
 /* ---- what there is ---- */
 
+typedef enum bw_part_stage { BW_PART_UNOPENED = 0, BW_PART_OPEN = 1, BW_PART_FAILED = 2 /* why says why */ } bw_part_stage;
+
 struct bw_part {
     bw_topic *topic;
     uint32_t index;
     uint32_t bus_number;
     _Atomic uint32_t users; /* the table's, the keeper's rounds, jobs */
-    bw_partition *log; /* NULL: it could not be opened: why */
+    _Atomic uint32_t stage;    /* leaves UNOPENED once; log and why are set before */
+    _Atomic(bw_partition *) log; /* NULL: not open */
     char *why;
+    bool fresh, just_created;  /* how it is to be opened: from the files, not from the slot; made by this process */
+    bool open_queued;          /* under opener_lock, as open_next */
+    bw_part *open_next;
+    _Atomic bool ops_wait;
+    bw_event opened_event;
+    _Atomic int64_t used_ms;   /* monotonic: when the keeper last saw it in use */
+    bw_position seen_tail;     /* keeper */
     /* broker thread */
+    bw_op *waiting, *waiting_last; /* requests that came while it was not open */
     bw_appender *appender;
     bw_reader *readers[2]; /* by read limit, for FETCH */
     int64_t reader_used_ms[2];
@@ -185,12 +200,24 @@ struct bw_broker {
     pthread_mutex_t parts_lock;
     bw_part **parts; /* by bus number */
     uint32_t parts_cap, parts_count;
+    uint32_t parts_full; /* no free number below */
+    uint32_t open_cursor; /* of the opener's background round */
     uint32_t bus_floor; /* numbers below belong to control data that was taken over */
     /* worker */
     pthread_mutex_t job_lock;
     pthread_cond_t job_cond;
     bw_job *jobs, *jobs_last;
     bool worker_stop;
+    /* of the opener */
+    pthread_t opener_thread;
+    pthread_mutex_t opener_lock;
+    pthread_cond_t opener_cond;
+    bw_part *open_first, *open_last;
+    bool opener_running, opener_stop, open_more;
+    _Atomic bool rest_due;
+    bw_open_files open_files;
+    uint32_t rest_above, rest_to; /* open files */
+    bool draining; /* after the broker thread's end */
     /* of the points thread */
     pthread_mutex_t points_lock;
     pthread_cond_t points_cond;
@@ -258,8 +285,10 @@ bw_err bw_topic_from_meta(bw_broker *b, const bw_meta_topic *m, bw_topic **out);
 void bw_topic_free(bw_broker *b, bw_topic *t);
 
 /* part.c: one partition of the registry */
-/* bw_topic_open_parts: parts [t->part_count, upto): files that are missing are made, then recovery or takeover, then published. */
+/* bw_topic_open_parts: parts [t->part_count, upto) are registered and published, unopened; new_files: and made, and opened if few. */
 bw_err bw_topic_open_parts(bw_broker *b, bw_topic *t, uint32_t upto, bool new_files);
+/* bw_part_open: recovery or takeover; log and stage are set. Opener, or the broker thread for a new topic. */
+bw_err bw_part_open(bw_broker *b, bw_part *p);
 void bw_part_stop_io(bw_broker *b, bw_part *p); /* close appender and readers */
 bool bw_part_remove(bw_broker *b, bw_part *p);  /* out of the table; false: it was not there */
 void bw_part_free(bw_part *p);
@@ -329,6 +358,23 @@ void bw_syncer_want(bw_broker *b, bw_part *p);
 void bw_syncer_save_points(bw_broker *b);
 bw_err bw_syncer_start(bw_broker *b);
 void bw_syncer_stop(bw_broker *b);
+
+/* opener.c */
+/* bw_opener_want: open it soon. Any thread that holds p, or the broker thread. */
+void bw_opener_want(bw_broker *b, bw_part *p);
+/* bw_opener_look_again: there are unopened partitions at this number or above, for the background. */
+void bw_opener_look_again(bw_broker *b, uint32_t from);
+/* bw_opener_make_room: some partitions shall rest. Any thread. */
+void bw_opener_make_room(bw_broker *b);
+bool bw_opener_is_short(bw_broker *b);
+/* bw_opener_park: true: the request waits until what it needs is open, and is handled then. Broker thread, as what follows. */
+bool bw_opener_park(bw_broker *b, bw_op *op);
+void bw_opener_release(bw_broker *b, bw_part *p);
+/* bw_opener_withdraw: a subscription that still waits is not wanted any more. */
+void bw_opener_withdraw(bw_broker *b, const bw_session *s, uint32_t subscription);
+bw_err bw_opener_start(bw_broker *b);
+void bw_opener_stop(bw_broker *b);
+void bw_opener_drop_ops(bw_broker *b);
 
 /* keeper.c */
 /* bw_keeper_say: an event when file work of a partition begins to fail, and when it is well again. Keeper and syncer. */

@@ -23,9 +23,14 @@ void bw_keeper_say(bw_broker *b, bw_part *p, bw_err e, const char *event)
     else bw_broker_event(b, BW_LOG_INFO, "partition_well_again", "topic=%s partition=%u", p->topic->name, p->index);
 }
 
-static void tend(bw_broker *b, bw_part *p)
+static void tend(bw_broker *b, bw_part *p, int64_t now)
 {
+    bw_position tail = atomic_load_explicit(&p->topic->control->slots[p->index].tail, memory_order_relaxed);
+    bool rested = bw_partition_is_resting(p->log);
     bw_err e = bw_partition_tend_files(p->log);
+    if (tail != p->seen_tail || (rested && !bw_partition_is_resting(p->log))) atomic_store_explicit(&p->used_ms, now, memory_order_relaxed);
+    p->seen_tail = tail;
+    if (bw_partition_is_starved(p->log) || bw_opener_is_short(b)) bw_opener_make_room(b);
     bool full = atomic_load(&p->topic->control->slots[p->index].flags) & BW_SLOT_NO_SPACE; /* not each round tries again */
     if (e != BW_ERR_POISONED && (e || !full)) bw_keeper_say(b, p, e, "tending_failed");
     if (bw_partition_wants_sync(p->log)) bw_syncer_want(b, p);
@@ -38,7 +43,7 @@ static void tend_notified(bw_broker *b, bw_mailbox *box)
     for (size_t i = 0; i < n; i++) {
         bw_part *p = bw_part_hold_number(b, numbers[i]);
         if (!p) continue;
-        tend(b, p);
+        tend(b, p, bw_clock_mono_ms());
         bw_part_release(p);
     }
 }
@@ -78,7 +83,7 @@ static void tick(bw_broker *b, keeper *k, int64_t now)
     look_at_space(b);
     for (size_t i = 0; parts && i < n; i++) {
         bw_part *p = parts[i];
-        tend(b, p);
+        if (!bw_partition_is_resting(p->log) || bw_partition_is_starved(p->log)) tend(b, p, now);
         if (retention) retain(b, p);
         if (!bw_partition_has_unsynced(p->log)) atomic_store(&p->synced_ms, now);
         else if (now - atomic_load(&p->synced_ms) >= b->config.flush_interval_ms) bw_syncer_want(b, p);

@@ -8,12 +8,14 @@
 #include "base/os.h"
 #include "broker/producers.h"
 #include "format/names.h"
+#include "log/wait.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #define READER_IDLE_MS 10000
+#define OPENED_AT_ONCE 16 /* partitions of a new topic; more are left to the opener */
 
 /* ---- the table ---- */
 
@@ -23,8 +25,9 @@ static bw_err table_insert(bw_broker *b, bw_part *p, uint32_t wanted)
     pthread_mutex_lock(&b->parts_lock);
     uint32_t number = wanted;
     if (number >= BW_BUS_PARTITIONS_MAX || (number < b->parts_count && b->parts[number])) {
-        number = b->bus_floor;
+        number = b->bus_floor > b->parts_full ? b->bus_floor : b->parts_full;
         while (number < b->parts_count && b->parts[number]) number++;
+        if (b->bus_floor <= b->parts_full) b->parts_full = number;
     }
     if (number >= BW_BUS_PARTITIONS_MAX)
         e = bw_fail(BW_ERR_INVALID_ARGUMENT, "the bus has its most partitions, %u; delete topics", BW_BUS_PARTITIONS_MAX);
@@ -55,6 +58,7 @@ bool bw_part_remove(bw_broker *b, bw_part *p)
     pthread_mutex_lock(&b->parts_lock);
     bool there = p->bus_number < b->parts_count && b->parts[p->bus_number] == p;
     if (there) b->parts[p->bus_number] = NULL;
+    if (there && p->bus_number < b->parts_full) b->parts_full = p->bus_number;
     pthread_mutex_unlock(&b->parts_lock);
     return there;
 }
@@ -81,7 +85,10 @@ bw_part *bw_part_hold_number(bw_broker *b, uint32_t number)
     pthread_mutex_lock(&b->parts_lock);
     bw_part *p = number < b->parts_count ? b->parts[number] : NULL;
     if (p && p->log) atomic_fetch_add(&p->users, 1);
-    else p = NULL;
+    else {
+        if (p) bw_opener_want(b, p); /* who notified is served when it is open */
+        p = NULL;
+    }
     pthread_mutex_unlock(&b->parts_lock);
     return p;
 }
@@ -96,20 +103,18 @@ void bw_parts_drop(bw_part **parts, size_t count)
 
 /* ---- open ---- */
 
-static bw_err ensure_folder(bw_broker *b, const bw_topic *t, uint32_t index, bool new_files)
+static bw_err ensure_folder(bw_broker *b, const bw_topic *t, uint32_t index)
 {
     char folder[BW_PARTITION_DIR_MAX];
     struct stat st;
     bw_partition_dir_name(folder, t->name, (int32_t)index);
-    if (!new_files) {
-        if (!bw_os_stat_at(b->dir->fd, folder, &st)) return BW_OK;
-        if (errno != ENOENT) return bw_fail_errno(errno, "cannot look at partition folder %s", folder);
-        char name[300];
-        bw_recovery_point point;
-        bool had_data = !bw_store_point_get(b->store, &t->id, index, &point) && point.next_offset > 0;
-        bw_broker_event(b, had_data ? BW_LOG_ERROR : BW_LOG_INFO, had_data ? "partition_folder_lost" : "partition_folder_made",
-                        "topic=%s partition=%u", bw_event_text(t->name, name, sizeof name), index);
-    }
+    if (!bw_os_stat_at(b->dir->fd, folder, &st)) return BW_OK;
+    if (errno != ENOENT) return bw_fail_errno(errno, "cannot look at partition folder %s", folder);
+    char name[300];
+    bw_recovery_point point;
+    bool had_data = !bw_store_point_get(b->store, &t->id, index, &point) && point.next_offset > 0;
+    bw_broker_event(b, had_data ? BW_LOG_ERROR : BW_LOG_INFO, had_data ? "partition_folder_lost" : "partition_folder_made",
+                    "topic=%s partition=%u", bw_event_text(t->name, name, sizeof name), index);
     return bw_partition_create_files(b->dir->fd, t->name, (int32_t)index, &t->id);
 }
 
@@ -128,10 +133,10 @@ static void report_recovery(bw_broker *b, const bw_part *p, const bw_recovery_re
         bw_broker_event(b, BW_LOG_DEBUG, "log_recovered", "topic=%s partition=%u end=%lld", topic, p->index, (long long)r->end_offset);
 }
 
-static bw_err open_log(bw_broker *b, bw_part *p, bool fresh, bool new_files)
+static bw_err open_log(bw_broker *b, bw_part *p)
 {
     bw_topic *t = p->topic;
-    bw_err e = ensure_folder(b, t, p->index, new_files);
+    bw_err e = p->just_created ? BW_OK : ensure_folder(b, t, p->index);
     if (e) return e;
     bw_partition_open_options o = {
         .data_fd = b->dir->fd,
@@ -139,71 +144,81 @@ static bw_err open_log(bw_broker *b, bw_part *p, bool fresh, bool new_files)
         .partition = (int32_t)p->index,
         .control = t->control,
         .bus_number = p->bus_number,
-        .fresh_slot = fresh,
-        .just_created = new_files,
+        .fresh_slot = p->fresh,
+        .just_created = p->just_created,
         .guard = &b->guard,
         .clock_ahead_ms = b->clock_ahead_ms,
+        .open_files = &b->open_files,
+        .verify_later = true,
     };
     bw_topic_config_partition(&t->config, &o.config);
     o.config.disk_reserve_bytes = atomic_load(&b->reserve_bytes);
-    e = new_files ? BW_ERR_NOT_FOUND : bw_store_point_get(b->store, &t->id, p->index, &o.point);
+    e = p->just_created ? BW_ERR_NOT_FOUND : bw_store_point_get(b->store, &t->id, p->index, &o.point);
     if (e && e != BW_ERR_NOT_FOUND) return e;
     bw_recovery_report report = {0};
     bw_partition *log;
     if ((e = bw_partition_open(&o, &log, &report))) return e;
+    atomic_store(&p->used_ms, bw_clock_mono_ms());
     pthread_mutex_lock(&b->parts_lock);
     p->log = log; /* from here on the keeper tends it */
     pthread_mutex_unlock(&b->parts_lock);
-    atomic_store(&t->control->slots[p->index].bus_number, p->bus_number);
     report_recovery(b, p, &report);
     return BW_OK;
 }
 
 /* A partition that does not open must not stop the others: it stays in the registry, closed, and its slot refuses. */
-static void keep_closed(bw_broker *b, bw_part *p, bw_err e, bool fresh)
+static void keep_closed(bw_broker *b, bw_part *p, bw_err e)
 {
     char why[700];
     p->why = strdup(bw_error_message());
-    if (fresh) atomic_store(&p->topic->control->slots[p->index].state, BW_SLOT_POISONED);
+    bw_tail_slot *s = &p->topic->control->slots[p->index];
+    uint32_t unopened = BW_SLOT_UNOPENED;
+    if (p->fresh) atomic_compare_exchange_strong(&s->state, &unopened, BW_SLOT_POISONED);
     bw_broker_event(b, BW_LOG_ERROR, "partition_not_opened", "topic=%s partition=%u error=%s reason=%s", p->topic->name, p->index, bw_err_name(e),
                     bw_event_text(p->why ? p->why : "", why, sizeof why));
 }
 
-static bw_err open_part(bw_broker *b, bw_topic *t, uint32_t index, uint32_t published, bool new_files)
+bw_err bw_part_open(bw_broker *b, bw_part *p)
+{
+    bw_err e = open_log(b, p);
+    if (e) keep_closed(b, p, e);
+    atomic_store(&p->stage, e ? BW_PART_FAILED : BW_PART_OPEN);
+    bw_wake(p->topic->control, p->index, BW_WAIT_STATE);
+    return e;
+}
+
+static bw_err register_part(bw_broker *b, bw_topic *t, uint32_t index, uint32_t published, bool new_files)
 {
     bw_part *p = calloc(1, sizeof *p);
     if (!p) return bw_fail(BW_ERR_NO_MEMORY, "no memory for a partition");
+    bw_tail_slot *s = &t->control->slots[index];
     p->topic = t;
     p->index = index;
+    p->just_created = new_files;
     atomic_store(&p->synced_ms, bw_clock_mono_ms());
     bool fresh = index >= published;
-    uint32_t wanted = fresh ? UINT32_MAX : atomic_load(&t->control->slots[index].bus_number);
+    uint32_t wanted = fresh ? UINT32_MAX : atomic_load(&s->bus_number);
+    p->fresh = fresh || atomic_load(&s->state) == BW_SLOT_UNOPENED; /* or a start before this one did not come to it */
     bw_err e = table_insert(b, p, wanted);
     if (e) {
         free(p);
         return e;
     }
+    if (fresh) atomic_store(&s->state, BW_SLOT_UNOPENED);
+    atomic_store(&s->bus_number, p->bus_number);
     t->parts[index] = p;
     t->part_count = index + 1;
-    e = open_log(b, p, fresh, new_files);
-    if (!e) return BW_OK;
-    keep_closed(b, p, e, fresh);
-    return new_files ? e : BW_OK;
+    return BW_OK;
 }
 
 /* New partitions have a recovery point before anyone writes to them: without one, a log that lost power could not be told from one
  * that rots. */
-static bw_err store_first_points(bw_broker *b, const bw_topic *t, uint32_t from)
+static bw_err store_first_points(bw_broker *b, const bw_topic *t, uint32_t from, uint32_t upto)
 {
-    bw_meta_point *points = calloc(t->part_count - from + 1, sizeof *points);
-    size_t n = 0;
+    bw_meta_point *points = calloc(upto - from + 1, sizeof *points);
     if (!points) return bw_fail(BW_ERR_NO_MEMORY, "no memory for recovery points");
-    for (uint32_t i = from; i < t->part_count; i++) {
-        if (!t->parts[i]->log) continue;
-        points[n] = (bw_meta_point){.topic = t->id, .partition = i};
-        (void)bw_partition_recovery_point(t->parts[i]->log, &points[n++].point);
-    }
-    bw_err e = bw_store_points_put(b->store, points, n);
+    for (uint32_t i = from; i < upto; i++) points[i - from] = (bw_meta_point){.topic = t->id, .partition = i, .point = {.known = true}};
+    bw_err e = bw_store_points_put(b->store, points, upto - from);
     free(points);
     return e;
 }
@@ -217,12 +232,16 @@ bw_err bw_topic_open_parts(bw_broker *b, bw_topic *t, uint32_t upto, bool new_fi
     t->parts = grown;
     uint32_t published = atomic_load(&t->control->header->slots);
     if (upto > published && (e = bw_control_grow(b->arena_fd, t->control, upto))) return e;
+    if (new_files) e = bw_partition_create_many(b->dir->fd, t->name, (int32_t)first, upto - first, &t->id);
+    if (!e && new_files) e = store_first_points(b, t, first, upto);
     while (!e && t->part_count < upto) {
-        e = open_part(b, t, t->part_count, published, new_files);
+        e = register_part(b, t, t->part_count, published, new_files);
         BW_KILL_POINT("topic.partition");
     }
-    if (!e && new_files) e = store_first_points(b, t, first);
     if (!e && upto > published) bw_control_publish(t->control, upto);
+    if (e || !new_files) return e;
+    for (uint32_t i = first; !e && i < upto && upto - first <= OPENED_AT_ONCE; i++) e = bw_part_open(b, t->parts[i]);
+    if (upto - first > OPENED_AT_ONCE) bw_opener_look_again(b, 0);
     return e;
 }
 

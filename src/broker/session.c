@@ -41,7 +41,7 @@ void bw_broker_submit(bw_broker *b, bw_session *s, const bw_request *request, vo
         s->ops->consumed(s->listener, token);
         return;
     }
-    both->op = (bw_op){s, *request, token};
+    both->op = (bw_op){.session = s, .request = *request, .token = token};
     both->event = (bw_event){.kind = BW_EVENT_REQUEST, .session = s, .op = &both->op};
     bw_broker_push(b, &both->event);
 }
@@ -128,6 +128,7 @@ void bw_session_dispatch(bw_broker *b, bw_event *e)
         break;
     case BW_EVENT_CLOSED: session_closed(b, e->session); break;
     case BW_EVENT_JOB_DONE: e->job->done(b, e->job); break;
+    case BW_EVENT_PART_OPENED: bw_opener_release(b, e->part); break;
     }
 }
 

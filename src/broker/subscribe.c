@@ -196,8 +196,8 @@ void bw_handle_credit(bw_broker *b, bw_op *op)
 
 void bw_handle_unsubscribe(bw_broker *b, bw_op *op)
 {
-    (void)b;
     bw_sub *s = find(op->session, op->request.subscription);
+    bw_opener_withdraw(b, op->session, op->request.subscription);
     if (s) sub_end(s);
     bw_op_ok(op);
 }

@@ -47,6 +47,8 @@ bw_err bw_part_of(bw_broker *b, bw_str name, int32_t partition, bool may_create,
     if (partition < 0 || (uint32_t)partition >= t->part_count)
         return bw_fail(BW_ERR_UNKNOWN_PARTITION, "topic '%s' has partitions 0 to %u, not %d", t->name, t->part_count - 1, partition);
     *out = t->parts[partition];
+    if (atomic_load(&(*out)->stage) == BW_PART_UNOPENED)
+        return bw_fail(BW_ERR_BUSY, "topic '%s' partition %d is being opened; try again", t->name, partition);
     if (!(*out)->log)
         return bw_fail(BW_ERR_IO, "topic '%s' partition %d is not open: %s", t->name, partition, (*out)->why ? (*out)->why : "see the daemon's log");
     return BW_OK;
@@ -329,6 +331,7 @@ bw_err bw_topic_delete_start(bw_broker *b, bw_topic *t, bw_op *op)
         bw_part_serve(b, p); /* fetches and subscriptions get DELETED */
         bw_part_stop_io(b, p);
         bw_part_remove(b, p);
+        bw_opener_release(b, p); /* what waited for it is told */
     }
     bw_attach_forget_topic(b, &t->id);
     *job = (bw_job){.run = delete_run, .done = delete_done, .op = op, .topic = t};

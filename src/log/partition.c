@@ -26,11 +26,45 @@ static void aside_name(char *out, size_t size, const char *folder, const bw_uuid
     snprintf(out, size, "%.*s.%s-%s", 255 - 40, folder, hex, what);
 }
 
-/* The topic's id is the only content that must be on the disk: an epoch file that was lost is made anew, and an empty segment
- * promises nothing. So one journal commit does for all. */
-static bw_err fill_new_folder(int dir, const char *name, const bw_uuid *id)
+enum { CREATED_AT_ONCE = 256 };
+
+typedef struct creation {
+    int data_fd;
+    const char *topic;
+    int32_t first;
+    uint32_t count, filled, named;
+    const bw_uuid *id;
+    bw_uuid aside;
+    int pattern; /* the first new folder: its small files are those of all others too */
+} creation;
+
+static void creation_names(const creation *c, uint32_t i, char name[BW_PARTITION_DIR_MAX], char fresh[BW_PARTITION_DIR_MAX + 48])
 {
-    char log[BW_SEGMENT_NAME_MAX], text[64];
+    bw_partition_dir_name(name, c->topic, c->first + (int32_t)i);
+    aside_name(fresh, BW_PARTITION_DIR_MAX + 48, name, &c->aside, "new");
+}
+
+/* The topic's id is the only content that must be on the disk: an epoch file that was lost is made anew, and an empty segment
+ * promises nothing. It is the same for all partitions of a topic: one file with many names, which is replaced, never written to. */
+static bw_err write_small_files(creation *c, int dir, const char *name)
+{
+    static const char *const small[] = {"leader-epoch-checkpoint", "partition.metadata"};
+    if (c->pattern >= 0) {
+        bool linked = true;
+        for (int i = 0; i < 2 && linked; i++) linked = bw_os_link(c->pattern, small[i], dir, small[i]) == 0;
+        if (linked) return BW_OK;
+        for (int i = 0; i < 2; i++) (void)bw_os_unlink(dir, small[i], 0); /* too many links, or none here */
+    }
+    char text[64];
+    bw_err e = bw_smallfile_write(dir, small[0], "0\n1\n0 0\n", 8, false);
+    if (!e) e = bw_smallfile_write(dir, small[1], text, bw_partition_metadata_encode(text, c->id), true);
+    if (!e && c->pattern < 0 && c->count > 1) c->pattern = fcntl(dir, F_DUPFD_CLOEXEC, 0);
+    return e ? bw_error_context(e, "partition folder %s", name) : BW_OK;
+}
+
+static bw_err fill_new_folder(creation *c, int dir, const char *name)
+{
+    char log[BW_SEGMENT_NAME_MAX];
     bw_segment_name(log, 0, ".log");
     int fd = bw_os_open_beneath(dir, log, O_RDWR | O_CREAT | O_EXCL, 0644);
     if (fd < 0) return bw_fail_errno(errno, "cannot create %s/%s", name, log);
@@ -38,40 +72,92 @@ static bw_err fill_new_folder(int dir, const char *name, const bw_uuid *id)
     if (bw_os_fallocate(fd, 0, 0, BW_GRANT_FIRST) != 0) e = bw_fail_errno(errno, "cannot allocate %s/%s", name, log);
     bw_os_close(fd);
     BW_KILL_POINT("create.segment");
-    if (!e) e = bw_smallfile_write(dir, "leader-epoch-checkpoint", "0\n1\n0 0\n", 8, false);
-    if (!e) e = bw_smallfile_write(dir, "partition.metadata", text, bw_partition_metadata_encode(text, id), true);
-    if (!e && bw_os_sync_dir(dir) != 0) e = bw_fail_errno(errno, "cannot sync partition folder %s", name);
+    if (!e) e = write_small_files(c, dir, name);
     BW_KILL_POINT("create.metadata");
     return e;
 }
 
-/* A folder appears under its name only when it is whole; what a death leaves of it ends in "-new" and goes at the next start. */
-bw_err bw_partition_create_files(int data_fd, const char *topic, int32_t partition, const bw_uuid *id)
+static bw_err creation_fill(creation *c, uint32_t i)
 {
     char name[BW_PARTITION_DIR_MAX], fresh[BW_PARTITION_DIR_MAX + 48];
     struct stat st;
-    bw_uuid aside;
-    bw_partition_dir_name(name, topic, partition);
-    if (bw_os_stat_at(data_fd, name, &st) == 0) return bw_fail(BW_ERR_BUSY, "partition folder %s exists already", name);
-    if (bw_os_uuid(aside.b) != 0) return bw_fail_errno(errno, "no random numbers");
-    aside_name(fresh, sizeof fresh, name, &aside, "new");
-    if (bw_os_mkdir(data_fd, fresh, 0755) != 0) return bw_fail_errno(errno, "cannot make partition folder %s", name);
+    creation_names(c, i, name, fresh);
+    if (bw_os_stat_at(c->data_fd, name, &st) == 0) return bw_fail(BW_ERR_BUSY, "partition folder %s exists already", name);
+    if (bw_os_mkdir(c->data_fd, fresh, 0755) != 0) return bw_fail_errno(errno, "cannot make partition folder %s", name);
+    c->filled = i + 1;
     BW_KILL_POINT("create.folder");
-    int dir = bw_os_open_beneath(data_fd, fresh, O_RDONLY | O_DIRECTORY, 0);
-    bw_err e = dir < 0 ? bw_fail_errno(errno, "cannot open partition folder %s", name) : fill_new_folder(dir, name, id);
-    bw_os_close(dir);
-    if (!e && bw_os_rename(data_fd, fresh, data_fd, name) != 0) e = bw_fail_errno(errno, "cannot name partition folder %s", name);
-    if (e) {
+    int dir = bw_os_open_beneath(c->data_fd, fresh, O_RDONLY | O_DIRECTORY, 0);
+    bw_err e = dir < 0 ? bw_fail_errno(errno, "cannot open partition folder %s", name) : fill_new_folder(c, dir, name);
+    if (dir >= 0) bw_os_close(dir);
+    return e;
+}
+
+static bw_err creation_sync(creation *c, uint32_t i)
+{
+    char name[BW_PARTITION_DIR_MAX], fresh[BW_PARTITION_DIR_MAX + 48];
+    creation_names(c, i, name, fresh);
+    int dir = bw_os_open_beneath(c->data_fd, fresh, O_RDONLY | O_DIRECTORY, 0);
+    bw_err e = dir < 0 || bw_os_sync_dir(dir) != 0 ? bw_fail_errno(errno, "cannot sync partition folder %s", name) : BW_OK;
+    if (dir >= 0) bw_os_close(dir);
+    return e;
+}
+
+static bw_err creation_name(creation *c, uint32_t i)
+{
+    char name[BW_PARTITION_DIR_MAX], fresh[BW_PARTITION_DIR_MAX + 48];
+    creation_names(c, i, name, fresh);
+    if (bw_os_rename(c->data_fd, fresh, c->data_fd, name) != 0) return bw_fail_errno(errno, "cannot name partition folder %s", name);
+    c->named = i + 1;
+    BW_KILL_POINT("create.named");
+    return BW_OK;
+}
+
+static void creation_undo(creation *c)
+{
+    char name[BW_PARTITION_DIR_MAX], fresh[BW_PARTITION_DIR_MAX + 48];
+    for (uint32_t i = 0; i < c->filled; i++) {
+        creation_names(c, i, name, fresh);
+        if (i < c->named) (void)bw_partition_delete_files(c->data_fd, c->topic, c->first + (int32_t)i);
+        else (void)bw_folder_remove(c->data_fd, fresh);
+    }
+}
+
+/* A folder appears under its name only when it is whole and on the disk; what a death leaves of it ends in "-new" and goes at the next
+ * start. Many are filled before the first is synced: one journal commit does for all. */
+static bw_err create_some(creation *c)
+{
+    bw_err e = bw_os_uuid(c->aside.b) != 0 ? bw_fail_errno(errno, "no random numbers") : BW_OK;
+    for (uint32_t i = 0; !e && i < c->count; i++) e = creation_fill(c, i);
+    for (uint32_t i = 0; !e && i < c->count; i++) e = creation_sync(c, i);
+    for (uint32_t i = 0; !e && i < c->count; i++) e = creation_name(c, i);
+    if (!e && bw_os_sync_dir(c->data_fd) != 0) e = bw_fail_errno(errno, "cannot sync the data directory");
+    if (c->pattern >= 0) bw_os_close(c->pattern);
+    if (!e) return BW_OK;
+    char why[512];
+    snprintf(why, sizeof why, "%s", bw_error_message());
+    creation_undo(c);
+    return bw_error_set_message(e, why);
+}
+
+bw_err bw_partition_create_many(int data_fd, const char *topic, int32_t first, uint32_t count, const bw_uuid *id)
+{
+    bw_err e = BW_OK;
+    for (uint32_t done = 0, n; !e && done < count; done += n) {
+        n = count - done < CREATED_AT_ONCE ? count - done : CREATED_AT_ONCE;
+        creation c = {.data_fd = data_fd, .topic = topic, .first = first + (int32_t)done, .count = n, .id = id, .pattern = -1};
+        e = create_some(&c);
+        if (!e) continue;
         char why[512];
         snprintf(why, sizeof why, "%s", bw_error_message());
-        (void)bw_folder_remove(data_fd, fresh);
+        for (uint32_t i = 0; i < done; i++) (void)bw_partition_delete_files(data_fd, topic, first + (int32_t)i);
         return bw_error_set_message(e, why);
     }
-    BW_KILL_POINT("create.named");
-    if (bw_os_sync_dir(data_fd) == 0) return BW_OK;
-    e = bw_fail_errno(errno, "cannot sync the data directory");
-    (void)bw_partition_delete_files(data_fd, topic, partition);
     return e;
+}
+
+bw_err bw_partition_create_files(int data_fd, const char *topic, int32_t partition, const bw_uuid *id)
+{
+    return bw_partition_create_many(data_fd, topic, partition, 1, id);
 }
 
 bw_err bw_partition_delete_files(int data_fd, const char *topic, int32_t partition)

@@ -48,6 +48,9 @@ typedef struct bw_recovery_report {
 
 /* bw_partition_create_files: make the folder with its metadata file, an empty first segment and leader-epoch-checkpoint; directory
  * entries synced. BUSY if it exists. */
+/* bw_partition_create_many: of partitions [first, first + count); a thousand a second and more. After an
+ * error none of them is there. */
+bw_err bw_partition_create_many(int data_fd, const char *topic, int32_t first, uint32_t count, const bw_uuid *id);
 bw_err bw_partition_create_files(int data_fd, const char *topic, int32_t partition, const bw_uuid *id);
 
 /* How many segment files may be open, of all partitions that share this. */

@@ -390,7 +390,6 @@ static void init_slot(recovery *r)
     for (size_t i = 0; i < p->count; i++)
         if (p->segments[i]->max_timestamp > newest) newest = p->segments[i]->max_timestamp;
     bw_position tail = bw_position_of(1, a->length);
-    atomic_store(&t->state, BW_SLOT_UNOPENED); /* until all the rest holds */
     bw_lock_init(&t->mutex);
     atomic_store(&t->repair_pending, 0);
     atomic_store(&t->bus_number, p->bus_number);
@@ -418,8 +417,8 @@ static void init_slot(recovery *r)
     atomic_store(&e->limit, a->limit);
     atomic_store(&e->seq, 1);
     bw_partition_store_config(p);
-    uint32_t unopened = BW_SLOT_UNOPENED; /* unless it was deleted meanwhile */
-    atomic_compare_exchange_strong(&t->state, &unopened, BW_SLOT_OPEN);
+    uint32_t was = atomic_load(&t->state); /* the last store: who waits for it finds all the rest */
+    while (was != BW_SLOT_DELETED && !atomic_compare_exchange_weak(&t->state, &was, BW_SLOT_OPEN)) {}
 }
 
 static bw_err finish(recovery *r)
