@@ -1,8 +1,12 @@
 /* base/clock.c: the one clock. */
 #include "base/clock.h"
 
+#include <stdbool.h>
 #include <stdlib.h>
 #include <time.h>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 
 int64_t bw_clock_wall_ms(void)
 {
@@ -14,6 +18,44 @@ int64_t bw_clock_wall_ms(void)
     if (shift) ms += strtoll(shift, NULL, 10);
 #endif
     return ms;
+}
+
+static bool ticks_are_even(void)
+{
+#if defined(BW_TESTING)
+    return false; /* the offset may change at any time */
+#elif defined(__x86_64__)
+    unsigned a, b, c, d;
+    return __get_cpuid(0x80000007u, &a, &b, &c, &d) && (d & (1u << 8)); /* invariant TSC */
+#elif defined(__aarch64__)
+    return true; /* the generic timer */
+#else
+    return false;
+#endif
+}
+
+int64_t bw_stamp_look_ms(bw_stamp_clock *c)
+{
+    enum { MEASURE_NS = 2000000, GOOD_NS = 100000 };
+    c->valid = 0;
+    if (c->even == 0) c->even = ticks_are_even() ? 1 : 2;
+    if (c->even == 2) return bw_clock_wall_ms();
+    struct timespec t;
+    int64_t mono = bw_clock_mono_ns();
+    uint64_t ticks = bw_ticks();
+    clock_gettime(CLOCK_REALTIME, &t);
+    int64_t wall = (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+    if (c->first_ticks == 0 || ticks <= c->first_ticks) {
+        c->first_ticks = ticks;
+        c->first_ns = mono;
+    } else if (mono - c->first_ns >= MEASURE_NS) {
+        double ns_a_tick = (double)(mono - c->first_ns) / (double)(ticks - c->first_ticks);
+        c->rate = (uint64_t)(ns_a_tick * 4294967296.0);
+        c->valid = (uint64_t)(GOOD_NS / ns_a_tick);
+        c->ticks = ticks;
+        c->wall_ns = wall;
+    }
+    return wall / 1000000;
 }
 
 int64_t bw_clock_mono_ns(void)

@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/futex.h>
+#include <linux/membarrier.h>
 #include <linux/openat2.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -418,6 +419,18 @@ int bw_os_futex_wake(_Atomic uint32_t *word, int count)
 {
     if (enter(BW_OS_futex)) return -1;
     return (int)syscall(SYS_futex, word, FUTEX_WAKE, count, NULL, NULL, 0);
+}
+
+bool bw_os_membarrier_register(void)
+{
+    if (getenv("BUSWAY_NO_MEMBARRIER") || enter(BW_OS_membarrier)) return false;
+    return syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED, 0, 0) == 0;
+}
+
+bool bw_os_membarrier(void)
+{
+    if (enter(BW_OS_membarrier)) return false;
+    return syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0, 0) == 0;
 }
 
 int bw_os_unix_socket(void)

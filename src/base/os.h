@@ -16,7 +16,7 @@
 #define BW_OS_CALLS(X)                                                                                                         \
     X(open) X(close) X(pread) X(pwrite) X(fallocate) X(ftruncate) X(fdatasync) X(fsync) X(mmap) X(munmap) X(madvise) X(fstat)  \
     X(mkdir) X(link) X(rename) X(unlink) X(opendir) X(statfs) X(flock) X(futex) X(socket) X(connect) X(send) X(recv)       \
-    X(chown) X(chmod) X(bind) X(accept) X(epoll)
+    X(chown) X(chmod) X(bind) X(accept) X(epoll) X(membarrier)
 
 typedef enum bw_os_call {
 #define BW_OS_ENUM(name) BW_OS_##name,
@@ -110,6 +110,12 @@ int bw_os_futex_wake(_Atomic uint32_t *word, int count);
 /* bw_os_futex_wait_any: as futex_wait, on up to 128 words at once; ENOSYS where the kernel (< 5.16) can't. */
 typedef struct bw_os_futex { const _Atomic uint32_t *word; uint32_t expected; } bw_os_futex;
 int bw_os_futex_wait_any(const bw_os_futex *words, uint32_t count, int64_t timeout_ns);
+
+/* membarrier(2), GLOBAL_EXPEDITED. register: this process's threads answer to barriers of others; false: the kernel (< 4.16) or a
+ * sandbox does not allow it, or BUSWAY_NO_MEMBARRIER is set. barrier: when it returns true every running thread of every registered
+ * process has executed a full barrier since the call. */
+bool bw_os_membarrier_register(void);
+bool bw_os_membarrier(void);
 
 /* Identity of a process: pid alone is reused. start_time is field 22 of /proc/pid/stat; 0 when there is none. */
 uint64_t bw_os_process_start_time(pid_t pid);

@@ -138,7 +138,7 @@ static bool arm_waiters(bw_broker *b)
         bw_broker_again(b, p);
     }
     if (!fresh) return false;
-    bw_arm_fence();
+    bw_arm_fence(b->mail->header->asymmetric);
     bw_broker_tick_on(b);
     return true;
 }

@@ -319,7 +319,7 @@ bool bw_consumer_arm(bw_consumer *c)
         }
         bw_arm(p->attach->control, (uint32_t)p->partition, cls, mailbox);
     }
-    bw_arm_fence();
+    bw_arm_fence(c->env->mail->header->asymmetric);
     bool any = false;
     while (c->idle) {
         bw_cpart *p = c->idle;

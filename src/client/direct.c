@@ -21,6 +21,7 @@ void bw_direct_init(bw_direct *d)
 
 static void env_close(bw_env *env)
 {
+    bw_owners_close(env->owners);
     if (env->mail) bw_mail_close(env->mail);
     if (env->arena_fd >= 0) bw_os_close(env->arena_fd);
     if (env->dir) bw_datadir_close(env->dir);
@@ -65,7 +66,9 @@ static bw_err env_fill(bw_env *env, const bw_conn_hello *h)
     if (!h->arena_dir[0]) return bw_fail(BW_ERR_UNSUPPORTED, "the daemon has no tmpfs for control data");
     env->arena_fd = open(h->arena_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
     if (env->arena_fd < 0) return bw_fail_errno(errno, "the control data in %s", h->arena_dir);
-    return bw_mail_attach(env->arena_fd, env->generation, &env->mail);
+    e = bw_mail_attach(env->arena_fd, env->generation, &env->mail);
+    if (!e && bw_owners_open(env->mail, &env->owners) != BW_OK) env->owners = NULL; /* by the mutexes, then */
+    return e;
 }
 
 /* Under the mutex. The environment of the generation that the daemon said last. */

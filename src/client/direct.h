@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "log/control.h"
 #include "log/datadir.h"
+#include "log/owners.h"
 
 #include <busway/bus.h>
 #include <pthread.h>
@@ -19,6 +20,7 @@ typedef struct bw_env {
     bw_datadir *dir;
     int arena_fd;
     bw_mail *mail;
+    bw_owners *owners; /* NULL: locks are not biased here */
     uint8_t generation[16];
     uint64_t owner_uid;
 } bw_env;

@@ -73,6 +73,14 @@ typedef struct bw_pbatch {
     int32_t entry_cap;
 } bw_pbatch;
 
+/* One thread's way into a partition past its lock (base/bias.h); made at the first time and kept until the producer closes. */
+typedef struct bw_pseat {
+    struct bw_pseat *next;
+    uintptr_t thread; /* pthread_self() */
+    uint64_t id;      /* what ppart.seat_word is while it holds */
+    _Atomic uint32_t busy;
+} bw_pseat;
+
 struct bw_ppart {
     bw_ptopic *topic;
     bw_producer *producer;
@@ -83,8 +91,15 @@ struct bw_ppart {
     bw_attach *attach;
     bw_appender *appender;
     bw_tail_slot *slot;
-    bw_batch_builder builder;
+    bw_batch_builder builder, in_place; /* in_place: over the log itself */
     struct bw_held *held; /* a reservation is out */
+    _Atomic uint64_t seat_word;  /* 0, or the id of `seat`: its thread may pass without the lock. Changed under the lock */
+    _Atomic(bw_pseat *) seat;
+    bw_pseat *seats;
+    uint64_t seats_given;
+    uintptr_t last_thread; /* a guess whether a seat is worth it: who locked last, how often in a row */
+    uint32_t streak, streak_wanted;
+    bw_stamp_clock clock;
     _Atomic uint64_t sent_records, sent_bytes, sent_batches; /* direct; written under the lock, read by anyone */
 
     pthread_mutex_t queue_lock;
@@ -162,8 +177,17 @@ void bw_ptopic_free(bw_ptopic *t);
  * UNSUPPORTED with !part->direct: the partition has turned to the socket. */
 bw_err bw_ppart_append(bw_ppart *part, const uint8_t *data, size_t len, int32_t count, int64_t max_timestamp, bw_deadline deadline,
                        bw_append_result *out);
-/* bw_ppart_lock: ppart.lock within the deadline; LOCK_HELD. Takes no clock when free. */
+/* bw_ppart_lock: ppart.lock within the deadline, and nobody inside by a seat; LOCK_HELD. Takes no clock when free. */
 bw_err bw_ppart_lock(bw_ppart *part, bw_deadline deadline);
+/* bw_ppart_offer_seat: under ppart.lock, after an append: a thread that has the partition for itself gets a seat. */
+void bw_ppart_offer_seat(bw_ppart *part);
+/* bw_ppart_sit: past the lock, when the seat is this thread's; until bw_bias_leave(&seat->busy). NULL: take the lock. */
+static inline bw_pseat *bw_ppart_sit(bw_ppart *part)
+{
+    bw_pseat *seat = atomic_load_explicit(&part->seat, memory_order_acquire);
+    if (!seat || seat->thread != (uintptr_t)pthread_self()) return NULL;
+    return bw_bias_enter(&part->seat_word, seat->id, &seat->busy) ? seat : NULL;
+}
 static inline void bw_ppart_count(bw_ppart *part, int32_t count, size_t len)
 {
     atomic_store_explicit(&part->sent_records, atomic_load_explicit(&part->sent_records, memory_order_relaxed) + (uint64_t)count,
@@ -175,8 +199,9 @@ static inline void bw_ppart_count(bw_ppart *part, int32_t count, size_t len)
 }
 /* bw_direct_ask_durable: tell the coordinator that somebody waits for this to be on the disk. */
 void bw_direct_ask_durable(bw_attach *a, int32_t partition, bw_position end);
-/* bw_ppart_wait_durable: with part->lock held, which it releases before it waits. POISONED, TIMED_OUT. */
-bw_err bw_ppart_wait_durable(bw_ppart *part, bw_position end, bw_deadline deadline);
+/* bw_ppart_wait_durable: without part->lock, but with a reference of its own to the attachment, which it gives back. POISONED,
+ * TIMED_OUT. */
+bw_err bw_ppart_wait_durable(bw_ppart *part, bw_attach *a, bw_position end, bw_deadline deadline);
 /* bw_ppart_retry: what to do about e of a direct call: OK: call again; else the error for the caller. */
 bw_err bw_ppart_retry(bw_ppart *part, bw_err e, bw_deadline deadline);
 

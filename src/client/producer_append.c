@@ -5,13 +5,70 @@
  * dir: bus, started again within the caller's time. */
 #include "client/producer.h"
 
+#include "base/cpu.h"
 #include "base/lock.h"
 
+#include <stdlib.h>
 #include <time.h>
+
+/* So many sends in a row by one thread give it a seat; each loss to another thread doubles it. In tests early, so that they meet it. */
+#ifdef BW_TESTING
+enum { SEAT_STREAK_MIN = 3, SEAT_STREAK_MAX = 64 };
+#else
+enum { SEAT_STREAK_MIN = 16, SEAT_STREAK_MAX = 4096 };
+#endif
+enum { SEATS_MAX = 16, SEAT_NAP_NS = 20000 };
+
+/* Under the lock: afterwards nobody is inside. Who is inside stays there for one append that waits for nothing. */
+static void clear_seat(bw_ppart *part)
+{
+    bw_pseat *seat = atomic_load_explicit(&part->seat, memory_order_relaxed);
+    atomic_store_explicit(&part->seat_word, 0, memory_order_seq_cst); /* B3 */
+    if (seat->thread == (uintptr_t)pthread_self()) return;
+    while (!bw_os_membarrier()) nanosleep(&(struct timespec){.tv_nsec = SEAT_NAP_NS}, NULL); /* B4 */
+    for (uint32_t turn = 0; atomic_load_explicit(&seat->busy, memory_order_acquire) != 0; turn++) { /* B5 */
+        if (turn < 1000) bw_cpu_relax();
+        else nanosleep(&(struct timespec){.tv_nsec = SEAT_NAP_NS}, NULL);
+    }
+    if (part->streak_wanted < SEAT_STREAK_MAX) part->streak_wanted *= 2;
+    part->streak = 0;
+}
+
+static bw_pseat *seat_of_thread(bw_ppart *part, uintptr_t thread)
+{
+    uint32_t count = 0;
+    for (bw_pseat *s = part->seats; s; s = s->next, count++)
+        if (s->thread == thread) return s;
+    bw_pseat *s = count < SEATS_MAX ? aligned_alloc(64, (sizeof *s + 63) / 64 * 64) : NULL;
+    if (!s) return NULL;
+    *s = (bw_pseat){.next = part->seats, .thread = thread};
+    part->seats = s;
+    return s;
+}
+
+void bw_ppart_offer_seat(bw_ppart *part)
+{
+    uintptr_t self = (uintptr_t)pthread_self();
+    if (part->last_thread != self) {
+        part->last_thread = self;
+        part->streak = 0;
+        if (part->streak_wanted == 0) part->streak_wanted = SEAT_STREAK_MIN;
+        return;
+    }
+    if (++part->streak < part->streak_wanted || !part->attach || !part->attach->control->asymmetric) return;
+    bw_pseat *seat = seat_of_thread(part, self);
+    if (!seat) return;
+    seat->id = ++part->seats_given;
+    atomic_store_explicit(&part->seat, seat, memory_order_release);
+    atomic_store_explicit(&part->seat_word, seat->id, memory_order_release);
+}
 
 bw_err bw_ppart_lock(bw_ppart *part, bw_deadline deadline)
 {
-    if (bw_lock(&part->lock, deadline) == BW_LOCK_OK) return BW_OK;
+    if (bw_lock(&part->lock, deadline) == BW_LOCK_OK) {
+        if (atomic_load_explicit(&part->seat_word, memory_order_relaxed) != 0) clear_seat(part);
+        return BW_OK;
+    }
     return bw_fail(BW_ERR_LOCK_HELD, "topic %s partition %d: another thread of this process holds a reservation or a long append",
                    part->topic->name, part->partition);
 }

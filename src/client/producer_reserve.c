@@ -157,12 +157,10 @@ static bw_err commit_direct(bw_held *h, size_t value_len, bw_deadline deadline, 
     bw_append_commit(part->appender, used, timestamp, &r);
     part->held = NULL;
     bw_ppart_count(part, 1, used);
-    bw_err e = BW_OK;
-    if (p->options.acks == BW_ACKS_DURABLE) {
-        e = bw_ppart_wait_durable(part, r.end, deadline);
-    } else {
-        pthread_mutex_unlock(&part->lock);
-    }
+    bw_attach *wait = p->options.acks == BW_ACKS_DURABLE ? part->attach : NULL;
+    if (wait) bw_attach_ref(wait);
+    pthread_mutex_unlock(&part->lock);
+    bw_err e = wait ? bw_ppart_wait_durable(part, wait, r.end, deadline) : BW_OK;
     fill(out, h, e, p->options.acks == BW_ACKS_NONE ? -1 : r.base_offset, timestamp);
     return e;
 }

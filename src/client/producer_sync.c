@@ -1,7 +1,8 @@
 /* client/producer_sync.c: send and know the outcome, in the calling thread.
  *
- * The hot path (direct, topic and partition known, lock free, space there): encode into the partition's own builder, one append.
- * It takes a clock once, and only when a timestamp is missing. Everything else is in the slow functions below it. */
+ * The hot path (send_now: direct, topic and partition known, this thread's seat in the partition, the partition's lock biased to its
+ * appender, space there): encode into the partition's own builder, one append; no locked instruction, no fence, no system call.
+ * Next to it send_locked, by the two locks. Everything else is in the slow functions below it. */
 #include "client/producer.h"
 
 #include "client/partitioner.h"
@@ -19,22 +20,20 @@ static bw_err no_outcome(bw_delivery *out, bw_err e)
     return e;
 }
 
-/* Encode the records into a builder and finish the batch. target: where it will be copied, or NULL. *first_ms: the timestamp of the
- * first as stored. */
-static inline bw_err encode(bw_batch_builder *b, const uint8_t *target, bw_ptopic *t, const bw_record *records, size_t count,
-                            uint8_t **data, size_t *len, int64_t *first_ms)
+/* Encode the records into a builder that was reset, and finish the batch. *first_ms: the timestamp of the first as stored; *now_ms:
+ * the time if it was needed, else 0. */
+static inline bw_err encode(bw_batch_builder *b, bw_ptopic *t, bw_stamp_clock *clock, bw_codec codec, const bw_record *records,
+                            size_t count, uint8_t **data, size_t *len, int64_t *first_ms, int64_t *now_ms)
 {
     bool append_time = atomic_load_explicit(&t->log_append_time, memory_order_relaxed);
-    int64_t now = append_time ? bw_clock_wall_ms() : 0;
+    int64_t now = append_time ? bw_stamp_ms(clock) : 0;
     for (size_t i = 0; i < count && !now; i++)
-        if (records[i].timestamp_ms == BW_NO_TIMESTAMP) now = bw_clock_wall_ms();
-    if (now && bw_bus_look_due(t->producer->bus, now)) bw_bus_look(t->producer->bus, now);
-    bw_batch_builder_reset(b);
-    b->target = target;
+        if (records[i].timestamp_ms == BW_NO_TIMESTAMP) now = bw_stamp_ms(clock);
+    *now_ms = now;
     bw_err e = bw_batch_builder_add_many(b, records, count, now, BW_PLAIN_BATCH_MAX);
     if (__builtin_expect(e != BW_OK, 0)) return e;
     bw_batch_options o = BW_BATCH_OPTIONS_INIT;
-    o.codec = bw_ptopic_codec(t);
+    o.codec = codec;
     if (append_time) o.log_append_time = now;
     *first_ms = append_time || records[0].timestamp_ms == BW_NO_TIMESTAMP ? now : records[0].timestamp_ms;
     return bw_batch_builder_finish(b, &o, data, len);
@@ -71,40 +70,47 @@ static bw_err wait_durable(bw_bus *bus, bw_attach *a, int32_t partition, bw_posi
     }
 }
 
-bw_err bw_ppart_wait_durable(bw_ppart *part, bw_position end, bw_deadline deadline)
+bw_err bw_ppart_wait_durable(bw_ppart *part, bw_attach *a, bw_position end, bw_deadline deadline)
 {
     bw_bus *bus = part->producer->bus;
-    bw_attach *a = part->attach;
-    bw_attach_ref(a);
-    pthread_mutex_unlock(&part->lock);
     bw_err e = wait_durable(bus, a, part->partition, end, deadline);
     bw_direct_release(bus, a);
     return e;
 }
 
-/* A new daemon must learn of its writers: whoever never needs it looks now and then (encode does, when it takes the clock). */
-static void look_at_daemon(bw_bus *bus)
+/* What an append came to, and what is still to be done for it when the partition is left. */
+typedef struct appended {
+    bw_append_result r;
+    int64_t first_ms, now_ms;
+    bw_attach *wait; /* durable: a reference */
+    bool look;       /* at the daemon: a new one must learn of its writers, and whoever never needs it looks now and then */
+} appended;
+
+/* Inside the partition, after an append. */
+static inline void note_append(bw_ppart *part, int32_t count, size_t len, appended *out)
 {
-    int64_t now = bw_clock_wall_ms();
-    if (bw_bus_look_due(bus, now)) bw_bus_look(bus, now);
+    bw_ppart_count(part, count, len);
+    out->look = atomic_load_explicit(&part->sent_batches, memory_order_relaxed) % LOOK_EVERY == 0 ||
+                bw_bus_look_due(part->producer->bus, out->now_ms);
+    out->wait = NULL;
+    if (__builtin_expect(part->producer->options.acks == BW_ACKS_DURABLE, 0)) bw_attach_ref(out->wait = part->attach);
 }
 
-/* After an append under part->lock, which is released here. */
-static bw_err finish_direct(bw_ppart *part, const bw_append_result *r, int32_t count, size_t len, int64_t first_ms,
-                            bw_deadline deadline, bool have_deadline, int32_t timeout_ms, bw_delivery *out)
+/* Outside of it again. deadline NULL: of timeout_ms from now. */
+static inline bw_err finish_direct(bw_ppart *part, const appended *a, int32_t count, const bw_deadline *deadline, int32_t timeout_ms,
+                                   bw_delivery *out)
 {
     bw_producer *p = part->producer;
-    bw_err e = BW_OK;
-    bw_ppart_count(part, count, len);
-    if (atomic_load_explicit(&part->sent_batches, memory_order_relaxed) % LOOK_EVERY == 0) look_at_daemon(p->bus);
-    if (p->options.acks == BW_ACKS_DURABLE) {
-        e = bw_ppart_wait_durable(part, r->end, have_deadline ? deadline : bw_deadline_in_ms(timeout_ms));
-    } else {
-        pthread_mutex_unlock(&part->lock);
+    if (__builtin_expect(a->look, 0)) {
+        int64_t now = bw_clock_wall_ms();
+        if (bw_bus_look_due(p->bus, now)) bw_bus_look(p->bus, now);
     }
-    if (e) return no_outcome(out, e);
+    if (__builtin_expect(a->wait != NULL, 0)) {
+        bw_err e = bw_ppart_wait_durable(part, a->wait, a->r.end, deadline ? *deadline : bw_deadline_in_ms(timeout_ms));
+        if (e) return no_outcome(out, e);
+    }
     if (out)
-        *out = (bw_delivery){BW_OK, part->partition, p->options.acks == BW_ACKS_NONE ? -1 : r->base_offset, first_ms, count,
+        *out = (bw_delivery){BW_OK, part->partition, p->options.acks == BW_ACKS_NONE ? -1 : a->r.base_offset, a->first_ms, count,
                              part->topic->name, NULL};
     return BW_OK;
 }
@@ -115,8 +121,10 @@ static bw_err send_ipc(bw_ppart *part, const bw_record *records, size_t count, b
     bw_producer *p = part->producer;
     bw_pbatch *b = bw_pbatch_get(p, part);
     if (!b) return no_outcome(out, BW_ERR_NO_MEMORY);
-    int64_t first_ms = 0;
-    bw_err e = encode(&b->builder, NULL, part->topic, records, count, &b->data, &b->len, &first_ms);
+    int64_t first_ms = 0, now_ms;
+    bw_stamp_clock clock = {0};
+    bw_batch_builder_reset(&b->builder);
+    bw_err e = encode(&b->builder, part->topic, &clock, bw_ptopic_codec(part->topic), records, count, &b->data, &b->len, &first_ms, &now_ms);
     uint32_t most = atomic_load_explicit(&part->topic->message_max, memory_order_relaxed);
     if (!e && b->len > most) {
         e = bw_ptopic_refresh(part->topic, false, deadline); /* it may have been raised */
@@ -147,18 +155,23 @@ static bw_err send_slow(bw_ppart *part, const bw_record *records, size_t count, 
         if (e) return no_outcome(out, e);
         uint8_t *data = NULL;
         size_t len = 0;
-        int64_t first_ms = 0;
+        appended done = {.first_ms = 0};
         if (why == BW_ERR_FENCED || why == BW_ERR_RETIRED || why == BW_ERR_DELETED) { /* first see how to encode now */
             e = bw_ppart_retry(part, why, deadline);
             if (e == BW_ERR_UNSUPPORTED) e = BW_OK; /* it turned to the socket */
         }
         if (!e && atomic_load_explicit(&part->direct, memory_order_acquire)) {
-            e = encode(&part->builder, NULL, part->topic, records, count, &data, &len, &first_ms);
+            bw_batch_builder_reset(&part->builder);
+            e = encode(&part->builder, part->topic, &part->clock, bw_ptopic_codec(part->topic), records, count, &data, &len,
+                       &done.first_ms, &done.now_ms);
             uint32_t most = e ? 0 : atomic_load_explicit(&part->slot->message_max, memory_order_relaxed);
             if (!e && len > most) e = too_large(part->topic, len, most);
-            bw_append_result r;
-            if (!e) e = bw_ppart_append(part, data, len, (int32_t)count, part->builder.max_timestamp, deadline, &r);
-            if (!e) return finish_direct(part, &r, (int32_t)count, len, first_ms, deadline, true, timeout_ms, out);
+            if (!e) e = bw_ppart_append(part, data, len, (int32_t)count, part->builder.max_timestamp, deadline, &done.r);
+            if (!e) {
+                note_append(part, (int32_t)count, len, &done);
+                pthread_mutex_unlock(&part->lock);
+                return finish_direct(part, &done, (int32_t)count, &deadline, timeout_ms, out);
+            }
         }
         bool turned = !atomic_load(&part->direct) && (!e || e == BW_ERR_UNSUPPORTED);
         pthread_mutex_unlock(&part->lock);
@@ -167,25 +180,100 @@ static bw_err send_slow(bw_ppart *part, const bw_record *records, size_t count, 
     return send_ipc(part, records, count, deadline, out);
 }
 
-static inline bw_err send_batch(bw_ppart *part, const bw_record *records, size_t count, int32_t timeout_ms, bw_delivery *out)
+/* Inside the partition: one attempt to encode and append. */
+static bw_err append_once(bw_ppart *part, const bw_record *records, size_t count, bool seated, bw_codec codec, appended *out)
 {
-    if (__builtin_expect(!atomic_load_explicit(&part->direct, memory_order_acquire) || pthread_mutex_trylock(&part->lock) != 0, 0))
-        return send_slow(part, records, count, timeout_ms, BW_OK, out);
     uint8_t *data;
     size_t len;
-    int64_t first_ms = 0;
-    bw_append_result r;
-    bw_err e = BW_ERR_UNSUPPORTED;
-    if (__builtin_expect(part->appender != NULL && part->held == NULL, 1)) {
-        e = encode(&part->builder, bw_append_target(part->appender), part->topic, records, count, &data, &len, &first_ms);
-        if (__builtin_expect(!e, 1) && len <= atomic_load_explicit(&part->slot->message_max, memory_order_relaxed))
-            e = bw_append(part->appender, data, len, (int32_t)count, part->builder.max_timestamp, 0, &r);
-        else if (!e)
-            e = BW_ERR_RECORD_TOO_LARGE;
-        if (__builtin_expect(!e, 1)) return finish_direct(part, &r, (int32_t)count, len, first_ms, 0, false, timeout_ms, out);
+    out->first_ms = 0;
+    bw_batch_builder_reset(&part->builder);
+    bw_err e = encode(&part->builder, part->topic, &part->clock, codec, records, count, &data, &len, &out->first_ms, &out->now_ms);
+    if (e) return e;
+    if (len > atomic_load_explicit(&part->slot->message_max, memory_order_relaxed)) return BW_ERR_RECORD_TOO_LARGE;
+    int64_t newest = part->builder.max_timestamp;
+    if (seated && !bw_append_now(part->appender, data, len, (int32_t)count, newest, &out->r)) return BW_ERR_BUSY;
+    if (!seated && (e = bw_append(part->appender, data, len, (int32_t)count, newest, 0, &out->r)) != BW_OK) return e;
+    note_append(part, (int32_t)count, len, out);
+    return BW_OK;
+}
+
+/* The same, encoded in the log itself, behind its tail. */
+static inline bw_err append_in_place(bw_ppart *part, const bw_record *records, size_t count, appended *out)
+{
+    bw_append_place at;
+    uint32_t most = atomic_load_explicit(&part->slot->message_max, memory_order_relaxed);
+    uint8_t *place = bw_append_begin_now(part->appender, BW_BATCH_HEADER_BYTES, (int32_t)count, &at), *data;
+    if (__builtin_expect(!place, 0)) return BW_ERR_BUSY;
+    if (at.room > most) at.room = most;
+    bw_batch_builder *b = &part->in_place;
+    size_t len;
+    bw_batch_builder_place(b, place, at.room);
+    bw_err e = encode(b, part->topic, &part->clock, BW_CODEC_NONE, records, count, &data, &len, &out->first_ms, &out->now_ms);
+    if (__builtin_expect(e != BW_OK, 0)) { /* often: the pages that are there are used up */
+        bw_append_cancel_now(part->appender, b->buf.len);
+        return e;
     }
+    bw_batch_patch(place, at.base_offset, at.leader_epoch);
+    bw_append_end_now(part->appender, len, b->max_timestamp, &out->r);
+    note_append(part, (int32_t)count, len, out);
+    return BW_OK;
+}
+
+/* The same for a single record of the common shape. */
+static inline bw_err append_single(bw_ppart *part, const bw_record *r, size_t size, appended *out)
+{
+    bw_append_place at;
+    if (__builtin_expect(size > atomic_load_explicit(&part->slot->message_max, memory_order_relaxed), 0)) return BW_ERR_RECORD_TOO_LARGE;
+    out->now_ms = r->timestamp_ms == BW_NO_TIMESTAMP ? bw_stamp_ms(&part->clock) : 0;
+    out->first_ms = out->now_ms ? out->now_ms : r->timestamp_ms;
+    if (__builtin_expect(out->first_ms < 0, 0)) return BW_ERR_INVALID_ARGUMENT;
+    uint8_t *place = bw_append_begin_now(part->appender, size, 1, &at);
+    if (__builtin_expect(!place, 0)) return BW_ERR_BUSY;
+    size_t len = bw_batch_single_write(place, r, out->first_ms, at.base_offset, at.leader_epoch);
+    bw_append_end_now(part->appender, len, out->first_ms, &out->r);
+    note_append(part, 1, len, out);
+    return BW_OK;
+}
+
+static inline bw_err append_seated(bw_ppart *part, const bw_record *records, size_t count, appended *out)
+{
+    bw_codec codec = bw_ptopic_codec(part->topic);
+    if (__builtin_expect(codec != BW_CODEC_NONE, 0)) return append_once(part, records, count, true, codec, out);
+    bool append_time = atomic_load_explicit(&part->topic->log_append_time, memory_order_relaxed);
+    size_t single = count == 1 && !append_time ? bw_batch_single_size(records) : 0;
+    return single ? append_single(part, records, single, out) : append_in_place(part, records, count, out);
+}
+
+/* false: not possible this way now; nothing was done. */
+static inline bool send_now(bw_ppart *part, const bw_record *records, size_t count, appended *out)
+{
+    bw_pseat *seat = bw_ppart_sit(part);
+    if (__builtin_expect(!seat, 0)) return false;
+    bw_err e = BW_ERR_BUSY;
+    if (__builtin_expect(part->appender != NULL, 1)) e = append_seated(part, records, count, out);
+    bw_bias_leave(&seat->busy);
+    return e == BW_OK;
+}
+
+static bw_err send_locked(bw_ppart *part, const bw_record *records, size_t count, int32_t timeout_ms, bw_delivery *out)
+{
+    if (!atomic_load_explicit(&part->direct, memory_order_acquire) || bw_ppart_lock(part, 0) != BW_OK)
+        return send_slow(part, records, count, timeout_ms, BW_OK, out);
+    appended done;
+    bw_err e = BW_ERR_UNSUPPORTED;
+    if (part->appender && !part->held) e = append_once(part, records, count, false, bw_ptopic_codec(part->topic), &done);
+    if (!e) bw_ppart_offer_seat(part);
     pthread_mutex_unlock(&part->lock);
-    return send_slow(part, records, count, timeout_ms, e, out);
+    if (e) return send_slow(part, records, count, timeout_ms, e, out);
+    return finish_direct(part, &done, (int32_t)count, NULL, timeout_ms, out);
+}
+
+static inline bw_err send_batch(bw_ppart *part, const bw_record *records, size_t count, int32_t timeout_ms, bw_delivery *out)
+{
+    appended done;
+    if (__builtin_expect(send_now(part, records, count, &done), 1))
+        return finish_direct(part, &done, (int32_t)count, NULL, timeout_ms, out);
+    return send_locked(part, records, count, timeout_ms, out);
 }
 
 bw_err bw_producer_check(bw_producer *p, const char *topic)

@@ -148,7 +148,8 @@ static bw_err part_open_way(bw_ppart *part, bw_deadline deadline)
     char folder[BW_PARTITION_DIR_MAX];
     bw_partition_dir_name(folder, part->attach->topic, part->partition);
     bw_appender_options o = {.control = part->attach->control, .partition = (uint32_t)part->partition, .folder = folder,
-                             .dir_fd = part->attach->env->dir->fd, .guard = &bus->guard};
+                             .dir_fd = part->attach->env->dir->fd, .guard = &bus->guard,
+                             .owners = part->attach->env->owners};
     e = bw_appender_open(&o, &part->appender);
     if (!e) {
         part->slot = &part->attach->control->slots[part->partition];
@@ -179,6 +180,11 @@ static void part_free(bw_ppart *part)
     atomic_fetch_add(&bus->bytes_out, atomic_load(&part->sent_bytes));
     atomic_fetch_add(&bus->batches_out, atomic_load(&part->sent_batches));
     part_close_way(part);
+    while (part->seats) {
+        bw_pseat *seat = part->seats;
+        part->seats = seat->next;
+        free(seat);
+    }
     bw_batch_builder_fini(&part->builder);
     bw_buf_free(&part->frame);
     pthread_mutex_destroy(&part->lock);

@@ -5,17 +5,22 @@
  *                                readers read-only. Everything that must be right lies here.
  *   <topic-uuid-hex>.wait  0660  header page, then one 512-byte wait slot a partition. HINTS ONLY: whoever may read may write it.
  *   mail                   0660  header page, then mailboxes of BW_MAILBOX_STRIDE bytes. HINTS ONLY.
+ *   writers                0600  header page, then owner records, then bias records (log/owners.h): which writers live, and who is
+ *                                inside a partition whose lock is biased to it. Must be right, as the tail slots.
  * The files are sparse with a fixed virtual size; slots are allocated (fallocate) by the coordinator before their number is
  * published in header.slots, so that touching a published slot cannot fault.
  *
  * Tail slot, native (little) endian:
  *   line 0   0 mutex[48]  48 holder_pid  52 holder_step  56 repair_pending  60 bus_number
- *   line 1  64 tail  72 next_offset  80 max_timestamp  88 first_unstable                     hot, written by every append
- *   line 2 128 intent_end 136 intent_base 144 intent_count 152 intent_old_ts 160 intent_new_ts   under the lock
+ *   line 1  64 intent_end 72 intent_base 80 intent_count 84 last_appender 88 intent_old_ts 96 intent_new_ts 104 next_offset
+ *          112 max_timestamp 120 bias                                                        under the lock
+ *   line 2 128 tail 136 first_unstable                                                       what readers poll
  *   line 3 192 state 196 leader_epoch 200 fence 208 log_start 216 capacity 224 spare_seq 228 spare_bytes
  *          232 spare_inode 240 segment_max 244 message_max 248 spare_limit 252 flags            rare
  *   line 4 256 durable 264 durable_offset 272 sync_request 280 replicated 288 state_word 296 capacity_request 304 prepared
  *   line 5-7 320 ring[6] of { seq u32, final_position u32, base_offset u64, inode u64, limit u32, pad }
+ * Lines are taken in pairs of 128 bytes by the processor's prefetcher: what only writers touch (0, 1) and what readers poll (2, 3)
+ * are different pairs, and an append writes only one word of the second: the tail.
  * A *position* is one 64-bit word: segment sequence << 32 | byte position. The sequence starts at 1 and is never reused within a
  * generation; byte positions stay below 2 GiB (Kafka's index is int32). */
 #ifndef BW_FORMAT_CONTROL_PAGE_H
@@ -30,7 +35,7 @@
 #include <stdint.h>
 
 #define BW_CONTROL_MAGIC UINT64_C(0x314c5254434a5742) /* "BWJCTRL1" */
-#define BW_CONTROL_LAYOUT 2u                          /* raised when any offset or mailbox below changes */
+#define BW_CONTROL_LAYOUT 3u                          /* raised when any offset or mailbox below changes */
 #define BW_CONTROL_HEADER_BYTES 65536u                /* the largest page size there is, so that slots are page-aligned */
 #define BW_SLOT_BYTES 512u
 #define BW_PARTITIONS_MAX 16384u  /* slots of one topic */
@@ -69,9 +74,11 @@ typedef struct bw_control_header {
     _Atomic uint32_t slots; /* published slots (partitions), or mailboxes */
     _Atomic uint32_t retired; /* 1: control data was replaced or the topic deleted; attach again */
     char libc[32];            /* gnu_get_libc_version() of the maker */
+    uint32_t asymmetric;      /* 1: whoever is about to sleep, or takes a bias away, calls membarrier(2), and publishers need no fence */
+    uint32_t pad;
 } bw_control_header;
 
-typedef enum bw_control_kind { BW_CONTROL_TAIL = 1, BW_CONTROL_WAIT = 2, BW_CONTROL_MAIL = 3 } bw_control_kind;
+typedef enum bw_control_kind { BW_CONTROL_TAIL = 1, BW_CONTROL_WAIT = 2, BW_CONTROL_MAIL = 3, BW_CONTROL_OWNERS = 4 } bw_control_kind;
 
 typedef enum bw_slot_state {
     BW_SLOT_OPEN = 0,
@@ -102,20 +109,20 @@ typedef struct bw_tail_slot {
     _Atomic uint32_t holder_step;
     _Atomic uint32_t repair_pending; /* written under the lock */
     _Atomic uint32_t bus_number;     /* bit in every mailbox; set by the coordinator */
-    /* line 1 */
-    _Atomic uint64_t tail; /* P1, P2: the linearisation point of append and roll */
-    _Atomic int64_t next_offset;
-    _Atomic int64_t max_timestamp;
-    _Atomic int64_t first_unstable; /* INT64_MAX: none */
-    uint8_t pad1[32];
-    /* line 2: under the lock */
+    /* line 1: under the lock (or inside the bias) */
     _Atomic uint64_t intent_end; /* position; 0: no append under way */
     _Atomic int64_t intent_base;
     _Atomic uint32_t intent_count;
-    uint32_t pad2a;
+    _Atomic uint32_t last_appender; /* who appended last: a guess whether the bias is worth it */
     _Atomic int64_t intent_old_ts;
     _Atomic int64_t intent_new_ts;
-    uint8_t pad2[24];
+    _Atomic int64_t next_offset;
+    _Atomic int64_t max_timestamp;
+    _Atomic uint64_t bias; /* 0, or whom the lock is biased to (log/owners.h); changed under the mutex, and to 0 by its owner */
+    /* line 2 */
+    _Atomic uint64_t tail; /* P1, P2: the linearisation point of append and roll */
+    _Atomic int64_t first_unstable; /* INT64_MAX: none */
+    uint8_t pad2[48];
     /* line 3 */
     _Atomic uint32_t state; /* bw_slot_state */
     _Atomic uint32_t leader_epoch;
@@ -147,10 +154,11 @@ typedef struct bw_tail_slot {
 static_assert(sizeof(pthread_mutex_t) <= 48, "mutex does not fit its room");
 static_assert(offsetof(bw_tail_slot, holder_pid) == 48, "layout");
 static_assert(offsetof(bw_tail_slot, bus_number) == 60, "layout");
-static_assert(offsetof(bw_tail_slot, tail) == 64, "layout");
-static_assert(offsetof(bw_tail_slot, first_unstable) == 88, "layout");
-static_assert(offsetof(bw_tail_slot, intent_end) == 128, "layout");
-static_assert(offsetof(bw_tail_slot, intent_new_ts) == 160, "layout");
+static_assert(offsetof(bw_tail_slot, intent_end) == 64, "layout");
+static_assert(offsetof(bw_tail_slot, intent_new_ts) == 96, "layout");
+static_assert(offsetof(bw_tail_slot, bias) == 120, "layout");
+static_assert(offsetof(bw_tail_slot, tail) == 128, "layout");
+static_assert(offsetof(bw_tail_slot, first_unstable) == 136, "layout");
 static_assert(offsetof(bw_tail_slot, state) == 192, "layout");
 static_assert(offsetof(bw_tail_slot, capacity) == 216, "layout");
 static_assert(offsetof(bw_tail_slot, spare_inode) == 232, "layout");
@@ -185,6 +193,23 @@ typedef struct bw_mailbox {
     _Atomic uint64_t l0[BW_BUS_PARTITIONS_MAX / 64]; /* bit: that bus partition may be ready */
 } bw_mailbox;
 #define BW_MAILBOX_STRIDE 20480u
+
+/* A thread that got a bias: it holds the mutex as long as it lives. */
+typedef struct bw_owner_record {
+    union { pthread_mutex_t alive; uint8_t alive_room[48]; };
+    _Atomic uint32_t pid; /* for messages */
+    uint8_t pad[12];
+} bw_owner_record;
+/* One appender's place to say that it is inside; two lines, so that neighbours don't meet in one prefetch. */
+typedef struct bw_bias_record {
+    _Atomic uint32_t busy;
+    _Atomic uint32_t owner; /* 0: free; n: of owner record n - 1; BW_BIAS_DEAD */
+    uint8_t pad[120];
+} bw_bias_record;
+#define BW_OWNERS 1024u
+#define BW_BIASES 512u
+#define BW_BIAS_DEAD UINT32_MAX
+static_assert(sizeof(bw_owner_record) == 64 && sizeof(bw_bias_record) == 128, "layout");
 static_assert(sizeof(bw_mailbox) <= BW_MAILBOX_STRIDE, "layout");
 
 #endif

@@ -84,19 +84,34 @@ typedef struct bw_batch_builder {
     int64_t base_timestamp;
     int64_t max_timestamp;
     int32_t count;
-    const uint8_t *target; /* where the plain batch will be copied to, or NULL: add_many has its memory fetched meanwhile; never
-                              dereferenced; set after reset */
+    bool fixed; /* buf is somebody else's memory (bw_batch_builder_place): it never grows */
 } bw_batch_builder;
 
 void bw_batch_builder_init(bw_batch_builder *b);
 void bw_batch_builder_fini(bw_batch_builder *b);
 void bw_batch_builder_reset(bw_batch_builder *b);
+/* bw_batch_builder_place: as reset, and the batch is built in `room` bytes (at least 61) at `place`, which stay the caller's: a record
+ * that does not fit is RECORD_TOO_LARGE, without a message. The builder must never have had memory of its own. */
+static inline void bw_batch_builder_place(bw_batch_builder *b, uint8_t *place, size_t room)
+{
+    b->buf = (bw_buf){.data = place, .len = BW_BATCH_HEADER_BYTES, .cap = room < INT32_MAX ? room : INT32_MAX};
+    b->count = 0;
+    b->base_timestamp = b->max_timestamp = 0;
+    b->fixed = true;
+}
 /* bw_batch_builder_add: encode one record. r->timestamp_ms must be set (not negative). NO_MEMORY, INVALID_ARGUMENT (lengths over
  * INT32_MAX, a NULL pointer with a length), RECORD_TOO_LARGE (the batch would pass INT32_MAX bytes). On error it is as before. */
 bw_err bw_batch_builder_add(bw_batch_builder *b, const bw_record *r);
 /* bw_batch_builder_add_many: the same for several, now_ms for those without a timestamp; faster. A failed one leaves those before it.
  * RECORD_TOO_LARGE also when the batch grows over max_bytes. */
 bw_err bw_batch_builder_add_many(bw_batch_builder *b, const bw_record *records, size_t count, int64_t now_ms, size_t max_bytes);
+/* bw_batch_single_size: bytes of a batch with this one record, if bw_batch_single_write can write it: no key, no headers, a value of
+ * 16 to 8000 bytes, a processor with CRC-32C instructions; else 0. */
+size_t bw_batch_single_size(const bw_record *r);
+/* bw_batch_single_write: the whole batch, as a builder with only this record would give it, with base offset and leader epoch. Reads
+ * nothing of place. */
+size_t bw_batch_single_write(uint8_t *place, const bw_record *r, int64_t timestamp_ms, int64_t base_offset, int32_t leader_epoch);
+
 /* bw_batch_builder_size: bytes of the batch if it were finished now without compression. */
 size_t bw_batch_builder_size(const bw_batch_builder *b);
 /* bw_record_encoded_size: bytes that the record would add (upper bound; real size is at most 17 bytes less). */

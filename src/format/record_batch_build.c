@@ -25,7 +25,6 @@ void bw_batch_builder_reset(bw_batch_builder *b)
     b->buf.len = b->buf.cap ? BW_BATCH_HEADER_BYTES : 0;
     b->packed.len = 0;
     b->count = 0;
-    b->target = NULL;
     b->base_timestamp = 0;
     b->max_timestamp = 0;
 }
@@ -71,6 +70,7 @@ __attribute__((cold, noinline)) static bw_err record_refuse(const bw_record *r, 
 /* Room for `need` bytes, and the header's room in a new buffer. */
 __attribute__((cold, noinline)) static bw_err builder_grow(bw_batch_builder *b, size_t need)
 {
+    if (b->fixed) return BW_ERR_RECORD_TOO_LARGE;
     size_t head = b->buf.len == 0 ? BW_BATCH_HEADER_BYTES : 0;
     if (need > (size_t)INT32_MAX - b->buf.len - head || b->count == INT32_MAX)
         return bw_fail(BW_ERR_RECORD_TOO_LARGE, "a batch of %zu bytes cannot take %zu bytes more; send it first", b->buf.len,
@@ -165,7 +165,6 @@ static inline uint8_t *put_common(uint8_t *p, const bw_record *r, uint32_t index
 static size_t add_common_run(bw_batch_builder *b, const bw_record *records, size_t count, int64_t now_ms)
 {
     uint8_t *start = b->buf.data, *p = start + b->buf.len, *end = start + b->buf.cap;
-    const uint8_t *target = b->target;
     int64_t base = b->base_timestamp, max = b->max_timestamp;
     uint32_t index = (uint32_t)b->count;
     size_t i = 0;
@@ -178,10 +177,6 @@ static size_t add_common_run(bw_batch_builder *b, const bw_record *records, size
     for (; i < count && index < 8192 && is_common(&records[i]) && (size_t)(end - p) >= COMMON_ROOM; i++, index++) {
         int64_t at = records[i].timestamp_ms == BW_NO_TIMESTAMP ? now_ms : records[i].timestamp_ms;
         if ((uint64_t)at - (uint64_t)base >= 64 || at < max) break;
-        if (target) {
-            __builtin_prefetch(target + (p - start), 1, 3);
-            __builtin_prefetch(target + (p - start) + 64, 1, 3);
-        }
         p = put_common(p, &records[i], index, (uint32_t)(at - base));
         max = at;
     }

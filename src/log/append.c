@@ -9,6 +9,10 @@
  * what was copied. A killed thread leaves a program-order prefix of its stores, so that between 1 and 3 only the compiler must be
  * held (signal fences); what other processors see is ordered by P1's release.
  *
+ * Exclusion is the slot's robust mutex, or, for an appender that has had the partition to itself, the bias (log/owners.h):
+ * bw_append_now stores the same words in the same order between entering and leaving it. Whoever takes the mutex revokes a bias
+ * first, and repairs what a biased appender left when it was killed.
+ *
  * A roll is a few stores (ROLL); begun and not ended it is redone whole by REPAIR. No I/O under the lock, no fault either: pages
  * are populated before. The one exception is the daemon's own append: a single pwrite into space that is allocated. */
 #include "log/append.h"
@@ -16,7 +20,7 @@
 #include "base/killpoint.h"
 #include "base/lock.h"
 #include "format/record_batch.h"
-#include "log/window.h"
+#include "log/append_state.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -31,30 +35,15 @@ enum {
     ZERO_PIECE = 65536,
 };
 
-/* holder_step, for diagnostics of a hung holder. */
+/* So many appends in a row give an appender the bias; each loss to another one doubles it. In tests early, so that they meet it. */
+#ifdef BW_TESTING
+enum { STREAK_MIN = 2, STREAK_MAX = 64 };
+#else
+enum { STREAK_MIN = 16, STREAK_MAX = 4096 };
+#endif
+
 enum { STEP_LOCKED = 1, STEP_COPY = 2, STEP_RESERVED = 3, STEP_REPAIR = 4 };
 
-struct bw_appender {
-    bw_control *control;
-    bw_tail_slot *slot;
-    uint32_t partition;
-    int dir_fd;
-    char *folder; /* in dir_fd, opened for each window anew; NULL: dir_fd is it, and ours */
-    _Atomic uint32_t *windows;
-    bool use_pwrite;
-    bool locked;
-    const bw_fork_guard *guard;
-    uint32_t pid;
-    uint64_t fence; /* the slot's when this appender was opened */
-    bw_window window;
-    uint64_t seen_capacity; /* newest grant seen, and the position from where more is asked for ahead of need */
-    uint32_t ask_at;
-    uint8_t *scratch; /* use_pwrite: the batch with its offset patched in */
-    size_t scratch_cap;
-    bw_position reserved_tail;
-    int32_t reserved_count;
-    size_t reserved_len;
-};
 
 /* What one locked attempt came to. */
 typedef enum attempt { DONE = 0, AGAIN, WAIT_CAPACITY, FAILED } attempt;
@@ -72,7 +61,10 @@ bw_err bw_appender_open(const bw_appender_options *o, bw_appender **out)
     a->partition = o->partition;
     a->use_pwrite = o->use_pwrite;
     a->guard = o->guard;
+    a->owners = o->owners;
+    a->streak_wanted = STREAK_MIN;
     a->pid = (uint32_t)getpid();
+    a->mark = a->pid * 2654435761u ^ (uint32_t)((uintptr_t)a >> 4);
     a->window = (bw_window)BW_WINDOW_NONE;
     a->fence = atomic_load_explicit(&a->slot->fence, memory_order_acquire);
     a->windows = o->windows;
@@ -103,14 +95,13 @@ void bw_appender_rest(bw_appender *a)
 void bw_appender_close(bw_appender *a)
 {
     if (!a) return;
+    bw_bias_drop(a->slot, &a->bias);
     bw_appender_rest(a);
     if (!a->folder) bw_os_close(a->dir_fd);
     free(a->folder);
     free(a->scratch);
     free(a);
 }
-
-static bool forked(const bw_appender *a) { return a->guard && bw_forked(a->guard); }
 
 static bw_err refuse_fork(void) { return bw_fail(BW_ERR_FORKED, "this producer belongs to the parent process; open a bus here"); }
 
@@ -160,11 +151,6 @@ static bool roll_locked(bw_appender *a, bw_position t)
     return true;
 }
 
-static void ask_coordinator(bw_appender *a)
-{
-    bw_notify(a->control->mail, BW_MAILBOX_COORDINATOR, atomic_load_explicit(&a->slot->bus_number, memory_order_relaxed));
-}
-
 /* REPAIR: idempotent; the lock is held and the window is that of the tail. false: the zeroing failed; stays pending. */
 static bool repair_locked(bw_appender *a)
 {
@@ -199,7 +185,7 @@ static bool repair_locked(bw_appender *a)
     t = atomic_load_explicit(&s->tail, memory_order_relaxed);
     if (atomic_load_explicit(&s->spare_seq, memory_order_relaxed) == bw_position_seq(t)) {
         atomic_store_explicit(&s->spare_seq, 0, memory_order_release);
-        ask_coordinator(a);
+        bw_appender_ask(a);
     }
     BW_KILL_POINT("repair.done");
     return true;
@@ -242,6 +228,29 @@ static bw_err map_tail_window(bw_appender *a)
     return bw_fail(BW_ERR_BUSY, "partition %u rolls faster than this process can map it", a->partition);
 }
 
+/* With the mutex held: takes the lock's bias away from whomever it is biased to. On an error the mutex is released. */
+static bw_err unbias_locked(bw_appender *a, bw_deadline deadline)
+{
+    bw_tail_slot *s = a->slot;
+    if (atomic_load_explicit(&s->bias, memory_order_relaxed) == a->bias.id) { /* our own: we are not inside */
+        atomic_store_explicit(&s->bias, 0, memory_order_release);
+        return BW_OK;
+    }
+    uint32_t pid = 0;
+    switch (bw_bias_revoke(s, a->control->mail, deadline, &pid)) {
+    case BW_REVOKED:
+        return BW_OK;
+    case BW_REVOKED_DEAD:
+        atomic_store_explicit(&s->repair_pending, 1, memory_order_release);
+        bw_bias_bury(s, a->control->mail);
+        return BW_OK;
+    default:
+        bw_unlock(&s->mutex);
+        return bw_fail(BW_ERR_LOCK_HELD, "partition %u: process %u is in the middle of an append; is it stopped or hung?",
+                       a->partition, pid);
+    }
+}
+
 /* Locks and repairs. On BW_OK the lock is held; the window is that of the tail whenever a repair was due. */
 bw_err bw_appender_lock(bw_appender *a, bw_deadline deadline)
 {
@@ -254,6 +263,10 @@ bw_err bw_appender_lock(bw_appender *a, bw_deadline deadline)
             bw_lock_make_consistent(&s->mutex);
         } else if (r != BW_LOCK_OK) {
             return lock_error(a, r);
+        }
+        if (__builtin_expect(atomic_load_explicit(&s->bias, memory_order_relaxed) != 0, 0)) {
+            bw_err e = unbias_locked(a, deadline);
+            if (e) return e;
         }
         atomic_store_explicit(&s->holder_pid, a->pid, memory_order_relaxed);
         if (__builtin_expect(!atomic_load_explicit(&s->repair_pending, memory_order_relaxed), 1)) break;
@@ -305,20 +318,6 @@ static bw_err slot_refusal(bw_appender *a)
     if (atomic_load_explicit(&a->slot->fence, memory_order_acquire) != a->fence)
         return bw_fail(BW_ERR_FENCED, "the topic's configuration changed; attach again");
     return BW_OK;
-}
-
-/* Ahead of need: tell the coordinator when half of its newest grant is used. */
-static void ask_ahead(bw_appender *a, bw_position capacity, uint32_t end)
-{
-    if (capacity != a->seen_capacity) {
-        bool same = bw_position_seq(capacity) == bw_position_seq(a->seen_capacity);
-        uint32_t before = same ? bw_position_pos(a->seen_capacity) : 0;
-        a->ask_at = before + (bw_position_pos(capacity) - before) / 2;
-        a->seen_capacity = capacity;
-    }
-    if (end < a->ask_at) return;
-    a->ask_at = UINT_MAX;
-    ask_coordinator(a);
 }
 
 static bw_err populate_error(bw_appender *a, int e)
@@ -393,7 +392,7 @@ static attempt claim(bw_appender *a, size_t len, int tries, bw_position *tail, b
         bool fits_segment = end <= a->window.limit && end <= atomic_load_explicit(&s->segment_max, memory_order_relaxed);
         if (!fits_segment && bw_position_pos(t) > 0 && roll_locked(a, t)) result = AGAIN;
         bw_appender_unlock(a);
-        if (result == AGAIN) ask_coordinator(a);
+        if (result == AGAIN) bw_appender_ask(a);
         return result;
     }
     if (a->window.map && end > a->window.populated && tries < POPULATE_TRIES) {
@@ -404,41 +403,47 @@ static attempt claim(bw_appender *a, size_t len, int tries, bw_position *tail, b
     return DONE;
 }
 
-static void write_intent(bw_appender *a, bw_position t, size_t len, int32_t count, int64_t new_ts)
+static void intend(bw_appender *a, bw_position t, size_t len, int32_t count, int64_t new_ts)
 {
     bw_tail_slot *s = a->slot;
-    int64_t old_ts = atomic_load_explicit(&s->max_timestamp, memory_order_relaxed);
-    atomic_store_explicit(&s->intent_base, atomic_load_explicit(&s->next_offset, memory_order_relaxed), memory_order_relaxed);
-    atomic_store_explicit(&s->intent_count, (uint32_t)count, memory_order_relaxed);
-    atomic_store_explicit(&s->intent_old_ts, old_ts, memory_order_relaxed);
-    atomic_store_explicit(&s->intent_new_ts, new_ts > old_ts ? new_ts : old_ts, memory_order_relaxed);
-    atomic_store_explicit(&s->intent_end, t + len, memory_order_release);
-    atomic_signal_fence(memory_order_seq_cst);
-    BW_KILL_POINT("append.intent");
+    bw_append_intend(s, t + len, atomic_load_explicit(&s->next_offset, memory_order_relaxed), count,
+                     atomic_load_explicit(&s->max_timestamp, memory_order_relaxed), new_ts);
 }
 
-/* The batch lies whole at the tail: P1 and what follows, then unlock and wake. */
+/* Under the mutex: who has had the partition for itself for a while gets its lock biased. */
+static inline void think_of_bias(bw_appender *a)
+{
+    bw_tail_slot *s = a->slot;
+    if (atomic_load_explicit(&s->last_appender, memory_order_relaxed) != a->mark) {
+        atomic_store_explicit(&s->last_appender, a->mark, memory_order_relaxed);
+        if (a->streak >= a->streak_wanted && a->streak_wanted < STREAK_MAX) a->streak_wanted *= 2;
+        a->streak = 0;
+    } else if (a->streak < a->streak_wanted) {
+        a->streak++;
+    } else if (a->owners) {
+        a->bias_tail = atomic_load_explicit(&s->tail, memory_order_relaxed);
+        a->bias_next = atomic_load_explicit(&s->next_offset, memory_order_relaxed);
+        a->bias_max_ts = atomic_load_explicit(&s->max_timestamp, memory_order_relaxed);
+        if (!bw_bias_give(s, a->owners, &a->bias)) a->owners = NULL; /* all are in use: by the mutex, then */
+    }
+}
+
+/* publish_stores, then unlock and wake. */
 static void publish(bw_appender *a, bw_position t, size_t len, int32_t count, bw_append_result *out)
 {
     bw_tail_slot *s = a->slot;
     int64_t base = atomic_load_explicit(&s->intent_base, memory_order_relaxed);
-    atomic_signal_fence(memory_order_seq_cst);
-    BW_KILL_POINT("append.copied");
-    atomic_store_explicit(&s->tail, t + len, memory_order_release); /* P1; pairs R1, S1, W3 */
-    BW_KILL_POINT("append.published");
-    atomic_store_explicit(&s->next_offset, base + count, memory_order_release);
-    atomic_store_explicit(&s->max_timestamp, atomic_load_explicit(&s->intent_new_ts, memory_order_relaxed), memory_order_relaxed);
-    BW_KILL_POINT("append.offset");
-    atomic_store_explicit(&s->intent_end, 0, memory_order_release);
-    BW_KILL_POINT("append.cleared");
+    int64_t max_ts = atomic_load_explicit(&s->intent_new_ts, memory_order_relaxed);
+    bw_append_publish(s, t + len, base + count, max_ts);
     bw_position c = atomic_load_explicit(&s->capacity, memory_order_relaxed);
+    think_of_bias(a);
     bw_appender_unlock(a);
     BW_KILL_POINT("append.unlocked");
     out->base_offset = base;
     out->end = t + len;
     bw_wake(a->control, a->partition, BW_WAIT_TAIL);
     BW_KILL_POINT("append.woken");
-    if (bw_position_seq(c) == bw_position_seq(t)) ask_ahead(a, c, bw_position_pos(t) + (uint32_t)len);
+    if (bw_position_seq(c) == bw_position_seq(t)) bw_append_ask_ahead(a, c, bw_position_pos(t) + (uint32_t)len);
 }
 
 /* use_pwrite: one write, into allocated space. On failure everything is as before, or a repair is pending. */
@@ -478,7 +483,7 @@ static bw_err wait_for_capacity(bw_appender *a, size_t len, bw_deadline deadline
     if (end <= bw_position_pos(before)) return BW_OK; /* granted meanwhile */
     bool fits_segment = end <= a->window.limit && end <= atomic_load_explicit(&s->segment_max, memory_order_relaxed);
     bw_position_raise(&s->capacity_request, t + len);
-    ask_coordinator(a);
+    bw_appender_ask(a);
     bw_deadline slice = bw_deadline_in_ms(WAIT_SLICE_MS);
     bool came = bw_slot_wait(s, fits_segment ? granted : granted_or_spare, before, slice < deadline ? slice : deadline);
     if (came && atomic_load_explicit(&s->capacity, memory_order_acquire) != before) return BW_OK;
@@ -493,7 +498,7 @@ static bw_err wait_for_capacity(bw_appender *a, size_t len, bw_deadline deadline
 /* Until the lock is held with room for len bytes at *tail, or an error. */
 static bw_err acquire(bw_appender *a, size_t len, bw_deadline deadline, bw_position *tail)
 {
-    if (forked(a)) return refuse_fork();
+    if (bw_appender_forked(a)) return refuse_fork();
     uint32_t most = atomic_load_explicit(&a->slot->segment_max, memory_order_relaxed);
     if (len > most)
         return bw_fail(BW_ERR_RECORD_TOO_LARGE, "a batch of %zu bytes does not fit a segment of %u bytes (segment.bytes)", len, most);
@@ -528,7 +533,7 @@ bw_err bw_append(bw_appender *a, const uint8_t *batch, size_t len, int32_t count
     bw_err e = acquire(a, len, deadline, &t);
     if (e) return e;
     bw_tail_slot *s = a->slot;
-    write_intent(a, t, len, count, max_timestamp);
+    intend(a, t, len, count, max_timestamp);
     atomic_store_explicit(&s->holder_step, STEP_COPY, memory_order_relaxed);
     int64_t base = atomic_load_explicit(&s->next_offset, memory_order_relaxed);
     int32_t epoch = (int32_t)atomic_load_explicit(&s->leader_epoch, memory_order_relaxed);
@@ -543,12 +548,6 @@ bw_err bw_append(bw_appender *a, const uint8_t *batch, size_t len, int32_t count
     return BW_OK;
 }
 
-const uint8_t *bw_append_target(const bw_appender *a)
-{
-    bw_position t = atomic_load_explicit(&a->slot->tail, memory_order_relaxed);
-    return a->window.map && bw_position_seq(t) == a->window.seq ? a->window.map + bw_position_pos(t) : NULL;
-}
-
 bw_err bw_append_reserve(bw_appender *a, size_t len, int32_t count, bw_deadline deadline, uint8_t **place)
 {
     bw_position t;
@@ -558,7 +557,7 @@ bw_err bw_append_reserve(bw_appender *a, size_t len, int32_t count, bw_deadline 
         bw_appender_unlock(a);
         return bw_fail(BW_ERR_UNSUPPORTED, "partition %u cannot be mapped here", a->partition);
     }
-    write_intent(a, t, len, count, atomic_load_explicit(&a->slot->max_timestamp, memory_order_relaxed));
+    intend(a, t, len, count, atomic_load_explicit(&a->slot->max_timestamp, memory_order_relaxed));
     atomic_store_explicit(&a->slot->holder_step, STEP_RESERVED, memory_order_relaxed);
     BW_KILL_POINT("reserve.locked");
     a->reserved_tail = t;

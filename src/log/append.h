@@ -8,6 +8,7 @@
 
 #include "base/os.h"
 #include "log/control.h"
+#include "log/owners.h"
 #include "log/wait.h"
 
 typedef struct bw_appender bw_appender;
@@ -21,6 +22,7 @@ typedef struct bw_appender_options {
     const char *folder;  /* NULL, or the folder's name in dir_fd, which outlives the appender and is kept by nobody: a mapped window then
                             needs no descriptor */
     _Atomic uint32_t *windows; /* NULL, or counts the windows that are open */
+    bw_owners *owners;   /* lets the partition's lock be biased to this appender (log/owners.h); NULL: never */
 } bw_appender_options;
 
 typedef struct bw_append_result {
@@ -40,9 +42,24 @@ void bw_appender_rest(bw_appender *a);
 bw_err bw_append(bw_appender *a, const uint8_t *batch, size_t len, int32_t count, int64_t max_timestamp, bw_deadline deadline,
                  bw_append_result *out);
 
-/* bw_append_target: where the next batch will be copied if no other writer comes between, NULL when that is not mapped here: a hint
- * for bw_batch_builder.target, never to be written through. */
-const uint8_t *bw_append_target(const bw_appender *a);
+/* What a batch that is built in the log must have. */
+typedef struct bw_append_place {
+    uint32_t room;
+    int32_t leader_epoch;
+    int64_t base_offset;
+} bw_append_place;
+
+/* bw_append_now: as bw_append, while the lock is biased to this appender and thread and everything is at hand: no lock, no fence, no system
+ * call. false: not so, nothing was done; call bw_append, which also gives the bias to who has the partition for itself. */
+bool bw_append_now(bw_appender *a, const uint8_t *batch, size_t len, int32_t count, int64_t max_timestamp, bw_append_result *out);
+
+/* bw_append_begin_now: the same in two steps, for a batch of `count` offsets that is built in the log itself: the place behind the
+ * tail, where out->room >= least bytes may be written; NULL: not now. Then, soon and on the same thread, without another call on this
+ * appender: bw_append_end_now (a whole batch of `used` bytes lies there, with base offset and leader epoch as out says; nothing was
+ * written behind it) or bw_append_cancel_now (zeroes the `dirty` bytes that were written). */
+uint8_t *bw_append_begin_now(bw_appender *a, size_t least, int32_t count, bw_append_place *out);
+void bw_append_end_now(bw_appender *a, size_t used, int64_t max_timestamp, bw_append_result *out);
+void bw_append_cancel_now(bw_appender *a, size_t dirty);
 
 /* bw_append_reserve: as above but returns the place in the log, locked, with the intent recorded; len is the most that will be
  * used. Same thread: commit or abort. Not with use_pwrite (UNSUPPORTED). */

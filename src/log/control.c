@@ -6,6 +6,7 @@
 #include "log/control.h"
 
 #include "base/killpoint.h"
+#include "base/lock.h"
 #include "base/os.h"
 
 #include <errno.h>
@@ -22,6 +23,7 @@
 #endif
 
 #define ARENA_BYTES (BW_CONTROL_HEADER_BYTES + (size_t)BW_PARTITIONS_MAX * BW_SLOT_BYTES)
+#define OWNERS_BYTES (BW_CONTROL_HEADER_BYTES + BW_OWNERS * sizeof(bw_owner_record) + BW_BIASES * sizeof(bw_bias_record))
 #define MAIL_BYTES (BW_CONTROL_HEADER_BYTES + (size_t)BW_MAILBOXES * BW_MAILBOX_STRIDE)
 
 static void arena_name(char out[48], const bw_uuid *topic, const char *suffix)
@@ -48,6 +50,7 @@ typedef struct control_file {
     const uint8_t *generation;
     const bw_uuid *topic; /* NULL: the mail */
     uint32_t slots;       /* published from the start */
+    bool asymmetric;
 } control_file;
 
 static void fill_header(bw_control_header *h, const control_file *f)
@@ -60,6 +63,7 @@ static void fill_header(bw_control_header *h, const control_file *f)
     h->kind = f->kind;
     memcpy(h->generation, f->generation, 16);
     if (f->topic) h->topic_id = *f->topic;
+    h->asymmetric = f->asymmetric;
     bw_os_boot_id(h->boot_id);
     h->pid_namespace = bw_os_pid_namespace();
     h->owner_uid = geteuid();
@@ -104,21 +108,37 @@ static bw_err create_file(int dir_fd, const control_file *f, void **map)
     return e;
 }
 
+static void mail_take(bw_mail *m, void *mail, void *owners)
+{
+    m->header = mail;
+    m->base = (uint8_t *)mail + BW_CONTROL_HEADER_BYTES;
+    m->map_bytes = MAIL_BYTES;
+    if (!owners) return;
+    m->owners_header = owners;
+    m->owners = (bw_owner_record *)(void *)((uint8_t *)owners + BW_CONTROL_HEADER_BYTES);
+    m->biases = (bw_bias_record *)(void *)(m->owners + BW_OWNERS);
+}
+
 bw_err bw_mail_create(int dir_fd, const uint8_t generation[16], bw_mail **out)
 {
     bw_mail *m = calloc(1, sizeof *m);
     if (!m) return bw_fail(BW_ERR_NO_MEMORY, "no memory for the mail map");
-    void *map;
+    void *map = NULL, *owners = NULL;
+    bool asymmetric = bw_os_membarrier_register();
+    control_file o = {"writers", 0600, OWNERS_BYTES, OWNERS_BYTES, BW_CONTROL_OWNERS, generation, NULL, BW_OWNERS, asymmetric};
     control_file f = {"mail", 0660, MAIL_BYTES, BW_CONTROL_HEADER_BYTES + (BW_MAILBOX_SYNCER + 1) * BW_MAILBOX_STRIDE,
-                      BW_CONTROL_MAIL, generation, NULL, BW_MAILBOX_SYNCER + 1};
-    bw_err e = create_file(dir_fd, &f, &map);
+                      BW_CONTROL_MAIL, generation, NULL, BW_MAILBOX_SYNCER + 1, asymmetric};
+    bw_err e = create_file(dir_fd, &o, &owners);
+    if (!e) mail_take(m, NULL, owners);
+    for (uint32_t i = 0; i < BW_OWNERS && !e; i++)
+        if (bw_lock_init(&m->owners[i].alive)) e = bw_fail(BW_ERR_IO, "cannot make a robust mutex");
+    if (!e) e = create_file(dir_fd, &f, &map);
     if (e) {
+        if (owners) bw_os_munmap(owners, OWNERS_BYTES);
         free(m);
         return e;
     }
-    m->header = map;
-    m->base = (uint8_t *)map + BW_CONTROL_HEADER_BYTES;
-    m->map_bytes = MAIL_BYTES;
+    mail_take(m, map, owners);
     *out = m;
     return BW_OK;
 }
@@ -153,8 +173,9 @@ bw_err bw_control_create(int dir_fd, const uint8_t generation[16], const bw_uuid
     char tail_name[48], wait_name[48];
     arena_name(tail_name, topic, ".tail");
     arena_name(wait_name, topic, ".wait");
-    control_file wait = {wait_name, 0660, ARENA_BYTES, backed, BW_CONTROL_WAIT, generation, topic, 0};
-    control_file tail = {tail_name, 0640, ARENA_BYTES, backed, BW_CONTROL_TAIL, generation, topic, 0};
+    bool asymmetric = mail->owners_header->asymmetric; /* the mail file is anyone's */
+    control_file wait = {wait_name, 0660, ARENA_BYTES, backed, BW_CONTROL_WAIT, generation, topic, 0, asymmetric};
+    control_file tail = {tail_name, 0640, ARENA_BYTES, backed, BW_CONTROL_TAIL, generation, topic, 0, asymmetric};
     bw_err e = create_file(dir_fd, &wait, &c->wait_map);
     if (!e) e = create_file(dir_fd, &tail, &c->tail_map);
     if (e) {
@@ -162,6 +183,7 @@ bw_err bw_control_create(int dir_fd, const uint8_t generation[16], const bw_uuid
         return e;
     }
     c->header = c->tail_map;
+    c->asymmetric = asymmetric;
     c->slots = (bw_tail_slot *)(void *)((uint8_t *)c->tail_map + BW_CONTROL_HEADER_BYTES);
     c->waits = (bw_wait_slot *)(void *)((uint8_t *)c->wait_map + BW_CONTROL_HEADER_BYTES);
     *out = c;
@@ -261,15 +283,22 @@ bw_err bw_mail_attach(int dir_fd, const uint8_t generation[16], bw_mail **out)
 {
     bw_mail *m = calloc(1, sizeof *m);
     if (!m) return bw_fail(BW_ERR_NO_MEMORY, "no memory for the mail map");
-    void *map;
+    void *map = NULL, *owners = NULL;
     bw_err e = attach_file(dir_fd, "mail", BW_CONTROL_MAIL, generation, NULL, true, MAIL_BYTES, &map);
+    if (!e) {
+        e = attach_file(dir_fd, "writers", BW_CONTROL_OWNERS, generation, NULL, true, OWNERS_BYTES, &owners);
+        if (e == BW_ERR_NOT_PERMITTED) e = BW_OK; /* readers of another uid */
+    }
+    bool answers = bw_os_membarrier_register();
+    if (!e && ((bw_control_header *)(owners ? owners : map))->asymmetric && !answers)
+        e = bw_fail(BW_ERR_UNSUPPORTED, "membarrier(2) is refused here, which the daemon's control data needs (a sandbox?)");
     if (e) {
+        if (map) bw_os_munmap(map, MAIL_BYTES);
+        if (owners) bw_os_munmap(owners, OWNERS_BYTES);
         free(m);
         return e;
     }
-    m->header = map;
-    m->base = (uint8_t *)map + BW_CONTROL_HEADER_BYTES;
-    m->map_bytes = MAIL_BYTES;
+    mail_take(m, map, owners);
     *out = m;
     return BW_OK;
 }
@@ -291,6 +320,7 @@ bw_err bw_control_attach(int dir_fd, const uint8_t generation[16], const bw_uuid
     }
     if (!e) {
         c->header = c->tail_map;
+        c->asymmetric = c->header->asymmetric;
         c->slots = (bw_tail_slot *)(void *)((uint8_t *)c->tail_map + BW_CONTROL_HEADER_BYTES);
         c->waits = (bw_wait_slot *)(void *)((uint8_t *)c->wait_map + BW_CONTROL_HEADER_BYTES);
         if (mode == BW_CONTROL_WRITE && c->header->owner_uid != geteuid())
@@ -298,6 +328,8 @@ bw_err bw_control_attach(int dir_fd, const uint8_t generation[16], const bw_uuid
                         (unsigned long long)c->header->owner_uid, (unsigned)geteuid());
         else if (mode == BW_CONTROL_WRITE && c->header->pid_namespace != bw_os_pid_namespace())
             e = bw_fail(BW_ERR_NOT_PERMITTED, "direct write needs the daemon's PID namespace");
+        else if (mode == BW_CONTROL_WRITE && !mail->owners)
+            e = bw_fail(BW_ERR_NOT_PERMITTED, "direct write needs the writers file, which this process may not open");
         else if (c->header->retired)
             e = bw_fail(BW_ERR_RETIRED, "control data was replaced");
     }
@@ -313,6 +345,7 @@ void bw_mail_close(bw_mail *m)
 {
     if (!m) return;
     bw_os_munmap(m->header, m->map_bytes);
+    if (m->owners_header && !m->owners_pinned) bw_os_munmap(m->owners_header, OWNERS_BYTES);
     free(m);
 }
 

@@ -9,6 +9,8 @@
 #include "base/err.h"
 #include "format/control_page.h"
 
+#include <stdbool.h>
+
 typedef enum bw_control_mode {
     BW_CONTROL_READ = 0,  /* tail read-only, wait read-write */
     BW_CONTROL_WRITE = 1, /* both read-write; the data owner's uid only */
@@ -18,6 +20,10 @@ typedef struct bw_mail {
     bw_control_header *header;
     uint8_t *base; /* of mailbox 0 */
     size_t map_bytes;
+    bw_control_header *owners_header; /* the writers file; NULL: this process may not write */
+    bw_owner_record *owners;
+    bw_bias_record *biases;
+    bool owners_pinned; /* a thread of this process holds a record: never unmapped */
 } bw_mail;
 
 typedef struct bw_control {
@@ -28,6 +34,7 @@ typedef struct bw_control {
     void *tail_map, *wait_map;
     size_t tail_bytes, wait_bytes;
     bw_control_mode mode;
+    bool asymmetric; /* as header says */
 } bw_control;
 
 static inline bw_mailbox *bw_mail_box(const bw_mail *m, uint32_t number)
@@ -36,6 +43,7 @@ static inline bw_mailbox *bw_mail_box(const bw_mail *m, uint32_t number)
 }
 
 /* -- coordinator: make -- dir_fd is the generation's folder. */
+/* bw_mail_create: the mail file and the writers file. Generations are asymmetric (base/bias.h) where membarrier(2) works. */
 bw_err bw_mail_create(int dir_fd, const uint8_t generation[16], bw_mail **out);
 /* bw_mail_allocate: back mailbox `number` with memory before anyone touches it. DISK_FULL when the tmpfs is full. */
 bw_err bw_mail_allocate(int dir_fd, bw_mail *m, uint32_t number);

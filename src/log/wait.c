@@ -7,6 +7,8 @@
  *     l0, l1 of each box, bump its word,   CAS word w -> w|1 (fails when bumped since w was read)
  *     clear bit 0, futex_wake if it was    futex_wait(word, w|1)
  *
+ * In an asymmetric generation (control_page.h) W1 orders the compiler only, and W2 is membarrier(2), which makes every running
+ * publisher's stores visible: appends happen a million times a second, falling asleep does not.
  * W1 and W2 are a Dekker pair: either the publisher sees the interest or the sleeper sees the tail. A word is counted in twos, so
  * that a bump between reading and sleeping changes it. Everything here is a hint: a publisher that dies in between loses the wake,
  * the coordinator does it for the dead (bw_wake_all_boxes), and every sleep is bounded and followed by an audit. */
@@ -71,7 +73,8 @@ void bw_wake(bw_control *c, uint32_t slot, bw_wait_class cls)
         atomic_fetch_add_explicit(word, 1, memory_order_seq_cst);
         bw_os_futex_wake(word, INT_MAX);
     }
-    atomic_thread_fence(memory_order_seq_cst); /* W1 */
+    if (c->asymmetric && cls == BW_WAIT_TAIL) atomic_signal_fence(memory_order_seq_cst); /* W1 */
+    else atomic_thread_fence(memory_order_seq_cst);
     uint64_t summary = atomic_load_explicit(&c->waits[slot].cls[cls].summary, memory_order_relaxed);
     if (__builtin_expect(summary != 0, 0)) wake_interested(c, slot, cls, summary);
 }
@@ -94,7 +97,11 @@ void bw_arm(bw_control *c, uint32_t slot, bw_wait_class cls, uint32_t mailbox)
     atomic_fetch_or_explicit(&w->cls[cls].summary, UINT64_C(1) << i, memory_order_seq_cst);
 }
 
-void bw_arm_fence(void) { atomic_thread_fence(memory_order_seq_cst); /* W2 */ }
+void bw_arm_fence(bool asymmetric)
+{
+    atomic_thread_fence(memory_order_seq_cst); /* W2 */
+    if (asymmetric) bw_os_membarrier(); /* it worked when this process attached; if ever not, the audit finds what was missed */
+}
 
 void bw_disarm(bw_control *c, uint32_t slot, bw_wait_class cls, uint32_t mailbox)
 {

@@ -1,7 +1,8 @@
 /* log/wait.h: sleeping for many partitions at once, and waking. Protocol and proof: tests/model, and the comment in wait.c.
  *
  * A consumer owns one mailbox. To sleep: arm every partition that it has drained, fence, look once more, then sleep on the
- * mailbox word. A publisher that finds nobody armed pays a fence and a load, and makes no system call. */
+ * mailbox word. A publisher that finds nobody armed pays a load (and a fence where
+ * membarrier(2) is missing), and makes no system call. */
 #ifndef BW_LOG_WAIT_H
 #define BW_LOG_WAIT_H
 
@@ -15,9 +16,10 @@ void bw_notify(bw_mail *m, uint32_t mailbox, uint32_t number);
 /* bw_wake_all_boxes: the coordinator does a dead writer's wakes: bit into every one of the boxes [0, count), always futex_wake. */
 void bw_wake_all_boxes(bw_mail *m, uint32_t count, uint32_t number);
 
-/* bw_arm: ask for one wake on (slot, class). Call bw_arm_fence once after a round of arms, then look at the slots again. */
+/* bw_arm: ask for one wake on (slot, class). Call bw_arm_fence once after a round of arms, then look at the slots again.
+ * asymmetric: of the controls that were armed (one generation): the fence is one for the publishers, too (a system call). */
 void bw_arm(bw_control *c, uint32_t slot, bw_wait_class cls, uint32_t mailbox);
-void bw_arm_fence(void);
+void bw_arm_fence(bool asymmetric);
 void bw_disarm(bw_control *c, uint32_t slot, bw_wait_class cls, uint32_t mailbox);
 
 /* bw_mailbox_drain: take up to cap bus partition numbers that were notified. Returns how many. Owner thread only. */

@@ -25,7 +25,7 @@ static bool of_area(const char *name, const char *area)
 
 static point_class class_of(const char *name)
 {
-    static const char *const writer[] = {"append", "repair", "lock", "wake"}, *const cold[] = {"recover", "bringup", "datadir"};
+    static const char *const writer[] = {"append", "repair", "lock", "wake", "bias", "owner"}, *const cold[] = {"recover", "bringup", "datadir"};
     /* Only a damaged folder leads there. */
     static const char *const damage[] = {"recover.copied", "recover.dropped", "recover.quarantined", "recover.salvaged"};
     static const char *const roll[] = {"roll.final", "roll.entry", "roll.seq", "roll.capacity", "roll.tail"};

@@ -193,7 +193,7 @@ static void *read_batches(void *number)
                 continue;
             }
             bw_arm(bus.control, 0, BW_WAIT_TAIL, mailbox);
-            bw_arm_fence();
+            bw_arm_fence(bus.control->asymmetric);
             if (bw_reader_ready(r)) continue;
             uint32_t numbers[64];
             (void)bw_mailbox_sleep(bw_mail_box(bus.mail, mailbox), bw_deadline_in_ms(1000));

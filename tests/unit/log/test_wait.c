@@ -10,7 +10,7 @@ static void test_wake_marks_only_who_is_armed(void **state)
     assert_int_equal(bw_mail_allocate(g.shm_fd, g.mail, 70), BW_OK);
     uint32_t numbers[8];
     bw_arm(g.control, 0, BW_WAIT_TAIL, 70);
-    bw_arm_fence();
+    bw_arm_fence(g.control->asymmetric);
     bw_wake(g.control, 0, BW_WAIT_STATE);
     assert_int_equal(bw_mailbox_drain(bw_mail_box(g.mail, 70), numbers, 8), 0);
     bw_wake(g.control, 0, BW_WAIT_TAIL);
@@ -104,7 +104,7 @@ static void test_no_wake_is_lost_between_arm_and_sleep(void **state)
     bw_mailbox *box = bw_mail_box(g.mail, 1);
     while (seen < (uint64_t)p.rounds) {
         bw_arm(g.control, 0, BW_WAIT_TAIL, 1);
-        bw_arm_fence();
+        bw_arm_fence(g.control->asymmetric);
         if (atomic_load_explicit(&g.slot->tail, memory_order_acquire) == seen) {
             if (!bw_mailbox_sleep(box, bw_deadline_in_ms(5000))) fail_msg("lost wake after %lu", (unsigned long)seen);
         }
