@@ -161,6 +161,7 @@ help:
 	@echo 'make demo            build, then watch this machine'"'"'s own events go through a bus'
 	@echo 'make test            every test; ends with "N passed, N failed"'
 	@echo 'make bench           rates and round trips beside the bare limit of the same run; build/bench.json'
+	@echo 'make bench-peers     the same work by Aeron, Chronicle Queue, iceoryx2, ZeroMQ, nng, Kafka, Redis, NATS; a table and plots'
 	@echo 'make check           the build checks alone: layers, exports, headers, sizes, system calls'
 	@echo 'make asan|tsan       the tests under AddressSanitizer + UBSan, the races under ThreadSanitizer'
 	@echo 'make fuzz            every decoder and its bound of memory: SECONDS_EACH=60'

@@ -209,6 +209,8 @@ void bench_figures_take(const bench_run *run, bench_figures *out)
     bench_shared *s = run->shared;
     if (run->c->kind == BENCH_E2E || run->c->kind == BENCH_FAN || run->c->kind == BENCH_WRITERS) take_rates(run, out);
     if (run->c->kind == BENCH_DURABLE_MANY) out->rate = rate_of(run->c->round_trips, s->writer[0].start_ns, s->writer[0].end_ns);
+    out->samples = s->samples;
+    out->samples_every = run->point_records;
     if (!s->samples) return;
     double sum = 0;
     for (uint32_t i = 0; i < s->samples; i++) sum += (double)s->sample_ns[i];

@@ -26,6 +26,7 @@
 #define BENCH_STEP_BYTES    (1u << 20)  /* how often progress is told and looked at; also the populate chunk of the limit */
 #define BENCH_CACHE_LINE    64
 #define BENCH_DURABLE_DEPTH 64u
+#define BENCH_PARTITIONS_MAX 8
 
 typedef enum bench_kind {
     BENCH_E2E,       /* records/s from the writer's call to the reader's iteration of each record */
@@ -75,6 +76,8 @@ typedef struct bench_figures {
     double calls_per_1000;         /* median of the windows of 1,000 appends */
     double calls;                  /* of all appends */
     double calls_asleep_per_1000;  /* with a sleeping reader: shows that the count counts */
+    uint32_t samples;              /* in bench_shared.sample_ns, sorted */
+    uint64_t samples_every;        /* rates in points: records between two samples, which are times */
 } bench_figures;
 
 typedef struct bench_reader_slot {
@@ -128,6 +131,8 @@ typedef struct bench_run {
     uint64_t records;    /* rates: in all */
     uint64_t warm_records;
     uint32_t encoded_bytes; /* of one batch in the log */
+    uint64_t point_records; /* e2e: the reader notes the time each so many records from the warm ones on; 0: it does not */
+    bool keep;              /* nothing is deleted behind */
 } bench_run;
 
 typedef bool (*bench_role_fn)(const bench_run *run, uint32_t index);
@@ -152,6 +157,9 @@ bool bench_hold(const bench_run *run, uint64_t records_written);
 static inline void bench_note_read(const bench_run *run, bench_reader_slot *slot, uint64_t before, uint64_t now, uint64_t step)
 {
     if (before < run->warm_records && now >= run->warm_records) slot->start_ns = bench_now_ns();
+    if (run->point_records && now >= run->warm_records &&
+        (before < run->warm_records || (before - run->warm_records) / run->point_records != (now - run->warm_records) / run->point_records))
+        run->shared->sample_ns[run->shared->samples++] = bench_now_ns();
     if (before / step != now / step || now >= run->records) atomic_store_explicit(&slot->records, now, memory_order_release);
 }
 uint64_t bench_step_records(const bench_run *run); /* records in BENCH_STEP_BYTES, at least 1 */
@@ -218,6 +226,18 @@ extern const bench_entry bench_entries[];
 extern const size_t bench_entry_count;
 /* bench_case_id: e2e/direct/100x100/r1 and the like: what --case looks in. */
 void bench_case_id(const bench_case *c, char *out, size_t size);
+
+/* ---- single.c: one run of one case ---- */
+
+typedef struct bench_single {
+    bench_case c;
+    bool limit, keep;
+    uint32_t points;
+} bench_single;
+
+/* bench_single_parse: false when the text is not a case; see single.c. */
+bool bench_single_parse(const char *spec, bench_single *s);
+void bench_single_report(const bench_single *s, const bench_figures *f, const bench_shared *shared);
 
 /* ---- daemon.c: a private buswayd ---- */
 

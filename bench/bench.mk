@@ -12,3 +12,9 @@ $(B)/busway-bench: $(BENCH_OBJ) $(B)/libbusway.a
 .PHONY: bench
 bench: all $(B)/busway-bench
 	$(B)/busway-bench --daemon $(B)/buswayd $(BENCH_ARGS)
+
+# Busway beside Aeron, Chronicle Queue, iceoryx2, ZeroMQ, nng, Kafka, Redis and NATS: installs below build/peers, skips what can't be had.
+# Options by PEERS_ARGS, e.g. make bench-peers PEERS_ARGS='--quick --only limit,zeromq'.
+.PHONY: bench-peers
+bench-peers: all $(B)/busway-bench
+	@python3 bench/peers/peers.py $(PEERS_ARGS)

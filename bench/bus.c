@@ -2,9 +2,9 @@
  *
  * What is timed is what a program would do: bw_producer_send_batch with records in its own memory (the library takes the time,
  * encodes, checksums, appends), bw_consumer_poll with checksums on and bw_batch_next for every record, whose value is touched at
- * both ends. Spinning sides call poll with time-out 0; sleeping ones with a second. Other ways to write: bw_producer_reserve, the value
- * copied into the log by the caller, bw_producer_commit; or bw_producer_send, one record a call, batched by the library with its
- * default options. */
+ * both ends. Spinning sides call poll with time-out 0; sleeping ones with a second. Other ways to write: bw_producer_reserve, the
+ * value copied into the log by the caller, bw_producer_commit; or bw_producer_send, one record a call, batched by the library
+ * with its default options. */
 #include "bus.h"
 
 #include <stdio.h>
@@ -54,8 +54,8 @@ static void delivered(void *opaque, const bw_delivery *d)
 static bool write_async(bench_writer *w, const bench_run *run, int32_t partition)
 {
     for (uint32_t i = 0; i < w->count; i++)
-        if (bw_producer_send(w->producer, run->topic, partition, &w->records[i], delivered, (void *)(uintptr_t)run, BENCH_WAIT_MS) !=
-            BW_OK)
+        if (bw_producer_send(w->producer, run->topic, partition, &w->records[i], delivered, (void *)(uintptr_t)run,
+                             BENCH_WAIT_MS) != BW_OK)
             return bench_bus_failed(run, "send");
     bw_producer_poll(w->producer, 0);
     return !atomic_load_explicit(&run->shared->failed, memory_order_relaxed);
@@ -119,17 +119,17 @@ uint32_t bench_reader_read(bench_reader *r, const bench_run *run, bool may_sleep
         if (e != BW_ERR_TIMED_OUT) return bench_bus_failed(run, "poll"), 0;
         if (!bench_relax(run->shared, &turns)) return 0;
     }
+    int64_t *next = &r->next[(uint32_t)batch.partition % BENCH_PARTITIONS_MAX];
     while ((more = bw_batch_next(&batch, &v)) == 1) {
-        if (v.offset != r->next + count)
-            return bench_fail(run->shared, "offset %lld came, %lld was next", (long long)v.offset, (long long)(r->next + count)),
-                   0;
+        if (v.offset != *next + count)
+            return bench_fail(run->shared, "offset %lld came, %lld was next", (long long)v.offset, (long long)(*next + count)), 0;
         if (v.value_len >= sizeof r->first) memcpy(r->first, v.value, sizeof r->first);
         if (v.value_len) seen += v.value[0] + v.value[v.value_len - 1];
         seen += v.value_len + v.key_len + (uint64_t)v.timestamp_ms;
         count++;
     }
     if (more < 0) return bench_bus_failed(run, "iterate"), 0;
-    r->next += count;
+    *next += count;
     *sum += seen;
     return count;
 }
@@ -139,9 +139,11 @@ static bool e2e_write(const bench_run *run)
 {
     bench_writer w;
     uint64_t step = bench_step_records(run);
+    int32_t partition = 0;
     if (!bench_writer_open(&w, run) || !bench_arrive(run->shared)) return false;
     for (uint64_t done = 0; done < run->records;) {
-        if (!bench_writer_write(&w, run, 0)) return false;
+        if (!bench_writer_write(&w, run, partition)) return false;
+        if (++partition == (int32_t)run->c->partitions) partition = 0;
         done += w.count;
         if (done % step == 0 && !bench_hold(run, done)) return false;
     }
@@ -154,7 +156,7 @@ static bool e2e_role(const bench_run *run, uint32_t index)
     bench_reader r;
     bench_reader_slot *slot = &run->shared->reader[index - 1];
     uint64_t step = bench_step_records(run), done = 0;
-    if (!bench_reader_open(&r, run, 0) || !bench_arrive(run->shared)) return false;
+    if (!bench_reader_open(&r, run, BW_PARTITION_ANY) || !bench_arrive(run->shared)) return false;
     while (done < run->records) {
         uint32_t n = bench_reader_read(&r, run, false, &slot->checksum);
         if (!n) return false;
@@ -174,7 +176,8 @@ static bool rtt_role(const bench_run *run, uint32_t index)
     uint64_t sum = 0;
     bench_writer w;
     bench_reader r;
-    if (!bench_writer_open(&w, run) || !bench_reader_open(&r, run, index == 0 ? 1 : 0) || !bench_arrive(run->shared)) return false;
+    if (!bench_writer_open(&w, run) || !bench_reader_open(&r, run, index == 0 ? 1 : 0) || !bench_arrive(run->shared))
+        return false;
     uint64_t before = bench_now_ns();
     for (uint32_t i = 0; i < warm + run->c->round_trips; i++) {
         if (index == 1 && !bench_reader_read(&r, run, may_sleep, &sum)) return false;
@@ -215,7 +218,7 @@ static bool create_role(const bench_run *run, uint32_t index)
     char segment[24], retention[24];
     snprintf(segment, sizeof segment, "%u", BENCH_SEGMENT_BYTES);
     snprintf(retention, sizeof retention, "%llu", (unsigned long long)BENCH_SEGMENT_BYTES * BENCH_SEGMENTS_KEPT);
-    bool keep = run->c->kind == BENCH_FAN; /* a writer that nobody holds: its readers may come late */
+    bool keep = run->keep || run->c->kind == BENCH_FAN; /* a writer that nobody holds: its readers may come late */
     bw_config_entry config[] = {
         {"segment.bytes", segment}, {"retention.bytes", keep ? "-1" : retention}, {"file.delete.delay.ms", "0"}};
     if (!bench_bus_open(run, &bus)) return false;
@@ -238,9 +241,9 @@ static bool delete_role(const bench_run *run, uint32_t index)
 /* The processes of a case: which core each has. */
 static uint32_t roles_of(const bench_case *c, bench_role roles[BENCH_READERS_MAX + BENCH_WRITERS_MAX])
 {
-    static const bench_role_fn role_fn[BENCH_KINDS] = {e2e_role, bench_fan_role,     bench_writers_role, rtt_role,
-                                                       rtt_role, bench_one_way_role, bench_calls_role,   request_role,
-                                                       bench_durable_one_role, bench_durable_many_role};
+    static const bench_role_fn role_fn[BENCH_KINDS] = {
+        e2e_role,     bench_fan_role,         bench_writers_role,     rtt_role, rtt_role, bench_one_way_role, bench_calls_role,
+        request_role, bench_durable_one_role, bench_durable_many_role};
     bool pinned = strcmp(c->transport, "direct") == 0;
     uint32_t count = c->kind == BENCH_WRITERS ? c->writers : c->kind == BENCH_REQUEST ? 1 : c->readers + 1;
     if (c->kind >= BENCH_DURABLE) pinned = false;

@@ -17,11 +17,11 @@ typedef struct bench_writer {
     uint32_t count;
 } bench_writer;
 
-/* A reader of one partition and where it is. */
+/* A reader of one partition, or of all, and where it is. */
 typedef struct bench_reader {
     bw_bus *bus;
     bw_consumer *consumer;
-    int64_t next;
+    int64_t next[BENCH_PARTITIONS_MAX];
     uint8_t first[8]; /* of the last value read */
 } bench_reader;
 
@@ -31,7 +31,7 @@ bool bench_writer_open(bench_writer *w, const bench_run *run);
 bool bench_writer_close(bench_writer *w, const bench_run *run);
 /* bench_writer_write: one batch of the log to a partition, in the case's way. */
 bool bench_writer_write(bench_writer *w, const bench_run *run, int32_t partition);
-bool bench_reader_open(bench_reader *r, const bench_run *run, int32_t partition);
+bool bench_reader_open(bench_reader *r, const bench_run *run, int32_t partition); /* BW_PARTITION_ANY: all */
 void bench_reader_close(bench_reader *r);
 /* bench_reader_read: one batch and every record of it; their number, 0 on failure. */
 uint32_t bench_reader_read(bench_reader *r, const bench_run *run, bool may_sleep, uint64_t *sum);

@@ -6,8 +6,8 @@
  *
  * Calls: the kernel counts, not the library. When all is open the writer's only thread puts itself under a seccomp filter that
  * announces every system call whatever its number; a thread that the filter does not bind receives the announcements, counts them
- * and lets them pass. A call that it did not count would never return. Then come `round_trips` appends before a polling reader, and
- * a few more before one that sleeps: there the count must not be zero, or it does not count. */
+ * and lets them pass. A call that it did not count would never return. Then come `round_trips` appends before a polling reader,
+ * and a few more before one that sleeps: there the count must not be zero, or it does not count. */
 #include "bus.h"
 
 #include <errno.h>

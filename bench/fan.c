@@ -1,8 +1,8 @@
 /* bench/fan.c: one writer and several readers, several writers and no reader.
  *
- * Here nobody holds the writer back: it runs as fast as it can, its own rate is a figure, and the log is kept (readers) or deleted
- * behind it (writers). Readers share one core and the writer has the other; writers are spread over two cores and take the next
- * MiB of batches from one counter, so that all of them work until the last record. */
+ * Here nobody holds the writer back: it runs as fast as it can, its own rate is a figure, and the log is kept (readers) or
+ * deleted behind it (writers). Readers share one core and the writer has the other; writers are spread over two cores and take
+ * the next MiB of batches from one counter, so that all of them work until the last record. */
 #include "bus.h"
 
 bool bench_fan_role(const bench_run *run, uint32_t index)

@@ -70,7 +70,7 @@ static bool writer_roll(side *s)
     s->log->final_position[s->segment % 16] = s->position;
     munmap(s->map, BENCH_SEGMENT_BYTES);
     s->segment++;
-    if (s->segment > BENCH_SEGMENTS_KEPT) { /* those behind the one that is written */
+    if (s->segment > BENCH_SEGMENTS_KEPT && !s->run->keep) { /* those behind the one that is written */
         char name[PATH_MAX];
         if (segment_name(s, s->segment - BENCH_SEGMENTS_KEPT - 1, name)) unlink(name);
     }

@@ -1,9 +1,9 @@
 /* bench/run.c: `make bench`. Runs each case beside what it is compared with, in pairs, and prints a table and build/bench.json.
  *
- * A pair is one run of the other (the bare limit, the bare echo, or Busway with one reader or one writer) and one of Busway, right
- * after each other, in alternating order; the first pair is dropped. Figures are medians of the pairs; the ratio is Busway's median
- * over the other's (rates: higher is better, 1 is the limit itself; nanoseconds: lower is better). Spread is (highest - lowest) /
- * median. A row that has a bound says whether it was met; a bound missed is no failure of the run. */
+ * A pair is one run of the other (the bare limit, the bare echo, or Busway with one reader or one writer) and one of Busway,
+ * right after each other, in alternating order; the first pair is dropped. Figures are medians of the pairs; the ratio is
+ * Busway's median over the other's (rates: higher is better, 1 is the limit itself; nanoseconds: lower is better). Spread is
+ * (highest - lowest) / median. A row that has a bound says whether it was met; a bound missed is no failure of the run. */
 #include "bench.h"
 
 #include <errno.h>
@@ -23,7 +23,7 @@
 typedef struct options {
     unsigned pairs;
     bool quick, json, limit_only;
-    const char *only, *dir, *output, *daemon;
+    const char *only, *dir, *output, *daemon, *single;
 } options;
 
 typedef struct series {
@@ -86,7 +86,7 @@ static bench_case alone(const bench_case *c)
 }
 
 static bool one_run(const options *o, bench_shared *shared, const bench_case *given, bool beside, const bench_daemon *daemon,
-                    bench_figures *out)
+                    const bench_single *single, bench_figures *out)
 {
     static unsigned runs;
     bench_case c = beside && given->beside == BENCH_BESIDE_ONE ? alone(given) : *given;
@@ -98,8 +98,11 @@ static bool one_run(const options *o, bench_shared *shared, const bench_case *gi
     bench_run run = {.c = &c, .shared = shared, .dir = dir, .encoded_bytes = len};
     run.warm_records = c.warm_bytes / len * c.batch;
     run.records = run.warm_records + c.bytes / len * c.batch;
+    if (single) run.keep = single->keep;
+    if (single && single->points) run.point_records = (run.records - run.warm_records) / single->points;
     bench_shared_reset(shared);
-    bench_touch_memory(memory_of(given));
+    uint64_t memory = memory_of(given), all = c.bytes + c.warm_bytes + (c.partitions + 1) * (uint64_t)BENCH_SEGMENT_BYTES;
+    bench_touch_memory(run.keep || (single && all < memory) ? all : memory);
     if (mkdir(dir, 0700) != 0 && errno != EEXIST) return bench_fail(shared, "mkdir %s: %s", dir, strerror(errno));
     bool ok;
     if (beside && c.beside == BENCH_BESIDE_ECHO) {
@@ -173,13 +176,17 @@ static void report_case(const options *o, FILE *json, bool *first, const bench_e
                    spread * 100, beside_name(c->beside), lt, other_spread * 100, ratio, bound, met);
         fflush(stdout);
         if (!bus->count && !beside->count) continue;
-        fprintf(json,
-                "%s\n  {\"case\":\"%s\",\"title\":\"%s\",\"figure\":\"%s\",\"transport\":\"%s\",\"record_bytes\":%u,\"batch\":%u,"
-                "\"partitions\":%u,\"readers\":%u,\"writers\":%u,\"unit\":\"%s\",\"value\":%.1f,\"spread\":%.3f,\"beside\":\"%s\","
-                "\"limit\":%.1f,\"limit_spread\":%.3f,\"ratio\":%.4f,\"runs\":%u,\"bound\":\"%s\",\"met\":%s}",
-                *first ? "" : ",", id, e->title, row->name, c->transport, c->record_bytes, c->batch, c->partitions, c->readers,
-                c->writers, row->unit, b, spread, beside_name(c->beside), l, other_spread, b > 0 && l > 0 ? b / l : 0, bus->count,
-                bound, !met[0] ? "null" : met[0] == 'm' ? "true" : "false");
+        fprintf(
+            json,
+            "%s\n  {\"case\":\"%s\",\"title\":\"%s\",\"figure\":\"%s\",\"transport\":\"%s\",\"record_bytes\":%u,\"batch\":%u,"
+            "\"partitions\":%u,\"readers\":%u,\"writers\":%u,\"unit\":\"%s\",\"value\":%.1f,\"spread\":%.3f,\"beside\":\"%s\","
+            "\"limit\":%.1f,\"limit_spread\":%.3f,\"ratio\":%.4f,\"runs\":%u,\"bound\":\"%s\",\"met\":%s}",
+            *first ? "" : ",", id, e->title, row->name, c->transport, c->record_bytes, c->batch, c->partitions, c->readers,
+            c->writers, row->unit, b, spread, beside_name(c->beside), l, other_spread, b > 0 && l > 0 ? b / l : 0, bus->count,
+            bound,
+            !met[0]         ? "null"
+            : met[0] == 'm' ? "true"
+                            : "false");
         *first = false;
     }
 }
@@ -201,13 +208,24 @@ static bool measure(const options *o, bench_shared *shared, const bench_case *c,
         for (unsigned turn = 0; turn < 2; turn++) {
             bool is_beside = (turn == 0) == (pair % 2 == 0);
             if (is_beside ? c->beside == BENCH_BESIDE_NONE : o->limit_only) continue;
-            if (!one_run(o, shared, c, is_beside, daemon, is_beside ? &of_beside : &of_bus)) return false;
+            if (!one_run(o, shared, c, is_beside, daemon, NULL, is_beside ? &of_beside : &of_bus)) return false;
         }
         if (pair == 0) continue;
         if (c->beside != BENCH_BESIDE_NONE) beside->of[beside->count++] = of_beside;
         if (!o->limit_only) bus->of[bus->count++] = of_bus;
     }
     return true;
+}
+
+static int run_single(const options *o, bench_shared *shared, const bench_daemon *daemon, const bench_single *single)
+{
+    bench_figures figures = {0};
+    if (!one_run(o, shared, &single->c, single->limit, daemon, single, &figures)) {
+        fprintf(stderr, "busway-bench: %s: %s\n", o->single, shared->error);
+        return 1;
+    }
+    bench_single_report(single, &figures, shared);
+    return 0;
 }
 
 static void usage(FILE *to)
@@ -218,6 +236,7 @@ static void usage(FILE *to)
           "  --pairs N      counted pairs of runs (default 5); one more is run first and dropped\n"
           "  --case NAME    only cases whose name contains NAME, e.g. e2e/direct/100x100, writers or rtt (comma: several)\n"
           "  --list         the names of the cases\n"
+          "  --single SPEC  one run of one case, one line of JSON; see bench/single.c\n"
           "  --limit-only   only the bare limit and the bare echo\n"
           "  --json         print the JSON instead of the table\n"
           "  --dir D        work in a new folder below D (default: build), on the disk to be measured\n"
@@ -250,12 +269,11 @@ static bool wanted(const options *o, const bench_case *c)
 
 static bool parse(options *o, int argc, char **argv)
 {
-    static const struct option longs[] = {{"quick", no_argument, 0, 'q'},        {"pairs", required_argument, 0, 'n'},
-                                          {"case", required_argument, 0, 'c'},   {"limit-only", no_argument, 0, 'l'},
-                                          {"json", no_argument, 0, 'j'},         {"dir", required_argument, 0, 'd'},
-                                          {"output", required_argument, 0, 'o'}, {"daemon", required_argument, 0, 'D'},
-                                          {"help", no_argument, 0, 'h'},         {"list", no_argument, 0, 'L'},
-                                          {0, 0, 0, 0}};
+    static const struct option longs[] = {
+        {"quick", no_argument, 0, 'q'},        {"pairs", required_argument, 0, 'n'},  {"case", required_argument, 0, 'c'},
+        {"limit-only", no_argument, 0, 'l'},   {"json", no_argument, 0, 'j'},         {"dir", required_argument, 0, 'd'},
+        {"output", required_argument, 0, 'o'}, {"daemon", required_argument, 0, 'D'}, {"help", no_argument, 0, 'h'},
+        {"list", no_argument, 0, 'L'},         {"single", required_argument, 0, 's'}, {0, 0, 0, 0}};
     for (int k; (k = getopt_long(argc, argv, "", longs, NULL)) != -1;) {
         if (k == 'q')
             o->quick = true, o->pairs = 3;
@@ -265,6 +283,8 @@ static bool parse(options *o, int argc, char **argv)
             o->only = optarg;
         else if (k == 'l')
             o->limit_only = true;
+        else if (k == 's')
+            o->single = optarg;
         else if (k == 'L')
             return list_cases(), exit(0), true;
         else if (k == 'j')
@@ -282,10 +302,47 @@ static bool parse(options *o, int argc, char **argv)
     return true;
 }
 
+static int run_cases(const options *o, bench_shared *shared, const bench_daemon *daemon, FILE *json)
+{
+    int status = 0;
+    bool first = true;
+    fprintf(json, "[");
+    if (!o->json)
+        printf(
+            "Medians of %u runs, spread (highest - lowest) / median; ratios of this run.%s\n%-38s %-6s %-16s %11s %5s  %-17s %5s "
+            " %6s  %-12s\n",
+            o->pairs, o->quick ? " Quick: a quarter of the work, fewer runs." : "", "what", "path", "figure", "Busway", "sprd",
+            "beside it", "sprd", "ratio", "bound");
+    for (size_t i = 0; i < bench_entry_count && !stopped; i++) {
+        bench_entry e = bench_entries[i];
+        series beside, bus;
+        if (!wanted(o, &e.c)) continue;
+        if (o->quick) {
+            e.c.bytes /= 4;
+            e.c.warm_bytes /= e.c.kind == BENCH_E2E ? 1 : 2;
+            e.c.round_trips /= e.c.kind == BENCH_CALLS ? 1 : 4;
+        }
+        if (o->limit_only && e.c.beside != BENCH_BESIDE_LIMIT && e.c.beside != BENCH_BESIDE_ECHO) continue;
+        if (!measure(o, shared, &e.c, daemon, &beside, &bus)) {
+            if (stopped) break;
+            fprintf(stderr, "busway-bench: %s: %s\n", e.title, shared->error);
+            status = 1;
+        }
+        report_case(o, json, &first, &e, &beside, &bus);
+    }
+    fprintf(json, "\n]\n");
+    return status;
+}
+
 int main(int argc, char **argv)
 {
     options o = {.pairs = 5, .dir = "build", .output = "build/bench.json", .daemon = "build/release/buswayd"};
+    bench_single single;
     if (!parse(&o, argc, argv)) return 2;
+    if (o.single && !bench_single_parse(o.single, &single)) {
+        fprintf(stderr, "busway-bench: not a case: %s (bench/single.c says what is)\n", o.single);
+        return 2;
+    }
     char dir[PATH_MAX], resolved[PATH_MAX];
     if (!realpath(o.dir, resolved) || snprintf(dir, sizeof dir, "%s/bench.XXXXXX", resolved) >= (int)sizeof dir ||
         !mkdtemp(dir)) {
@@ -294,46 +351,26 @@ int main(int argc, char **argv)
     }
     o.dir = dir;
     bench_shared *shared = bench_shared_make();
-    FILE *json = fopen(o.output, "w");
+    FILE *json = fopen(o.single ? "/dev/null" : o.output, "w");
     if (!shared || !json) {
         fprintf(stderr, "busway-bench: %s: %s\n", o.output, strerror(errno));
         return 1;
     }
     bench_daemon daemon = {0};
     char why[512];
-    if (!o.limit_only && !bench_daemon_start(&daemon, o.daemon, dir, why, sizeof why)) {
+    bool needs_daemon = o.single ? !single.limit : !o.limit_only;
+    if (needs_daemon && !bench_daemon_start(&daemon, o.daemon, dir, why, sizeof why)) {
         fprintf(stderr, "busway-bench: %s\n", why);
         bench_daemon_stop(&daemon);
         return 1;
     }
-    int status = 0;
-    bool first = true;
     signal(SIGINT, on_signal);
     signal(SIGTERM, on_signal);
-    fprintf(json, "[");
-    if (!o.json)
-        printf("Medians of %u runs, spread (highest - lowest) / median; ratios of this run.%s\n%-38s %-6s %-16s %11s %5s  %-17s %5s "
-               " %6s  %-12s\n",
-               o.pairs, o.quick ? " Quick: a quarter of the work, fewer runs." : "", "what", "path", "figure", "Busway", "sprd",
-               "beside it", "sprd", "ratio", "bound");
-    for (size_t i = 0; i < bench_entry_count && !stopped; i++) {
-        bench_entry e = bench_entries[i];
-        series beside, bus;
-        if (!wanted(&o, &e.c)) continue;
-        if (o.quick) e.c.bytes /= 4, e.c.warm_bytes /= e.c.kind == BENCH_E2E ? 1 : 2, e.c.round_trips /= e.c.kind == BENCH_CALLS ? 1 : 4;
-        if (o.limit_only && e.c.beside != BENCH_BESIDE_LIMIT && e.c.beside != BENCH_BESIDE_ECHO) continue;
-        if (!measure(&o, shared, &e.c, &daemon, &beside, &bus)) {
-            if (stopped) break;
-            fprintf(stderr, "busway-bench: %s: %s\n", e.title, shared->error);
-            status = 1;
-        }
-        report_case(&o, json, &first, &e, &beside, &bus);
-    }
-    fprintf(json, "\n]\n");
+    int status = o.single ? run_single(&o, shared, &daemon, &single) : run_cases(&o, shared, &daemon, json);
     if (fclose(json) != 0) status = 1;
-    if (o.json) print_file(o.output);
+    if (o.json && !o.single) print_file(o.output);
     bench_daemon_stop(&daemon);
     if (daemon.runtime[0]) remove_tree(daemon.runtime);
-    if (status == 0 || stopped) remove_tree(dir);
+    if (status == 0 || stopped || o.single) remove_tree(dir);
     return stopped ? 130 : status;
 }
