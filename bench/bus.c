@@ -156,9 +156,10 @@ static bool e2e_role(const bench_run *run, uint32_t index)
     bench_reader r;
     bench_reader_slot *slot = &run->shared->reader[index - 1];
     uint64_t step = bench_step_records(run), done = 0;
+    bool through_socket = transport_of(run) == BW_TRANSPORT_IPC; /* three processes: one that spins takes a core from the others */
     if (!bench_reader_open(&r, run, BW_PARTITION_ANY) || !bench_arrive(run->shared)) return false;
     while (done < run->records) {
-        uint32_t n = bench_reader_read(&r, run, false, &slot->checksum);
+        uint32_t n = bench_reader_read(&r, run, through_socket, &slot->checksum);
         if (!n) return false;
         bench_note_read(run, slot, done, done + n, step);
         done += n;

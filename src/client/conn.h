@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "base/err.h"
 #include "base/os.h"
+#include "base/spin.h"
 #include "proto/message.h"
 
 #include <limits.h>
@@ -72,6 +73,7 @@ typedef struct bw_conn {
     bw_buf out;             /* what the socket has not taken yet */
     size_t out_at;
     bw_rx *rx, *pool;       /* the pumper's */
+    bw_spin spin;           /* the pumper's */
     uint32_t pool_count;
     _Atomic uint32_t epoch; /* counts connections; 0: never connected */
     bw_conn_hello *hello;   /* of the present or last connection; written by the connecter under mutex */

@@ -312,6 +312,13 @@ void bw_conn_lose(bw_conn *c)
     end_call(c);
 }
 
+static bool readable(void *opaque)
+{
+    struct pollfd *p = opaque;
+    struct timespec none = {0, 0};
+    return ppoll(p, 1, &none, NULL) != 0;
+}
+
 bw_err bw_conn_pump(bw_conn *c, int extra_fd, bw_deadline deadline)
 {
     struct pollfd fds[3] = {
@@ -330,7 +337,7 @@ bw_err bw_conn_pump(bw_conn *c, int extra_fd, bw_deadline deadline)
     int r = 1;
     if (left == 0 && extra_fd < 0 && !(fds[0].events & POLLOUT)) { /* no wait: reading says as much as asking first */
         fds[0].revents = POLLIN;
-    } else {
+    } else if (left == 0 || !bw_spin_for(&c->spin, readable, fds)) {
         r = ppoll(fds, extra_fd >= 0 ? 3 : 2, left == INT64_MAX ? NULL : &t, NULL);
         atomic_fetch_add_explicit(&c->polls, 1, memory_order_relaxed);
     }

@@ -1,6 +1,7 @@
 /* daemon/notify.c: see sd_notify(3): the socket's name in the environment, one datagram a message. */
 #include "daemon/notify.h"
 
+#include <errno.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,7 +26,6 @@ void bw_notify_service(const char *text)
 void bw_notify_ready_fd(int fd)
 {
     if (fd < 0) return;
-    ssize_t ignored = write(fd, "READY\n", 6);
-    (void)ignored;
+    while (write(fd, "READY\n", 6) < 0 && errno == EINTR) {}
     close(fd);
 }

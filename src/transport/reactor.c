@@ -5,6 +5,7 @@
 #include "transport/reactor.h"
 
 #include "base/os.h"
+#include "base/spin.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -22,6 +23,7 @@ struct bw_reactor {
     _Atomic uintptr_t holder; /* of the turn; 0: nobody */
     struct epoll_event events[EVENTS_AT_ONCE];
     int count, at; /* of the batch being served */
+    bw_spin spin;
     bw_flusher *flushers;
     bw_ticker *tickers;
     _Atomic bool ticking; /* there may be tickers */
@@ -205,11 +207,25 @@ static void run_tickers(bw_reactor *r)
 
 /* ---- waiting ---- */
 
+static bool look(void *reactor)
+{
+    bw_reactor *r = reactor;
+    r->count = bw_os_epoll_wait(r->epoll_fd, r->events, EVENTS_AT_ONCE, 0);
+    return r->count != 0;
+}
+
+/* What is ready, into r->events; the count, or -1. */
+static int sleep_for(bw_reactor *r, int timeout)
+{
+    if (timeout == 0 || bw_spin_for(&r->spin, look, r)) return timeout == 0 && !look(r) ? 0 : r->count;
+    return bw_os_epoll_wait(r->epoll_fd, r->events, EVENTS_AT_ONCE, timeout);
+}
+
 size_t bw_reactor_wait(bw_reactor *r, int max_ms, void (*served)(void *opaque), void *opaque)
 {
     int timeout = max_ms;
     if (atomic_load_explicit(&r->ticking, memory_order_relaxed) && (timeout < 0 || timeout > TICK_MS)) timeout = TICK_MS;
-    int n = bw_os_epoll_wait(r->epoll_fd, r->events, EVENTS_AT_ONCE, timeout);
+    int n = sleep_for(r, timeout);
     if (n < 0) {
         static const _Atomic uint32_t never = 0;
         bw_os_futex_wait(&never, 0, TROUBLE_NAP_NS);

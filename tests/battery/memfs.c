@@ -1,7 +1,7 @@
 /* tests/battery/memfs.c: see memfs.h.
  *
- * Invariants: a descriptor is MEMFS_FD + an index of `handles`; DATA and FOLDER are the two directories; an inode lives while a name
- * or a descriptor leads to it; bytes of an inode behind its size are zero. */
+ * Invariants: a descriptor is MEMFS_FD + an index of `handles`; DATA and FOLDER are the two directories; an inode lives while a
+ * name or a descriptor leads to it; bytes of an inode behind its size are zero. */
 #include "memfs.h"
 
 #include "base/os.h"
@@ -18,11 +18,11 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { INODES = 256, HANDLES = 256, NAME_BYTES = 80 };
+enum { INODES = 1024, HANDLES = 1024, NAME_BYTES = 80 };
 enum { FREE, DATA, FOLDER, OPEN };
 
 typedef struct inode {
-    uint8_t *data; /* MEMFS_FILE_BYTES, kept for the next file */
+    uint8_t *data;          /* MEMFS_FILE_BYTES, kept for the next file */
     uint32_t size, touched; /* touched: bytes that may be other than zero */
     int names, opens;
 } inode;
@@ -30,9 +30,14 @@ typedef struct inode {
 static struct {
     char folder[NAME_BYTES];
     inode inodes[INODES];
-    struct { char text[NAME_BYTES]; int inode; } names[INODES];
+    struct {
+        char text[NAME_BYTES];
+        int inode;
+    } names[INODES];
     int name_count;
-    struct { int what, inode; } handles[HANDLES];
+    struct {
+        int what, inode;
+    } handles[HANDLES];
     int handles_used;
 } fs;
 
@@ -154,9 +159,9 @@ void memfs_link(const char *name, const char *more)
 
 /* ---- what is wrapped ---- */
 
-#define WRAP(type, name, ...)                                                                                                  \
-    type __real_##name(__VA_ARGS__);                                                                                           \
-    type __wrap_##name(__VA_ARGS__);                                                                                           \
+#define WRAP(type, name, ...)        \
+    type __real_##name(__VA_ARGS__); \
+    type __wrap_##name(__VA_ARGS__); \
     type __wrap_##name(__VA_ARGS__)
 
 static int open_here(int dir, const char *path, int flags)
@@ -239,7 +244,8 @@ WRAP(int, bw_os_fallocate, int fd, int mode, off_t at, off_t len)
     must((mode & ~(FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE)) == 0, "fallocate");
     if (!(mode & FALLOC_FL_KEEP_SIZE) && end > n->size) set_size(n, end);
     uint32_t zero_to = end < n->touched ? end : n->touched;
-    if ((mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE)) && at < (off_t)zero_to) memset(n->data + at, 0, zero_to - (size_t)at);
+    if ((mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE)) && at < (off_t)zero_to)
+        memset(n->data + at, 0, zero_to - (size_t)at);
     return 0;
 }
 
@@ -257,8 +263,12 @@ WRAP(int, bw_os_sync_dir, int dir_fd) { return ours(dir_fd) ? 0 : __real_bw_os_s
 static int stat_inode(int number, struct stat *st)
 {
     const inode *n = &fs.inodes[number];
-    *st = (struct stat){.st_ino = (ino_t)number + 1, .st_mode = S_IFREG | 0644, .st_nlink = (nlink_t)n->names, .st_size = n->size,
-                        .st_uid = geteuid(), .st_blocks = (n->size + 4095) / 4096 * 8};
+    *st = (struct stat){.st_ino = (ino_t)number + 1,
+                        .st_mode = S_IFREG | 0644,
+                        .st_nlink = (nlink_t)n->names,
+                        .st_size = n->size,
+                        .st_uid = geteuid(),
+                        .st_blocks = (n->size + 4095) / 4096 * 8};
     clock_gettime(CLOCK_REALTIME, &st->st_mtim);
     return 0;
 }
@@ -318,12 +328,16 @@ WRAP(int, bw_os_list_dir, int dir_fd, bool (*fn)(void *opaque, const char *name)
     int count = fs.name_count;
     must(what_of(dir_fd) == FOLDER, "the data directory is listed");
     for (int i = 0; i < count; i++) strcpy(copy[i], fs.names[i].text);
-    for (int i = 0; i < count && fn(opaque, copy[i]); i++) {}
+    for (int i = 0; i < count && fn(opaque, copy[i]); i++) {
+    }
     return 0;
 }
 
 /* Readers look through the folder by hand. */
-static struct listing { int fd, at; struct dirent entry; } listing = {.fd = -1};
+static struct listing {
+    int fd, at;
+    struct dirent entry;
+} listing = {.fd = -1};
 
 WRAP(DIR *, fdopendir, int fd)
 {

@@ -1,5 +1,4 @@
-/* tests/battery/memory.c: what the battery's programs share: arenas for one partition, the record of what was written, a generator of
- * random numbers. See world.h. */
+/* tests/battery/memory.c: what the battery's programs share: arenas for one partition, the record of what was written. See world.h. */
 #include "world.h"
 
 #include <errno.h>
@@ -68,12 +67,4 @@ void model_free(model *m)
     while (m->count) model_drop_last(m);
     free(m->batches);
     *m = (model){0};
-}
-
-uint64_t rng_next(rng *r)
-{
-    uint64_t z = r->state += UINT64_C(0x9e3779b97f4a7c15);
-    z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
-    z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
-    return z ^ z >> 31;
 }

@@ -1,7 +1,8 @@
-/* tests/battery/power.c: power loss, page by page. `power SEED IMAGES [SECONDS [PROGRESS]]`: worlds from SEED on until so many images
- * were tried (or, with SECONDS, until then). PROGRESS: a file that keeps what was tried, so that a later run goes on. Each world is a partition with tiny segments that lives through appends (through a map,
- * by pwrite, reserved in place, some while a sync runs), syncs, rolls, seals, retention, deletion of records, clean stops, daemons
- * killed, and power cuts, also in the middle of a recovery. See oracle.c for what is checked, disk.h for what a cut leaves. */
+/* tests/battery/power.c: power loss, page by page. `power SEED IMAGES [SECONDS [PROGRESS]]`: worlds from SEED on until so many
+ * images were tried (or, with SECONDS, until then). PROGRESS: a file that keeps what was tried, so that a later run goes on. Each
+ * world is a partition with tiny segments that lives through appends (through a map, by pwrite, reserved in place, some while a sync
+ * runs), syncs, rolls, seals, retention, deletion of records, clean stops, daemons killed, and power cuts, also in the middle of a
+ * recovery. See oracle.c for what is checked, disk.h for what a cut leaves, memfs.h for why it is fast. */
 #include "world.h"
 
 #include "base/clock.h"

@@ -20,7 +20,9 @@ static bw_bus *open_bus(const char *url)
     bw_bus_options o = BW_BUS_OPTIONS_INIT;
     o.connect_timeout_ms = 5000;
     bw_bus *bus = NULL;
-    bw_err e = bw_bus_open(url, &o, &bus);
+    bw_err e;
+    int64_t until = crash_now_ms() + CALL_MS; /* the daemon may be killed and started again just now */
+    while ((e = bw_bus_open(url, &o, &bus)) != BW_OK && crash_now_ms() < until && !crash_stopping()) usleep(5000);
     if (e) crash_bad("cannot open %s: %s: %s", url, bw_err_name(e), bw_error_message());
     return bus;
 }
