@@ -35,6 +35,13 @@ static void read_environment(void)
     if (log) point.log_fd = open(log, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
 }
 
+static void log_line(const char *mark, const char *name)
+{
+    char line[80];
+    int len = snprintf(line, sizeof line, "%s%s\n", mark, name);
+    if (write(point.log_fd, line, (size_t)len) < 0) point.log_fd = -1;
+}
+
 static void log_first_pass(const char *name)
 {
     pthread_mutex_lock(&point.lock);
@@ -42,9 +49,7 @@ static void log_first_pass(const char *name)
     while (i < point.seen_count && point.seen[i] != name) i++;
     if (i == point.seen_count && i < NAMES_MAX) {
         point.seen[point.seen_count++] = name;
-        char line[80];
-        int len = snprintf(line, sizeof line, "%s\n", name);
-        if (write(point.log_fd, line, (size_t)len) < 0) point.log_fd = -1;
+        log_line("", name);
     }
     pthread_mutex_unlock(&point.lock);
 }
@@ -61,6 +66,7 @@ void bw_kill_point(const char *name)
     if (point.log_fd >= 0) log_first_pass(name);
     if (!point.name[0] || strcmp(name, point.name) != 0) return;
     if (atomic_fetch_sub(&passes_left, 1) != 1) return;
+    if (point.log_fd >= 0) log_line("!", name);
     if (strcmp(point.action, "stop") == 0) raise(SIGSTOP);
     else if (strcmp(point.action, "exit") == 0) _exit(42);
     else kill(getpid(), SIGKILL);

@@ -2,7 +2,7 @@
  *
  * Compiled in only with -DBW_TESTING. Environment: BUSWAY_KILL="name:n[:action]": at the n-th pass (1 = first) of the point,
  * action is "kill" (SIGKILL, default), "stop" (SIGSTOP) or "exit". BUSWAY_KILL_LOG=path: appends each name at its first pass,
- * so that a test can prove that a point was reached. Names are "<area>.<step>": "append.copied". */
+ * and "!name" just before the action, so that a test can prove that a point was reached, and acted at. Names are "<area>.<step>": "append.copied". */
 #ifndef BW_BASE_KILLPOINT_H
 #define BW_BASE_KILLPOINT_H
 

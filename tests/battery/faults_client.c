@@ -1,7 +1,7 @@
 /* tests/battery/faults_client.c: what the fault battery does to a bus, and how it looks afterwards whether the bus kept its word.
  *
  * The acknowledgements file has a line a promise: "R topic partition offset number" a record, "T topic" a topic made, "D topic"
- * one deleted; "s topic partition offset": records before offset may have been deleted, for that was asked for. */
+ * one deleted ("t topic": it may be there again); "s topic partition offset": records before offset may have been deleted, for that was asked for. */
 #include "battery/faults.h"
 
 #include <busway/busway.h>
@@ -302,6 +302,7 @@ static void load(run *r, const char *path, promises *p)
             r->acked[*topic == 'a' ? partition : 2][number] = offset;
         else if (sscanf(line, "T %15s", topic) == 1 && strlen(topic) == 1) p->made[*topic - 'a'] = true;
         else if (line[0] == 'D') p->deleted = true;
+        else if (line[0] == 't') p->deleted = false;
         else if (sscanf(line, "s %15s %d %lld", topic, &partition, &offset) == 3) p->start_at_most[2] = offset;
     }
     if (f) fclose(f);
@@ -318,6 +319,7 @@ int faults_scenario(const char *url, const char *acks_path)
     if (any) {
         make_topic(r, any, "a", FAULTS_A_PARTITIONS);
         make_topic(r, any, "b", 1);
+        promise(r, "t gone\n");
         make_topic(r, any, "gone", 1);
     }
     if (direct) produce(r, direct, 18 * PARTS);

@@ -9,8 +9,9 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { FILL_BATCHES = 12, FILL_BYTES = 16000 };
+enum { FILL_BATCHES = 12, FILL_BYTES = 16000, WIDE_PARTITIONS = 40 };
 #define FILL_TOPIC "filled"
+#define WIDE_TOPIC "wide"
 
 static void tell(crash_kind kind, uint32_t number)
 {
@@ -63,6 +64,23 @@ static void fill_and_delete_records(bw_bus *bus)
         crash_bad("records before %lld were deleted, the log starts at %lld", (long long)d.offset, (long long)start);
 }
 
+/* A topic of many partitions, each written to now and then: more files than a daemon may keep open. */
+static void write_wide(bw_bus *bus, crash_random *random)
+{
+    const bw_config_entry config = {"segment.bytes", "65536"};
+    bw_err e = bw_topic_create(bus, WIDE_TOPIC, WIDE_PARTITIONS, &config, 1);
+    if (e && e != BW_ERR_TOPIC_EXISTS) return;
+    bw_producer_options o = BW_PRODUCER_OPTIONS_INIT;
+    o.delivery_timeout_ms = 5000;
+    bw_producer *producer;
+    if (bw_producer_open(bus, &o, &producer) != BW_OK) return;
+    bw_record r = {.value = "wide", .value_len = 4, .timestamp_ms = BW_NO_TIMESTAMP};
+    uint32_t first = crash_below(random, WIDE_PARTITIONS);
+    for (uint32_t i = 0; i < WIDE_PARTITIONS && !e && !crash_stopping(); i++)
+        e = bw_producer_send_sync(producer, WIDE_TOPIC, (int32_t)((first + i) % WIDE_PARTITIONS), &r, 5000, NULL);
+    bw_producer_close(producer, 5000);
+}
+
 int crash_admin(int argc, char **argv)
 {
     if (argc < 3) return 2;
@@ -73,6 +91,7 @@ int crash_admin(int argc, char **argv)
         bw_bus *bus = open_bus(argv[0]);
         for (int i = 0; bus && i < 8 && !crash_stopping(); i++) {
             if (crash_below(&random, 4) == 0) fill_and_delete_records(bus);
+            else if (getenv("CRASH_FILES") && crash_below(&random, 4) == 0) write_wide(bus, &random);
             else make_and_delete(bus, &random, number++);
             usleep(20000);
         }

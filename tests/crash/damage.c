@@ -20,9 +20,10 @@
 #include <unistd.h>
 
 enum { SEGMENTS_MAX = 64, KILLED_RECOVERIES = 8, STARTS = 4, WAITERS = 3, PAGE = 4096, POINT_BEFORE = 65, KILLS_MOST = 60 };
-typedef enum damage_kind { PAGE_ABOVE, BYTE_BELOW, SEALED_CUT, STORE_LOST, DAMAGE_KINDS } damage_kind;
+typedef enum damage_kind { PAGE_ABOVE, BYTE_BELOW, SEALED_CUT, STORE_LOST, STORE_BAD, COPY_BAD, DAMAGE_KINDS } damage_kind;
 static const char *const kind_names[] = {"a lost page above the recovery point", "a bit below it in its segment",
-                                         "a sealed segment that is too short", "a bit in the middle, and no store"};
+                                         "a sealed segment that is too short", "a bit in the middle, and no store",
+                                         "pages of the store", "a bit in the store's second copy"};
 
 /* What may be missing afterwards. */
 typedef struct loss { int partition; int64_t from, to; const char *name; } loss;
@@ -137,9 +138,26 @@ static int point_segment(const scene *s, int p)
     return i;
 }
 
+/* The metadata, of which there are two copies: nothing may be missing. */
+static bool damage_store(scene *s, damage_kind kind)
+{
+    char command[400];
+    s->loss = (loss){-1, 0, 0, kind_names[kind]};
+    if (kind == STORE_BAD)
+        snprintf(command, sizeof command, "test -f '%1$s/meta/data.mdb' && dd if=/dev/urandom of='%1$s/meta/data.mdb' bs=%2$d count=3 seek=%3$u "
+                 "conv=notrunc status=none", s->damaged, PAGE, 2 * crash_below(&s->d->random, 2));
+    else
+        snprintf(command, sizeof command, "f=$(ls '%s'/meta/snapshot-* | head -1) && printf '\\377\\125\\252' | dd of=\"$f\" bs=1 seek=%u "
+                 "conv=notrunc status=none", s->damaged, 20 + crash_below(&s->d->random, 60));
+    if (system(command) == 0) return true;
+    oracle_violation(s->d->oracle, "%s cannot be damaged", kind_names[kind]);
+    return false;
+}
+
 static bool do_damage(scene *s, damage_kind kind)
 {
     static const uint8_t zeros[PAGE];
+    if (kind == STORE_BAD || kind == COPY_BAD) return damage_store(s, kind);
     int p = (int)crash_below(&s->d->random, CRASH_PARTITIONS), n = s->segment_count[p], at = point_segment(s, p);
     int64_t end = INT64_MAX;
     char path[200];
@@ -235,7 +253,7 @@ static void recover_damaged(scene *s, damage_kind kind, uint64_t target)
             s->first = s->seen;
             s->missing = 0;
             oracle_each_acked(s->filled, count_missing, s);
-            if (!s->missing) oracle_violation(d->oracle, "%s: nothing is missing: was that damage?", s->loss.name);
+            if (!s->missing && s->loss.partition >= 0) oracle_violation(d->oracle, "%s: nothing is missing: was that damage?", s->loss.name);
             continue;
         }
         check_same(s, "recovered by daemons that were killed");

@@ -108,6 +108,7 @@ static void make_places(lane *d, uint32_t number)
     snprintf(d->socket, sizeof d->socket, "%s/bus.sock", d->dirs.runtime);
     snprintf(d->url[0], sizeof d->url[0], "ipc://%s?transport=ipc", d->socket);
     snprintf(d->url[1], sizeof d->url[1], "ipc://%s?transport=direct", d->socket);
+    d->dirs.files_most = (unsigned)number_of("CRASH_FILES", 0);
     lane_empty_folder(d->dirs.root);
     lane_empty_folder(d->dirs.runtime);
     lane_empty_folder(d->dirs.data);

@@ -109,7 +109,6 @@ void lane_account(lane *d, int slot, int status, bool expected)
         d->r.kills_of[role_of(slot)]++;
         if (!c->killed) {
             d->r.at_points++;
-            points_killed(c->point);
             if (!c->point[0]) oracle_violation(d->oracle, "%s was killed, and not by this suite", c->log);
         }
     } else if (!(expected && WIFEXITED(status) && WEXITSTATUS(status) == 0)) {

@@ -25,9 +25,11 @@ static bool of_area(const char *name, const char *area)
 
 static point_class class_of(const char *name)
 {
-    static const char *const writer[] = {"append", "repair", "lock", "wake", "bias", "owner"}, *const cold[] = {"recover", "bringup", "datadir"};
+    static const char *const writer[] = {"append", "repair", "lock", "wake", "bias", "owner"};
+    static const char *const cold[] = {"recover", "bringup", "datadir", "meta"};
     /* Only a damaged folder leads there. */
-    static const char *const damage[] = {"recover.copied", "recover.dropped", "recover.quarantined", "recover.salvaged"};
+    static const char *const damage[] = {"recover.copied", "recover.dropped", "recover.quarantined", "recover.salvaged",
+                                         "meta.rebuild.aside", "meta.rebuild.filled", "meta.rebuild.renamed", "meta.snapshot.aside"};
     static const char *const roll[] = {"roll.final", "roll.entry", "roll.seq", "roll.capacity", "roll.tail"};
     for (size_t i = 0; i < sizeof writer / sizeof *writer; i++)
         if (of_area(name, writer[i])) return POINT_WRITER;
@@ -93,20 +95,16 @@ static point *find(const char *name, size_t n)
     return NULL;
 }
 
-void points_killed(const char *specification)
-{
-    point *p = find(specification, strcspn(specification, ":"));
-    if (p) atomic_fetch_add(&p->killed, 1);
-}
-
 void points_passed(const char *path)
 {
     char name[64];
     FILE *f = fopen(path, "r");
     if (!f) return;
     while (fscanf(f, "%63s", name) == 1) {
-        point *p = find(name, strlen(name));
+        bool killed = name[0] == '!';
+        point *p = find(name + killed, strlen(name + killed));
         if (p) atomic_store(&p->passed, 1);
+        if (p && killed) atomic_fetch_add(&p->killed, 1);
     }
     fclose(f);
     unlink(path);

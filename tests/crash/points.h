@@ -13,9 +13,7 @@ typedef enum point_class { POINT_WRITER, POINT_RESERVE, POINT_DAEMON, POINT_COLD
 void points_load(const char *names);
 /* points_choose: "name:n" for a process of that class, into out. A daemon may get a writer's point: it appends too. */
 void points_choose(crash_random *r, point_class cls, char *out, size_t size);
-/* A process that was started with this specification was killed at it. */
-void points_killed(const char *specification);
-/* points_passed: takes the names that a round's processes passed from a file, and removes it. */
+/* points_passed: takes the names that a round's processes passed and were killed at from a file, and removes it. */
 void points_passed(const char *path);
 /* What is known goes to a file and comes from it: "point name passed killed". */
 void points_save(FILE *f);

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -26,6 +27,8 @@ static void run_child(const child *c, const run_dirs *d, int pipe_end, const cha
     for (int fd = CRASH_PIPE_FD + 1; fd < 256; fd++) close(fd);
     if (c->point[0]) setenv("BUSWAY_KILL", c->point, 1);
     if (c->fault[0]) setenv("BUSWAY_FAULT", c->fault, 1);
+    setenv("BUSWAY_META_JOURNAL_BYTES", "3000", 1); /* a new snapshot of the metadata now and then */
+    if (c->is_daemon && d->files_most) setrlimit(RLIMIT_NOFILE, &(struct rlimit){d->files_most, d->files_most});
     snprintf(text, sizeof text, "%s/points", d->root);
     setenv("BUSWAY_KILL_LOG", text, 1);
     sigset_t term; /* SIGTERM may come before the child is ready to take it */

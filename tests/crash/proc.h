@@ -31,6 +31,7 @@ typedef struct run_dirs {
     char root[64];    /* work folder: logs */
     char data[96];
     char runtime[64]; /* on tmpfs, short: it holds the socket */
+    unsigned files_most; /* descriptors that a daemon may have, 0: as many as it likes */
 } run_dirs;
 
 /* child_start: argv ends with NULL; descriptor 3 is the pipe. point NULL or "": none. */

@@ -9,6 +9,9 @@ build=${BW_BUILD:-build/debug}
 BUSWAY=$(realpath "${BUSWAY:-$build/busway}")
 BUSWAYD=$(realpath "${BUSWAYD:-$build/buswayd}")
 CRASH_POINTS=$(grep -rhoE 'BW_KILL_POINT\("[^"]+"' src | cut -d'"' -f2 | sort -u | tr '\n' ' ')
+# Partitions are put to rest when many files are open: so few may be. Where that is not there yet its points can't be reached.
+if [ -f src/broker/opener.c ]; then export CRASH_FILES=300
+else CRASH_POINTS=$(tr ' ' '\n' <<<"$CRASH_POINTS" | grep -v '^rest\.' | tr '\n' ' '); fi
 CRASH_DIR=$(mktemp -d /tmp/bw-crash.XXXXXX)
 CRASH_BUILD=$(cat "$BUSWAYD" "$build/libbusway.so" "$build/crash/crash" | sha256sum | cut -c1-16)
 export BUSWAY BUSWAYD CRASH_POINTS CRASH_DIR CRASH_BUILD
