@@ -19,7 +19,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { SEGMENTS_MAX = 64, KILLED_RECOVERIES = 8, STARTS = 4, WAITERS = 3, PAGE = 4096, POINT_BEFORE = 65, KILLS_MOST = 60 };
+enum { SEGMENTS_MAX = 64, KILLED_RECOVERIES = 3, STARTS = 4, WAITERS = 3, PAGE = 4096, POINT_BEFORE = 65, KILLS_MOST = 90, POINT_WAIT_MS = 150 };
 typedef enum damage_kind { PAGE_ABOVE, BYTE_BELOW, SEALED_CUT, STORE_LOST, STORE_BAD, COPY_BAD, DAMAGE_KINDS } damage_kind;
 static const char *const kind_names[] = {"a lost page above the recovery point", "a bit below it in its segment",
                                          "a sealed segment that is too short", "a bit in the middle, and no store",
@@ -230,6 +230,36 @@ static void survey(scene *s, bool verify)
 
 /* ---- damaged folders ---- */
 
+/* The daemon gets a moment to come to its kill point; then it is killed anyway. */
+static void end_soon(lane *d)
+{
+    int status;
+    for (int64_t until = crash_now_ms() + 20 + crash_below(&d->random, POINT_WAIT_MS); d->slots[DAEMON].pid && crash_now_ms() < until;) {
+        usleep(1000);
+        if (!child_reap(&d->slots[DAEMON], d->oracle, false, &status)) continue;
+        lane_account(d, DAEMON, status, false);
+        return;
+    }
+    lane_kill_and_reap(d, DAEMON);
+}
+
+/* The kill points that this damage leads to, most often; else any of a recovery. */
+static void choose_point(lane *d, damage_kind kind, char *out, size_t size)
+{
+    static const char *const leads_to[DAMAGE_KINDS][7] = {
+        {"recover.dropped", "recover.segment", "recover.zeroed"},
+        {"recover.copied", "recover.salvaged", "recover.quarantined"},
+        {"recover.quarantined", "recover.segment"},
+        {"recover.quarantined", "recover.spare_kept", "recover.spare_gone"},
+        {"meta.rebuild.aside", "meta.rebuild.filled", "meta.rebuild.renamed", "meta.check.reading"},
+        {"meta.snapshot.aside", "meta.snapshot.begun", "meta.snapshot.written", "meta.snapshot.synced", "meta.snapshot.renamed",
+         "meta.snapshot.dropped"}};
+    size_t n = 0;
+    while (n < 7 && leads_to[kind][n]) n++;
+    if (crash_below(&d->random, 4) == 0) points_choose(&d->random, POINT_DAMAGE, out, size);
+    else snprintf(out, size, "%s:%u", leads_to[kind][crash_below(&d->random, (uint32_t)n)], 1 + crash_below(&d->random, 4) / 3);
+}
+
 static void recover_damaged(scene *s, damage_kind kind, uint64_t target)
 {
     lane *d = s->d;
@@ -241,10 +271,11 @@ static void recover_damaged(scene *s, damage_kind kind, uint64_t target)
         replace(s->damaged, d->dirs.data);
         lane_empty_folder(d->dirs.runtime);
         for (int start = 0; start < STARTS; start++) {
-            if (i > 0 && start + 1 < STARTS) points_choose(&d->random, POINT_DAMAGE, point, sizeof point);
+            if (i > 0 && start + 1 < STARTS) choose_point(d, kind, point, sizeof point);
             else point[0] = 0;
             lane_start_daemon(d, point, NULL, no_flush);
-            if (lane_await_daemon(d)) break;
+            if (lane_await_daemon(d) && !point[0]) break;
+            end_soon(d); /* partitions are recovered after it has come up, too */
             lane_empty_folder(d->dirs.runtime);
         }
         if (!d->slots[DAEMON].pid) return; /* said already */
@@ -363,13 +394,14 @@ void damage_round(lane *d, uint64_t kills)
     snprintf(s.base, sizeof s.base, "%s.base", d->dirs.data);
     snprintf(s.damaged, sizeof s.damaged, "%s.damaged", d->dirs.data);
     bool good = make_base(&s);
+    uint32_t first = crash_below(&d->random, DAMAGE_KINDS);
     if (kills > KILLS_MOST) target = d->r.kills + KILLS_MOST; /* each takes longer than one of the storm */
     for (uint32_t i = 0; good && d->r.kills < target; i++) {
         oracle_counts c;
         oracle_count(d->oracle, &c);
         if (c.violations > 5) break;
         if (i % 3 == 2) fail_a_sync(&s);
-        else recover_damaged(&s, (damage_kind)crash_below(&d->random, DAMAGE_KINDS), target);
+        recover_damaged(&s, (damage_kind)((first + i) % DAMAGE_KINDS), target);
     }
     shell("rm -rf '%s' '%s'", s.base, s.damaged);
     oracle_free(s.filled);
