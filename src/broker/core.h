@@ -109,6 +109,8 @@ struct bw_part {
     bw_appender *appender;
     bw_reader *readers[2]; /* by read limit, for FETCH */
     int64_t reader_used_ms[2];
+    bw_produce *gathered, *gathered_last; /* came in this turn, not tried yet */
+    bw_part *gathering_next;
     bw_produce *parked, *parked_last; /* wait for space, for the lock or for the producer table; in order */
     bw_timer retry;
     bw_produce *undurable, *undurable_last; /* appended; wait for durable; ends ascend */
@@ -188,6 +190,7 @@ struct bw_broker {
     uint64_t session_count, next_session;
     bw_timers timers;
     bw_part *again;   /* to be served once more before sleeping */
+    bw_part *gathering; /* with batches that came in this turn */
     bw_part *unarmed; /* something waits, but no wake was asked for yet */
     bw_timer bring_up;
     bw_timer tick;
@@ -315,6 +318,8 @@ void bw_broker_take_down(bw_broker *b);
 
 /* produce.c */
 void bw_handle_produce(bw_broker *b, bw_op *op);
+/* bw_produce_flush: try what has gathered. Before anything else is done that could see the difference. */
+void bw_produce_flush(bw_broker *b);
 void bw_produce_serve(bw_broker *b, bw_part *p); /* parked and undurable ones */
 void bw_produce_drop_session(bw_broker *b, bw_session *s);
 void bw_produce_fail_all(bw_broker *b, bw_part *p, bw_err e);

@@ -116,6 +116,7 @@ static size_t handle_events(bw_broker *b)
         bw_session_dispatch(b, e); /* frees e */
         n++;
     }
+    bw_produce_flush(b);
     return n;
 }
 

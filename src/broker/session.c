@@ -114,6 +114,7 @@ void bw_session_writable(bw_broker *b, bw_session *s)
 
 void bw_session_dispatch(bw_broker *b, bw_event *e)
 {
+    if (b->gathering && !(e->kind == BW_EVENT_REQUEST && e->op->request.type == BW_API_PRODUCE)) bw_produce_flush(b);
     switch (e->kind) {
     case BW_EVENT_OPENED: session_opened(b, e->session); break;
     case BW_EVENT_REQUEST:

@@ -419,8 +419,11 @@ bw_deadline bw_ppart_expire(bw_ppart *part, bw_deadline now)
         if (!numbered(part->producer) && part->head) first = now + HAND_OVER_LOOK_MS * INT64_C(1000000);
         for (bw_pbatch *b = part->head; b && !late; b = b->next) {
             if (b->sync || b->abandoned) continue;
-            if (b->expires <= now) late = b;
-            else first = bw_deadline_first(first, b->expires);
+            if (b->expires > now) { /* those behind it are younger */
+                first = bw_deadline_first(first, b->expires);
+                break;
+            }
+            late = b;
         }
         if (late) {
             sent = late->state == BW_PBATCH_IN_FLIGHT;

@@ -446,11 +446,9 @@ static void publish(bw_appender *a, bw_position t, size_t len, int32_t count, bw
     if (bw_position_seq(c) == bw_position_seq(t)) bw_append_ask_ahead(a, c, bw_position_pos(t) + (uint32_t)len);
 }
 
-/* use_pwrite: one write, into allocated space. On failure everything is as before, or a repair is pending. */
-static bw_err copy_by_pwrite(bw_appender *a, bw_position t, const uint8_t *batch, size_t len, int64_t base, int32_t epoch)
+/* use_pwrite: what lies in scratch by one write, into allocated space. On failure everything is as before, or a repair is pending. */
+static bw_err write_scratch(bw_appender *a, bw_position t, size_t len)
 {
-    memcpy(a->scratch, batch, len);
-    bw_batch_patch(a->scratch, base, epoch);
     if (bw_os_pwrite(a->window.fd, a->scratch, len, bw_position_pos(t)) >= 0) return BW_OK;
     int saved = errno;
     atomic_store_explicit(&a->slot->repair_pending, 1, memory_order_release);
@@ -541,10 +539,42 @@ bw_err bw_append(bw_appender *a, const uint8_t *batch, size_t len, int32_t count
         uint8_t *place = a->window.map + bw_position_pos(t);
         memcpy(place, batch, len);
         bw_batch_patch(place, base, epoch);
-    } else if ((e = copy_by_pwrite(a, t, batch, len, base, epoch)) != BW_OK) {
-        return e;
+    } else {
+        memcpy(a->scratch, batch, len);
+        bw_batch_patch(a->scratch, base, epoch);
+        if ((e = write_scratch(a, t, len)) != BW_OK) return e;
     }
     publish(a, t, len, count, out);
+    return BW_OK;
+}
+
+/* Like one batch to everything else: one intent over all, one publication. */
+bw_err bw_append_many(bw_appender *a, const bw_append_piece *pieces, size_t n, int64_t max_timestamp, bw_deadline deadline,
+                      bw_append_result *out)
+{
+    size_t len = 0;
+    int64_t count = 0;
+    for (size_t i = 0; i < n; i++) {
+        len += pieces[i].len;
+        count += pieces[i].count;
+    }
+    if (n == 0 || count > INT32_MAX) return bw_fail(BW_ERR_INVALID_ARGUMENT, "%lld records to append at once", (long long)count);
+    bw_position t;
+    bw_err e = acquire(a, len, deadline, &t);
+    if (e) return e;
+    write_intent(a, t, len, (int32_t)count, max_timestamp);
+    atomic_store_explicit(&a->slot->holder_step, STEP_COPY, memory_order_relaxed);
+    int64_t base = atomic_load_explicit(&a->slot->next_offset, memory_order_relaxed);
+    int32_t epoch = (int32_t)atomic_load_explicit(&a->slot->leader_epoch, memory_order_relaxed);
+    uint8_t *place = a->window.map ? a->window.map + bw_position_pos(t) : a->scratch;
+    for (size_t i = 0; i < n; i++) {
+        memcpy(place, pieces[i].batch, pieces[i].len);
+        bw_batch_patch(place, base, epoch);
+        place += pieces[i].len;
+        base += pieces[i].count;
+    }
+    if (!a->window.map && (e = write_scratch(a, t, len)) != BW_OK) return e;
+    publish(a, t, len, (int32_t)count, out);
     return BW_OK;
 }
 

@@ -60,6 +60,15 @@ bool bw_append_now(bw_appender *a, const uint8_t *batch, size_t len, int32_t cou
 uint8_t *bw_append_begin_now(bw_appender *a, size_t least, int32_t count, bw_append_place *out);
 void bw_append_end_now(bw_appender *a, size_t used, int64_t max_timestamp, bw_append_result *out);
 void bw_append_cancel_now(bw_appender *a, size_t dirty);
+/* bw_append_many: batches one behind the other, published at once: all of them or none. len together: what fits a segment. out: the first's
+ * base offset, the last's end. Errors as above. */
+typedef struct bw_append_piece {
+    const uint8_t *batch;
+    size_t len;
+    int32_t count;
+} bw_append_piece;
+bw_err bw_append_many(bw_appender *a, const bw_append_piece *pieces, size_t n, int64_t max_timestamp, bw_deadline deadline,
+                      bw_append_result *out);
 
 /* bw_append_reserve: as above but returns the place in the log, locked, with the intent recorded; len is the most that will be
  * used. Same thread: commit or abort. Not with use_pwrite (UNSUPPORTED). */
