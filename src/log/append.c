@@ -562,7 +562,7 @@ bw_err bw_append_many(bw_appender *a, const bw_append_piece *pieces, size_t n, i
     bw_position t;
     bw_err e = acquire(a, len, deadline, &t);
     if (e) return e;
-    write_intent(a, t, len, (int32_t)count, max_timestamp);
+    intend(a, t, len, (int32_t)count, max_timestamp);
     atomic_store_explicit(&a->slot->holder_step, STEP_COPY, memory_order_relaxed);
     int64_t base = atomic_load_explicit(&a->slot->next_offset, memory_order_relaxed);
     int32_t epoch = (int32_t)atomic_load_explicit(&a->slot->leader_epoch, memory_order_relaxed);

@@ -180,6 +180,81 @@ static void test_produce_resend_gets_its_first_offset(void **state)
     fake_close(fx, &f);
 }
 
+static batch_spec numbered(fixture *fx, fake *f)
+{
+    bw_request r = rq(BW_API_INIT_PRODUCER_ID, NULL);
+    answer a;
+    batch_spec s = BATCH_SPEC;
+    assert_int_equal(fake_call(fx, f, &r, &a), BW_OK);
+    s.producer_id = a.a.producer_id;
+    s.epoch = a.a.producer_epoch;
+    s.count = 3;
+    answer_free(&a);
+    return s;
+}
+
+/* Batches that the broker finds in one turn are appended together; each has the outcome that it would have alone. */
+static void test_produce_in_one_turn_each_has_its_own_outcome(void **state)
+{
+    fixture *fx = *state;
+    fake f;
+    fake_open(fx, &f);
+    batch_spec a = numbered(fx, &f), b = numbered(fx, &f), first_of_all = numbered(fx, &f), none = BATCH_SPEC;
+    first_of_all.count = 1;
+    first_of_all.sequence = 0;
+    assert_int_equal(produce(fx, &f, "t", 0, &first_of_all, BW_ACKS_VISIBLE, NULL), BW_OK); /* the table of producers is there from now on */
+    none.count = 2;
+    struct { batch_spec *s; int32_t sequence; int32_t error; int64_t offset; } step[] = {
+        {&a, 0, BW_OK, 1},
+        {&a, 3, BW_OK, 4},
+        {&none, -1, BW_OK, 7},
+        {&b, 0, BW_OK, 9},
+        {&a, 6, BW_OK, 12},
+        {&a, 3, BW_OK, 4},                             /* again */
+        {&a, 12, BW_ERR_OUT_OF_ORDER_SEQUENCE, -1},    /* a gap */
+        {&b, 3, BW_OK, 15},
+        {&none, -1, BW_OK, 18},
+        {&a, 9, BW_OK, 20},
+        {&b, 3, BW_OK, 15},
+    };
+    enum { STEPS = sizeof step / sizeof step[0] };
+    bw_reactor *turn = bw_broker_reactor(fx->broker);
+    for (int round = 0; round < 2; round++) { /* the second is all resends, but for those without numbers and what was too early */
+        uint32_t first = 0;
+        bw_reactor_enter(turn);
+        for (int i = 0; i < STEPS; i++) {
+            bw_buf batch = {0};
+            step[i].s->sequence = step[i].sequence;
+            make_batch(step[i].s, &batch);
+            bw_request r = rq(BW_API_PRODUCE, "t");
+            r.payload = batch.data;
+            r.payload_len = batch.len;
+            uint32_t c = fake_send(fx, &f, &r);
+            if (!i) first = c;
+            bw_buf_free(&batch);
+        }
+        bw_request ask = rq(BW_API_LIST_OFFSETS, "t"); /* sees all that came before it */
+        fake_send(fx, &f, &ask);
+        bw_reactor_leave(turn);
+        bw_reactor_wake(turn);
+        for (int i = 0; i <= STEPS; i++) {
+            answer got;
+            assert_true(fake_next(&f, WAIT_MS, &got));
+            uint32_t n = got.a.correlation - first;
+            assert_int_equal(n, i);
+            if (i == STEPS) {
+                assert_int_equal(got.a.end, round ? 30 : 23);
+            } else if (!round || step[i].s != &none) {
+                int32_t expected = round && i == 6 ? BW_OK : step[i].error;
+                assert_int_equal(got.a.error, expected);
+                if (!step[i].error) assert_int_equal(got.a.offset, step[i].offset);
+            }
+            answer_free(&got);
+        }
+    }
+    fake_close(fx, &f);
+}
+
 static void test_produce_named_producer_fences_its_predecessor(void **state)
 {
     fixture *fx = *state;
@@ -269,6 +344,7 @@ int main(void)
         T(test_produce_corrupt_or_oversize_is_refused_and_nothing_is_lost),
         T(test_produce_unknown_topic_without_auto_create_is_refused),
         T(test_produce_resend_gets_its_first_offset),
+        T(test_produce_in_one_turn_each_has_its_own_outcome),
         T(test_produce_named_producer_fences_its_predecessor),
         T(test_produce_log_append_time_stamps_the_batch),
         T(test_produce_compression_type_recodes_the_batch),

@@ -29,6 +29,55 @@ static void test_append_batches_are_read_back_in_order(void **state)
     (void)state;
 }
 
+/* Several at once, between single ones: read back in order, by one write, and none of them when there is no room for all. */
+static void test_append_many_are_published_as_one(void **state)
+{
+    for (int by_file = 0; by_file < 2; by_file++) {
+        engine g;
+        engine_init(&g, 65536, 65536);
+        bw_appender *a = engine_appender(&g, by_file);
+        bw_batch_builder b[4];
+        bw_append_piece pieces[4];
+        bw_append_result r, single;
+        int64_t next = 0;
+        for (int i = 0; i < 4; i++) {
+            uint8_t *data;
+            bw_batch_options o = BW_BATCH_OPTIONS_INIT;
+            bw_record record = {.value = "value", .value_len = 5, .timestamp_ms = 1000 + i};
+            bw_batch_builder_init(&b[i]);
+            for (int j = 0; j <= i; j++) assert_int_equal(bw_batch_builder_add(&b[i], &record), BW_OK);
+            assert_int_equal(bw_batch_builder_finish(&b[i], &o, &data, &pieces[i].len), BW_OK);
+            pieces[i].batch = data;
+            pieces[i].count = i + 1;
+        }
+        bw_batch_builder one;
+        bw_batch_builder_init(&one);
+        for (int round = 0; round < 20; round++) {
+            uint64_t writes = bw_os_calls_made(BW_OS_pwrite);
+            assert_int_equal(bw_append_many(a, pieces, 4, 1003, 0, &r), BW_OK);
+            assert_int_equal(bw_os_calls_made(BW_OS_pwrite) - writes, by_file);
+            assert_int_equal(r.base_offset, next);
+            assert_int_equal(bw_slot_end_offset(g.slot), next + 10);
+            assert_int_equal(atomic_load(&g.slot->max_timestamp) >= 1003, 1);
+            assert_int_equal(engine_append(a, &one, 1, 10, 'x', 0, &single), BW_OK);
+            assert_int_equal(single.base_offset, next += 10);
+            next++;
+        }
+        int batches;
+        assert_int_equal(engine_read_all(&g, by_file, &batches), next);
+        assert_int_equal(batches, 20 * 5);
+        pieces[3].len = 65536; /* too much together: nothing of it is appended */
+        assert_int_equal(bw_append_many(a, pieces, 4, 1003, 0, &r), BW_ERR_RECORD_TOO_LARGE);
+        assert_int_equal(bw_append_many(a, pieces, 0, 1003, 0, &r), BW_ERR_INVALID_ARGUMENT);
+        assert_int_equal(bw_slot_end_offset(g.slot), next);
+        for (int i = 0; i < 4; i++) bw_batch_builder_fini(&b[i]);
+        bw_batch_builder_fini(&one);
+        bw_appender_close(a);
+        engine_fini(&g);
+    }
+    (void)state;
+}
+
 static void test_append_nobody_asleep_makes_no_system_call(void **state)
 {
     engine g;
@@ -360,6 +409,7 @@ int main(void)
         cmocka_unit_test(test_death_at_each_point_loses_nothing_acknowledged), /* first: kill points read the environment once */
         cmocka_unit_test(test_lock_held_by_a_stopped_writer_is_named),
         cmocka_unit_test(test_append_batches_are_read_back_in_order),
+        cmocka_unit_test(test_append_many_are_published_as_one),
         cmocka_unit_test(test_append_nobody_asleep_makes_no_system_call),
         cmocka_unit_test(test_append_without_capacity_or_coordinator_is_a_named_error),
         cmocka_unit_test(test_append_full_segment_rolls_to_the_spare),
