@@ -66,9 +66,10 @@ static void remove_tree(const char *dir) { nftw(dir, remove_one, 16, FTW_DEPTH |
 
 static uint64_t memory_of(const bench_case *c)
 {
-    if (c->kind == BENCH_E2E) return (BENCH_SEGMENTS_KEPT + 8) * (uint64_t)BENCH_SEGMENT_BYTES;
-    if (c->kind == BENCH_FAN || c->kind == BENCH_WRITERS)
-        return c->bytes + c->warm_bytes + (c->partitions + 2) * (uint64_t)BENCH_SEGMENT_BYTES;
+    uint64_t all = c->bytes + c->warm_bytes + (c->partitions + 2) * (uint64_t)BENCH_SEGMENT_BYTES;
+    uint64_t kept = (BENCH_SEGMENTS_KEPT + 8) * (uint64_t)BENCH_SEGMENT_BYTES;
+    if (c->kind == BENCH_E2E) return all < kept ? all : kept;
+    if (c->kind == BENCH_FAN || c->kind == BENCH_WRITERS) return all;
     return 192 * MIB;
 }
 
@@ -101,8 +102,7 @@ static bool one_run(const options *o, bench_shared *shared, const bench_case *gi
     if (single) run.keep = single->keep;
     if (single && single->points) run.point_records = (run.records - run.warm_records) / single->points;
     bench_shared_reset(shared);
-    uint64_t memory = memory_of(given), all = c.bytes + c.warm_bytes + (c.partitions + 1) * (uint64_t)BENCH_SEGMENT_BYTES;
-    bench_touch_memory(run.keep || (single && all < memory) ? all : memory);
+    bench_touch_memory(run.keep ? c.bytes + c.warm_bytes + BENCH_SEGMENT_BYTES : memory_of(given));
     if (mkdir(dir, 0700) != 0 && errno != EEXIST) return bench_fail(shared, "mkdir %s: %s", dir, strerror(errno));
     bool ok;
     if (beside && c.beside == BENCH_BESIDE_ECHO) {
@@ -311,7 +311,7 @@ static int run_cases(const options *o, bench_shared *shared, const bench_daemon 
         printf(
             "Medians of %u runs, spread (highest - lowest) / median; ratios of this run.%s\n%-38s %-6s %-16s %11s %5s  %-17s %5s "
             " %6s  %-12s\n",
-            o->pairs, o->quick ? " Quick: a quarter of the work, fewer runs." : "", "what", "path", "figure", "Busway", "sprd",
+            o->pairs, o->quick ? " Quick: a quarter of the work, fewer runs, not yet steady." : "", "what", "path", "figure", "Busway", "sprd",
             "beside it", "sprd", "ratio", "bound");
     for (size_t i = 0; i < bench_entry_count && !stopped; i++) {
         bench_entry e = bench_entries[i];
@@ -319,7 +319,7 @@ static int run_cases(const options *o, bench_shared *shared, const bench_daemon 
         if (!wanted(o, &e.c)) continue;
         if (o->quick) {
             e.c.bytes /= 4;
-            e.c.warm_bytes /= e.c.kind == BENCH_E2E ? 1 : 2;
+            e.c.warm_bytes /= 4;
             e.c.round_trips /= e.c.kind == BENCH_CALLS ? 1 : 4;
         }
         if (o->limit_only && e.c.beside != BENCH_BESIDE_LIMIT && e.c.beside != BENCH_BESIDE_ECHO) continue;
