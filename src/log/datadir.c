@@ -26,7 +26,7 @@
 #define DAEMON_LOCK "daemon.lock"
 #define WRITERS_LOCK "writers.lock"
 
-enum { LOCK_NAP_NS = 2000000, HOLDERS_MAX = 16, LOCKS_TEXT_MAX = 1 << 20 };
+enum { LOCK_NAP_NS = 2000000, DYING_MS = 250, HOLDERS_MAX = 16, LOCKS_TEXT_MAX = 1 << 20 };
 
 /* mkdir -p: existing folders are left as they are. */
 static int make_path(const char *path)
@@ -119,7 +119,14 @@ static bw_err take_daemon_lock(bw_datadir *d)
     int fd = bw_os_open_beneath(d->fd, DAEMON_LOCK, O_RDWR | O_CREAT, 0640);
     if (fd < 0) return bw_fail_errno(errno, "cannot open %s/%s", d->path, DAEMON_LOCK);
     char text[32] = "";
-    if (bw_os_flock(fd, LOCK_EX | LOCK_NB) != 0) {
+    /* A daemon that was killed may leave a child for a moment, which dies with it, but after it, and holds the lock until then. */
+    int failed;
+    bw_deadline deadline = bw_deadline_in_ms(DYING_MS);
+    while ((failed = bw_os_flock(fd, LOCK_EX | LOCK_NB)) != 0 && errno == EWOULDBLOCK && bw_deadline_left_ns(deadline) > 0) {
+        _Atomic uint32_t nap = 0;
+        (void)bw_os_futex_wait(&nap, 0, LOCK_NAP_NS);
+    }
+    if (failed) {
         int saved = errno;
         ssize_t n = bw_os_pread(fd, text, sizeof text - 1, 0);
         text[n > 0 ? n : 0] = '\0';

@@ -71,7 +71,9 @@ static bw_err both_damaged(bw_store *s, const bw_check_verdict *v, const bw_copy
 static bw_err rebuild(bw_store *s, const bw_check_verdict *v, const bw_copy *c, const char *why, uint64_t map_bytes)
 {
     char aside[BW_FILE_NAME_MAX] = "";
-    bw_err e = v->kind == BW_CHECK_ABSENT ? BW_OK : bw_file_aside(s->dir_fd, BW_DATA_FILE, aside);
+    struct stat st; /* it may be gone, whatever the verdict: the process that was to look may have died before it did */
+    bool there = v->kind != BW_CHECK_ABSENT && (bw_os_stat_at(s->dir_fd, BW_DATA_FILE, &st) == 0 || errno != ENOENT);
+    bw_err e = there ? bw_file_aside(s->dir_fd, BW_DATA_FILE, aside) : BW_OK;
     BW_KILL_POINT("meta.rebuild.aside");
     if (!e) e = bw_env_build(s->dir_fd, s->path, c, map_bytes);
     if (e) return bw_error_context(e, "the metadata's " BW_DATA_FILE " is to be built anew from its snapshot");
