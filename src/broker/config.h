@@ -28,6 +28,7 @@ typedef struct bw_daemon_config {
     uint32_t socket_request_max_bytes;   /* socket.request.max.bytes */
     int64_t retention_check_interval_ms; /* log.retention.check.interval.ms, 300000 */
     int64_t flush_interval_ms;           /* log.flush.interval.ms: background sync, 1000 */
+    int32_t open_segments_max;           /* log.open.segments.max, 512 */
     int64_t producer_id_expiration_ms;   /* producer.id.expiration.ms, 86400000 */
     uint64_t meta_map_bytes;             /* LMDB map size, 64 MiB to start, grows by itself */
     int64_t disk_reserve_bytes;          /* space kept for commits and deletes; below it appends get no new capacity */

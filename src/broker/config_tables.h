@@ -32,6 +32,9 @@
       "How often retention.ms and retention.bytes are looked at.")                                                                   \
     X(flush_interval_ms, DURATION, "log.flush.interval.ms", 1, INT64_MAX / 2000000, "1000", NULL,                                    \
       "Data is synced to the disk at least so often, even when nobody waits for it.")                                                \
+    X(open_segments_max, NUMBER, "log.open.segments.max", 2, 1 << 20, "512", NULL,                                                   \
+      "Segment files that are kept open for writing at a time, as far as the limit of descriptors allows; partitions beyond that are "  \
+      "synced, closed, and opened again when somebody writes.")                                                                      \
     X(producer_id_expiration_ms, DURATION, "producer.id.expiration.ms", 1, INT64_MAX / 2000000, "86400000", NULL,                    \
       "A producer's last sequence numbers are forgotten after so long without a batch from it.")                                     \
     X(meta_map_bytes, SIZE, "meta.map.bytes", 1 << 20, INT64_C(1) << 36, "64MiB", NULL,                                              \

@@ -21,7 +21,6 @@
 #include <sys/resource.h>
 
 enum {
-    FILES_MOST = 512,      /* segment files open at a time; less where the process may have fewer descriptors */
     FILES_OTHERS = 384,    /* descriptors that are left for all else */
     REST_AT_ONCE = 64,
 };
@@ -325,8 +324,8 @@ static void *opener_main(void *broker)
 bw_err bw_opener_start(bw_broker *b)
 {
     struct rlimit limit;
-    uint32_t most = FILES_MOST;
-    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < FILES_MOST + FILES_OTHERS)
+    uint32_t most = (uint32_t)b->config.open_segments_max;
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < (rlim_t)most + FILES_OTHERS)
         most = limit.rlim_cur > FILES_OTHERS + 64 ? (uint32_t)limit.rlim_cur - FILES_OTHERS : 64;
     b->open_files.most = most;
     b->rest_above = most - most / 8;

@@ -70,7 +70,8 @@ void lane_start_slot(lane *d, int slot, bool with_point)
     snprintf(seed, sizeof seed, "%u", crash_below(&d->random, 1u << 30));
     if (slot == DAEMON) {
         if (with_point) points_choose(&d->random, POINT_DAEMON, point, sizeof point);
-        lane_start_daemon(d, point, NULL, NULL);
+        static const char *const few_files[] = {"--set", "log.open.segments.max=2", NULL}; /* partitions rest and wake all the while */
+        lane_start_daemon(d, point, NULL, crash_below(&d->random, 3) == 0 ? few_files : NULL);
     } else if (slot < FIRST_READER) {
         int w = slot - FIRST_WRITER;
         if (with_point && style_direct[w])
