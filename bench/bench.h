@@ -15,6 +15,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <sys/types.h>
 
 #define BENCH_READERS_MAX   8
@@ -238,6 +239,10 @@ typedef struct bench_single {
 /* bench_single_parse: false when the text is not a case; see single.c. */
 bool bench_single_parse(const char *spec, bench_single *s);
 void bench_single_report(const bench_single *s, const bench_figures *f, const bench_shared *shared);
+
+/* ---- scale.c: `--case scale`, a run of its own ---- */
+
+bool bench_scale_run(const char *program, const char *dir, bool quick, FILE *json, bool table);
 
 /* ---- daemon.c: a private buswayd ---- */
 

@@ -235,6 +235,7 @@ static void usage(FILE *to)
           "  --quick        a quarter of the work a case and three pairs\n"
           "  --pairs N      counted pairs of runs (default 5); one more is run first and dropped\n"
           "  --case NAME    only cases whose name contains NAME, e.g. e2e/direct/100x100, writers or rtt (comma: several)\n"
+          "                 scale: many partitions, a long log, bytes to the disk (not among the others)\n"
           "  --list         the names of the cases\n"
           "  --single SPEC  one run of one case, one line of JSON; see bench/single.c\n"
           "  --limit-only   only the bare limit and the bare echo\n"
@@ -355,6 +356,13 @@ int main(int argc, char **argv)
     if (!shared || !json) {
         fprintf(stderr, "busway-bench: %s: %s\n", o.output, strerror(errno));
         return 1;
+    }
+    if (o.only && strcmp(o.only, "scale") == 0) {
+        bool good = bench_scale_run(o.daemon, dir, o.quick, json, !o.json);
+        if (fclose(json) != 0) good = false;
+        if (o.json) print_file(o.output);
+        if (good) remove_tree(dir);
+        return good ? 0 : 1;
     }
     bench_daemon daemon = {0};
     char why[512];

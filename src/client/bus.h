@@ -48,7 +48,7 @@ struct bw_bus {
     uint32_t disk_wait_count;
     bw_fd_watch *watch;            /* feeds consumers' descriptors; NULL until the first */
 
-    _Atomic uint64_t records_out, bytes_out, batches_out, records_in, bytes_in, batches_in /* of those that closed */, waits, reconnects;
+    _Atomic uint64_t records_out, bytes_out, batches_out, records_in, bytes_in, batches_in /* of those that closed */, waits, looks, reconnects;
 };
 
 #define BW_CHECK_FORK(bus)                                                                                                     \

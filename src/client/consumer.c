@@ -66,6 +66,7 @@ void bw_cpart_make_idle(bw_cpart *p)
     if (c->idle) c->idle->prev = p;
     c->idle = p;
     c->idle_count++;
+    bw_consumer_count_look(c);
 }
 
 /* ---- outcomes ---- */
@@ -281,6 +282,7 @@ static void unlist(bw_consumer *c)
     atomic_fetch_add(&bus->bytes_in, atomic_load(&c->bytes));
     atomic_fetch_add(&bus->batches_in, atomic_load(&c->batches));
     atomic_fetch_add(&bus->waits, atomic_load(&c->sleeps));
+    atomic_fetch_add(&bus->looks, atomic_load(&c->looks));
     pthread_mutex_unlock(&bus->mutex);
 }
 

@@ -21,6 +21,7 @@
 #include <uthash.h>
 
 enum {
+    BW_WINDOWS_MAX = 1024,    /* segments that a consumer has mapped at a time */
     BW_LOOK_MAX = 8,          /* so many idle partitions are looked at by loads; more are armed */
     BW_SLEEP_CAP_MS = 1000,
     BW_SLEEP_CAP_ALONE_MS = 100, /* without a daemon */
@@ -53,6 +54,7 @@ struct bw_cpart {
     int32_t partition;
     bw_where where;
     bool direct, paused, stopped;
+    bool has_window; /* its reader may have a segment mapped */
     int64_t position;
     /* direct */
     bw_attach *attach;
@@ -77,6 +79,7 @@ struct bw_consumer {
     bw_cpart *ready;  /* ring: the next to be polled */
     bw_cpart *idle;   /* list */
     uint32_t direct_count, ipc_count, idle_count, armed_count;
+    uint32_t windows; /* parts that have one */
     _Atomic uint32_t woken;
     int event_fd;
     bw_buf plain; /* the decompressed records of the present batch */
@@ -103,9 +106,14 @@ struct bw_consumer {
     uint32_t epoll_epoch; /* of the connection whose socket is in the set */
     bool timer_on;
     _Atomic uint64_t records, bytes, batches, sleeps;
+    _Atomic uint64_t looks; /* at a partition that had nothing (more), outside of the audit of each second */
 };
 
 /* ---- consumer.c ---- */
+static inline void bw_consumer_count_look(bw_consumer *c)
+{
+    atomic_store_explicit(&c->looks, atomic_load_explicit(&c->looks, memory_order_relaxed) + 1, memory_order_relaxed);
+}
 void bw_cpart_make_ready(bw_cpart *p);
 /* bw_cpart_rest: out of every list. */
 void bw_cpart_rest(bw_cpart *p);

@@ -157,6 +157,8 @@ void bw_cpart_close_direct(bw_cpart *p)
     HASH_DELETE(by_number, c->numbered, p);
     bw_disarm(p->attach->control, (uint32_t)p->partition, wait_class(c), c->mailbox);
     bw_reader_close(p->reader);
+    c->windows -= p->has_window;
+    p->has_window = false;
     bw_direct_release(c->bus, p->attach);
     p->reader = NULL;
     p->attach = NULL;
@@ -222,12 +224,27 @@ static bw_err trouble(bw_cpart *p, bw_err e, bw_batch *batch)
     return bw_cpart_fail(p, e, e != BW_ERR_FORKED && e != BW_ERR_NO_MEMORY, batch);
 }
 
+/* One window more is open. When there are many, all others are given back; who has something next opens it again. */
+static void count_window(bw_cpart *p)
+{
+    bw_consumer *c = p->consumer;
+    p->has_window = true;
+    if (++c->windows <= BW_WINDOWS_MAX) return;
+    for (bw_cpart *other = c->parts; other; other = other->next_part) {
+        if (other == p || !other->has_window) continue;
+        bw_reader_rest(other->reader);
+        other->has_window = false;
+        c->windows--;
+    }
+}
+
 bw_err bw_cpart_give_direct(bw_cpart *p, bw_batch *batch)
 {
     for (;;) {
         bw_batch_ref ref;
         bw_err e = bw_reader_next(p->reader, &ref);
         if (__builtin_expect(e == BW_OK, 1)) {
+            if (__builtin_expect(!p->has_window, 0)) count_window(p);
             e = bw_cpart_fill(p, ref.data, &ref.header, batch);
             if (__builtin_expect(e == BW_OK, 1)) return BW_OK;
             if (e == BW_ERR_EMPTY) continue;
@@ -326,6 +343,7 @@ bool bw_consumer_arm(bw_consumer *c)
         bw_cpart_rest(p);
         p->where = BW_AT_ARMED;
         c->armed_count++;
+        bw_consumer_count_look(c);
         if (!bw_reader_ready(p->reader)) continue;
         notified(p); /* the ring that may still come is harmless */
         any = true;

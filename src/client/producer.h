@@ -21,6 +21,7 @@ typedef struct bw_ppart bw_ppart;
 
 enum {
     BW_IN_FLIGHT_MAX = 5,             /* batches of one partition; the daemon remembers as many */
+    BW_APPENDER_WINDOWS_MAX = 1024,   /* of a producer; beyond that those not used lately are given back */
     BW_APPEND_SLICE_MS = 100,         /* of an append that waits, before the way is looked at again */
     BW_RETRY_BACKOFF_MS = 50,
     BW_ATTEMPTS_MAX = 10,             /* of a batch that is refused for its sequence */
@@ -100,6 +101,7 @@ struct bw_ppart {
     uintptr_t last_thread; /* a guess whether a seat is worth it: who locked last, how often in a row */
     uint32_t streak, streak_wanted;
     bw_stamp_clock clock;
+    uint64_t rested_at;   /* sent_batches when the windows were last looked through */
     _Atomic uint64_t sent_records, sent_bytes, sent_batches; /* direct; written under the lock, read by anyone */
 
     pthread_mutex_t queue_lock;
@@ -157,6 +159,7 @@ struct bw_producer {
     _Atomic uint64_t undelivered_memory; /* the part of it that a poll would free */
     _Atomic uint64_t outstanding; /* asynchronous batches without an outcome */
     _Atomic uint32_t flushing;
+    _Atomic uint32_t windows; /* segments that the partitions' appenders have mapped */
     int64_t producer_id; /* for partitions that have none yet; -1 */
     int16_t producer_epoch;
 };

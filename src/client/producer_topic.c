@@ -149,7 +149,7 @@ static bw_err part_open_way(bw_ppart *part, bw_deadline deadline)
     bw_partition_dir_name(folder, part->attach->topic, part->partition);
     bw_appender_options o = {.control = part->attach->control, .partition = (uint32_t)part->partition, .folder = folder,
                              .dir_fd = part->attach->env->dir->fd, .guard = &bus->guard,
-                             .owners = part->attach->env->owners};
+                             .owners = part->attach->env->owners, .windows = &part->producer->windows};
     e = bw_appender_open(&o, &part->appender);
     if (!e) {
         part->slot = &part->attach->control->slots[part->partition];
@@ -213,8 +213,29 @@ static bw_err part_new(bw_ptopic *t, int32_t partition, bw_deadline deadline, bw
     return BW_OK;
 }
 
+/* Gives back a quarter of the windows: first of partitions that sent nothing since the last time, then of any. What is in use stays. */
+static void rest_some(bw_producer *p)
+{
+    if (pthread_mutex_trylock(&p->mutex) != 0) return; /* another thread is at it */
+    for (int any = 0; any < 2; any++) {
+        for (bw_ptopic *t = p->topics; t; t = t->next) {
+            for (int32_t i = 0; i < atomic_load(&t->partitions); i++) {
+                bw_ppart *part = atomic_load_explicit(&t->parts[i], memory_order_acquire);
+                if (atomic_load(&p->windows) <= BW_APPENDER_WINDOWS_MAX - BW_APPENDER_WINDOWS_MAX / 4) break;
+                if (!part || bw_ppart_lock(part, 0) != BW_OK) continue;
+                uint64_t sent = atomic_load_explicit(&part->sent_batches, memory_order_relaxed);
+                if (part->appender && !part->held && (any || sent == part->rested_at)) bw_appender_rest(part->appender);
+                part->rested_at = sent;
+                pthread_mutex_unlock(&part->lock);
+            }
+        }
+    }
+    pthread_mutex_unlock(&p->mutex);
+}
+
 bw_err bw_ptopic_part(bw_ptopic *t, int32_t partition, bw_deadline deadline, bw_ppart **out)
 {
+    if (__builtin_expect(atomic_load_explicit(&t->producer->windows, memory_order_relaxed) > BW_APPENDER_WINDOWS_MAX, 0)) rest_some(t->producer);
     if (partition >= 0 && partition < (int32_t)BW_PARTITIONS_MAX) {
         *out = atomic_load_explicit(&t->parts[partition], memory_order_acquire);
         if (*out) return BW_OK;

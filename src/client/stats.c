@@ -28,7 +28,7 @@ static void add_open(bw_bus *bus, uint64_t *records, uint64_t *bytes, uint64_t *
     pthread_mutex_unlock(&bus->mutex);
 }
 
-static void add_consumers(bw_bus *bus, uint64_t *records, uint64_t *bytes, uint64_t *batches, uint64_t *sleeps)
+static void add_consumers(bw_bus *bus, uint64_t *records, uint64_t *bytes, uint64_t *batches, uint64_t *sleeps, uint64_t *looks)
 {
     pthread_mutex_lock(&bus->mutex);
     for (bw_consumer *c = bus->consumers; c; c = c->next) {
@@ -36,6 +36,7 @@ static void add_consumers(bw_bus *bus, uint64_t *records, uint64_t *bytes, uint6
         *bytes += atomic_load_explicit(&c->bytes, memory_order_relaxed);
         *batches += atomic_load_explicit(&c->batches, memory_order_relaxed);
         *sleeps += atomic_load_explicit(&c->sleeps, memory_order_relaxed);
+        *looks += atomic_load_explicit(&c->looks, memory_order_relaxed);
     }
     pthread_mutex_unlock(&bus->mutex);
 }
@@ -63,8 +64,8 @@ char *bw_bus_stats(bw_bus *bus)
     if (!bus || bw_forked(&bus->guard)) return NULL;
     uint64_t records = atomic_load(&bus->records_out), bytes = atomic_load(&bus->bytes_out), batches = atomic_load(&bus->batches_out);
     uint64_t records_in = atomic_load(&bus->records_in), bytes_in = atomic_load(&bus->bytes_in),
-             batches_in = atomic_load(&bus->batches_in), waits = atomic_load(&bus->waits), queued = 0;
-    add_consumers(bus, &records_in, &bytes_in, &batches_in, &waits);
+             batches_in = atomic_load(&bus->batches_in), waits = atomic_load(&bus->waits), looks = atomic_load(&bus->looks), queued = 0;
+    add_consumers(bus, &records_in, &bytes_in, &batches_in, &waits, &looks);
     add_open(bus, &records, &bytes, &batches, &queued);
     json_t *o = json_object();
     bool any = false, all_direct = true;
@@ -83,6 +84,7 @@ char *bw_bus_stats(bw_bus *bus)
     put(o, "batches_in", batches_in);
     put(o, "buffered_bytes", queued);
     put(o, "waits", waits);
+    put(o, "partitions_looked_at", looks); /* in vain: drained, or armed before a sleep */
     json_t *calls = json_object();
     put(calls, "send", atomic_load(&bus->conn.sends));
     put(calls, "recv", atomic_load(&bus->conn.receives));
