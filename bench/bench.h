@@ -240,9 +240,9 @@ typedef struct bench_single {
 bool bench_single_parse(const char *spec, bench_single *s);
 void bench_single_report(const bench_single *s, const bench_figures *f, const bench_shared *shared);
 
-/* ---- scale.c: `--case scale`, a run of its own ---- */
+/* ---- scale.c: `--case scale`, a run of its own; only: one of its steps, "" for all ---- */
 
-bool bench_scale_run(const char *program, const char *dir, bool quick, FILE *json, bool table);
+bool bench_scale_run(const char *program, const char *dir, const char *only, bool quick, FILE *json, bool table);
 
 /* ---- daemon.c: a private buswayd ---- */
 

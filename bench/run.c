@@ -357,8 +357,8 @@ int main(int argc, char **argv)
         fprintf(stderr, "busway-bench: %s: %s\n", o.output, strerror(errno));
         return 1;
     }
-    if (o.only && strcmp(o.only, "scale") == 0) {
-        bool good = bench_scale_run(o.daemon, dir, o.quick, json, !o.json);
+    if (o.only && strncmp(o.only, "scale", 5) == 0) {
+        bool good = bench_scale_run(o.daemon, dir, o.only[5] == '/' ? o.only + 6 : "", o.quick, json, !o.json);
         if (fclose(json) != 0) good = false;
         if (o.json) print_file(o.output);
         if (good) remove_tree(dir);

@@ -1,4 +1,4 @@
-/* bench/scale.c: `--case scale`: many partitions, a long log, and what reaches the disk. Each figure stands beside its bound.
+/* bench/scale.c: `--case scale`, or one of its steps, `--case scale/many`: many partitions, a long log, and what reaches the disk. Each figure stands beside its bound.
  *
  * The steps, each on a daemon and a data folder of their own below the benchmark's folder:
  *   many    10,000 partitions made; descriptors and memory; written all at once, 100,000 records of 100 B a second in batches of 100 for
@@ -44,7 +44,7 @@ typedef struct scale {
     size_t count;
     char error[600];
     char dir[PATH_MAX], runtime[64], url[128];
-    const char *program;
+    const char *program, *only; /* a step's name; "": all */
     bool quick;
     pid_t daemon;
     bw_bus *bus;
@@ -366,6 +366,7 @@ static bool disk(scale *s)
 
 static bool step(scale *s, const char *name, const char *dir, bool (*fn)(scale *s))
 {
+    if (s->only[0] && strcmp(s->only, name) != 0) return true;
     char command[PATH_MAX + 64];
     snprintf(s->dir, sizeof s->dir, "%s/%s", dir, name);
     snprintf(s->runtime, sizeof s->runtime, "/dev/shm/busway-bench.%d.%s", (int)getpid(), name);
@@ -405,11 +406,12 @@ static void report(const scale *s, FILE *json, bool table)
     fflush(stdout);
 }
 
-bool bench_scale_run(const char *program, const char *dir, bool quick, FILE *json, bool table)
+bool bench_scale_run(const char *program, const char *dir, const char *only, bool quick, FILE *json, bool table)
 {
     scale *s = mmap(NULL, sizeof *s, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (s == MAP_FAILED) return false;
     s->program = program;
+    s->only = only;
     s->quick = quick;
     fflush(NULL);
     pid_t pid = fork();
