@@ -2,6 +2,7 @@
 #include "bench.h"
 
 #include <errno.h>
+#include <ftw.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -121,6 +122,14 @@ bool bench_one_way_check(const bench_run *run)
     if ((uint64_t)u.ru_nvcsw >= run->c->round_trips) return true;
     return bench_fail(run->shared, "the reader slept %ld times for %u records", u.ru_nvcsw, run->c->round_trips);
 }
+
+static int remove_one(const char *path, const struct stat *st, int kind, struct FTW *at)
+{
+    (void)st, (void)kind, (void)at;
+    return remove(path) != 0 && errno != ENOENT;
+}
+
+void bench_remove_tree(const char *dir) { nftw(dir, remove_one, 16, FTW_DEPTH | FTW_PHYS | FTW_MOUNT); }
 
 static void role_process(const bench_run *run, const bench_role *role, uint32_t index)
 {

@@ -177,6 +177,7 @@ bool bench_one_way_check(const bench_run *run);
 bool bench_roles_run(const bench_run *run, const bench_role *roles, uint32_t count, unsigned timeout_s);
 bench_shared *bench_shared_make(void);
 void bench_shared_reset(bench_shared *s);
+void bench_remove_tree(const char *dir);
 /* bench_touch_memory: touch and free that much memory, so that the next run does not pay for the host giving it back. */
 void bench_touch_memory(uint64_t bytes);
 void bench_figures_take(const bench_run *run, bench_figures *out);
@@ -201,6 +202,8 @@ void bench_put_be64(uint8_t *p, uint64_t v);
 bool bench_limit_run(bench_run *run, bench_figures *out); /* limit.c */
 bool bench_echo_run(bench_run *run, bench_figures *out);  /* echo.c */
 bool bench_bus_run(bench_run *run, bench_figures *out);   /* bus.c: creates and deletes run->topic */
+/* bench_cache_run: cache.c: a log of that many bytes through a small page cache, and its report. */
+bool bench_cache_run(bench_shared *shared, const char *dir, const char *program, uint64_t bytes);
 bool bench_durable_bare_role(const bench_run *run, uint32_t index); /* durable.c: the roles of its cases */
 bool bench_durable_one_role(const bench_run *run, uint32_t index);
 bool bench_durable_many_role(const bench_run *run, uint32_t index);

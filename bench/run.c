@@ -7,7 +7,6 @@
 #include "bench.h"
 
 #include <errno.h>
-#include <ftw.h>
 #include <getopt.h>
 #include <limits.h>
 #include <signal.h>
@@ -55,14 +54,6 @@ static double median(const series *s, size_t field, double *spread)
     *spread = m > 0 ? (v[s->count - 1] - v[0]) / m : 0;
     return m;
 }
-
-static int remove_one(const char *path, const struct stat *st, int kind, struct FTW *at)
-{
-    (void)st, (void)kind, (void)at;
-    return remove(path) != 0 && errno != ENOENT;
-}
-
-static void remove_tree(const char *dir) { nftw(dir, remove_one, 16, FTW_DEPTH | FTW_PHYS | FTW_MOUNT); }
 
 static uint64_t memory_of(const bench_case *c)
 {
@@ -117,7 +108,7 @@ static bool one_run(const options *o, bench_shared *shared, const bench_case *gi
         bench_daemon_pin(daemon, one_core ? 0 : -1);
         ok = bench_bus_run(&run, out);
     }
-    remove_tree(dir);
+    bench_remove_tree(dir);
     return ok;
 }
 
@@ -335,6 +326,16 @@ static int run_cases(const options *o, bench_shared *shared, const bench_daemon 
     return status;
 }
 
+/* --case cache: no pairs, no bounds in the table; see cache.c. */
+static int run_cache(const options *o)
+{
+    bench_shared *shared = bench_shared_make();
+    bool ok = shared && bench_cache_run(shared, o->dir, o->daemon, o->quick ? UINT64_C(2000000000) : UINT64_C(20000000000));
+    if (!ok) fprintf(stderr, "busway-bench: cache: %s\n", shared ? shared->error : "out of memory");
+    bench_remove_tree(o->dir);
+    return ok ? 0 : 1;
+}
+
 int main(int argc, char **argv)
 {
     options o = {.pairs = 5, .dir = "build", .output = "build/bench.json", .daemon = "build/release/buswayd"};
@@ -351,6 +352,7 @@ int main(int argc, char **argv)
         return 1;
     }
     o.dir = dir;
+    if (o.only && strcmp(o.only, "cache") == 0) return run_cache(&o);
     bench_shared *shared = bench_shared_make();
     FILE *json = fopen(o.single ? "/dev/null" : o.output, "w");
     if (!shared || !json) {
@@ -378,7 +380,7 @@ int main(int argc, char **argv)
     if (fclose(json) != 0) status = 1;
     if (o.json && !o.single) print_file(o.output);
     bench_daemon_stop(&daemon);
-    if (daemon.runtime[0]) remove_tree(daemon.runtime);
-    if (status == 0 || stopped || o.single) remove_tree(dir);
+    if (daemon.runtime[0]) bench_remove_tree(daemon.runtime);
+    if (status == 0 || stopped || o.single) bench_remove_tree(dir);
     return stopped ? 130 : status;
 }
