@@ -117,6 +117,9 @@ int bw_os_futex_wait_any(const bw_os_futex *words, uint32_t count, int64_t timeo
 bool bw_os_membarrier_register(void);
 bool bw_os_membarrier(void);
 
+/* bw_os_memory_limit: the memory that this process may use: the machine's, or what the nearest cgroup (v1 or v2) above it allows. */
+int64_t bw_os_memory_limit(void);
+
 /* Identity of a process: pid alone is reused. start_time is field 22 of /proc/pid/stat; 0 when there is none. */
 uint64_t bw_os_process_start_time(pid_t pid);
 /* Inode of this process's PID namespace (/proc/self/ns/pid), 0 when unknown. */

@@ -144,3 +144,46 @@ bool bw_os_fs_is_tmpfs(int fd)
     struct statfs s;
     return fstatfs(fd, &s) == 0 && ((uint32_t)s.f_type == 0x01021994 || (uint32_t)s.f_type == 0x858458F6);
 }
+
+/* A number in a file; -1: none ("max"). */
+static int64_t read_number(const char *path)
+{
+    long long n = -1;
+    FILE *f = fopen(path, "re");
+    if (f && fscanf(f, "%lld", &n) != 1) n = -1;
+    if (f) fclose(f);
+    return n;
+}
+
+/* The least limit of the cgroup `path` below `root` and of those above it. */
+static int64_t limit_up(const char *root, char *path, const char *file, int64_t least)
+{
+    for (;;) {
+        char name[1400];
+        snprintf(name, sizeof name, "%s%s/%s", root, path, file);
+        int64_t n = read_number(name);
+        if (n > 0 && n < least) least = n;
+        char *slash = strrchr(path, '/');
+        if (!slash) return least;
+        *slash = 0;
+    }
+}
+
+int64_t bw_os_memory_limit(void)
+{
+    int64_t limit = (int64_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE);
+    char line[1200];
+    FILE *f = fopen("/proc/self/cgroup", "re");
+    while (f && fgets(line, sizeof line, f)) { /* id:controllers:path */
+        char *controllers = strchr(line, ':'), *path = controllers ? strchr(controllers + 1, ':') : NULL;
+        if (!path) continue;
+        *path++ = 0;
+        path[strcspn(path, "\n")] = 0;
+        controllers++;
+        if (strcmp(path, "/") == 0) *path = 0;
+        if (strcmp(controllers, "memory") == 0) limit = limit_up("/sys/fs/cgroup/memory", path, "memory.limit_in_bytes", limit);
+        else if (*controllers == 0) limit = limit_up("/sys/fs/cgroup", path, "memory.max", limit);
+    }
+    if (f) fclose(f);
+    return limit;
+}

@@ -90,6 +90,16 @@ static void set_reserve(bw_broker *b)
     atomic_store(&b->reserve_bytes, reserve);
 }
 
+/* One big batch and some pieces must fit. */
+static void set_dirty(bw_broker *b)
+{
+    enum { LEAST = 16 << 20, PART_OF_MEMORY = 8 };
+    int64_t most = b->config.dirty_max_bytes;
+    if (most < 0) most = bw_os_memory_limit() / PART_OF_MEMORY;
+    else if (most == 0) return;
+    b->dirty.most = most > LEAST ? most : LEAST;
+}
+
 /* The runtime folder is handed to the socket's group, which could not come to the socket otherwise; set-group-id, so that the control data
  * made in it is readable for the group too. A folder that is not the daemon's alone, like /tmp, is left as it is. */
 static bw_err share_runtime(const bw_broker *b)
@@ -120,6 +130,7 @@ static bw_err start(bw_broker *b)
     if (!e && bw_fork_guard_init(&b->guard)) e = bw_fail(BW_ERR_NO_MEMORY, "no memory for the fork guard");
     if (!e) e = bw_datadir_open_coordinator(b->config.data_dir, true, &b->dir);
     if (!e) set_reserve(b);
+    set_dirty(b);
     if (!e) e = bw_store_open(b->dir->path, b->config.meta_map_bytes, &b->store);
     if (!e) say_repair(b);
     if (!e) e = share_runtime(b);

@@ -31,6 +31,7 @@ typedef struct bw_daemon_config {
     int32_t open_segments_max;           /* log.open.segments.max, 512 */
     int64_t producer_id_expiration_ms;   /* producer.id.expiration.ms, 86400000 */
     uint64_t meta_map_bytes;             /* LMDB map size, 64 MiB to start, grows by itself */
+    int64_t dirty_max_bytes;             /* log.dirty.max.bytes; -1: an eighth of the memory */
     int64_t disk_reserve_bytes;          /* space kept for commits and deletes; below it appends get no new capacity */
     /* defaults for topics: log.retention.ms & co. are given as the topic names in [topic-defaults] */
     struct bw_topic_config *topic_defaults;

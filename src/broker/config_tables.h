@@ -39,6 +39,9 @@
       "A producer's last sequence numbers are forgotten after so long without a batch from it.")                                     \
     X(meta_map_bytes, SIZE, "meta.map.bytes", 1 << 20, INT64_C(1) << 36, "64MiB", NULL,                                              \
       "Address space for the metadata to start with; it grows by itself.")                                                           \
+    X(dirty_max_bytes, SIZE, "log.dirty.max.bytes", -1, INT64_MAX / 2, "-1", NULL,                                                   \
+      "Data that may be written and not yet synced, of all topics; writers wait beyond it. -1: an eighth of the memory that this "    \
+      "process may use, at least 16 MiB. Lower it where clients run in containers with less memory than the daemon; 0: no limit.")    \
     X(disk_reserve_bytes, SIZE, "disk.reserve.bytes", 0, INT64_MAX / 2, "16MiB", NULL,                                               \
       "Free space that data may not take, so that metadata and deletes go on; at most a twentieth of the file system. Below it "     \
       "appends answer \"disk full\" until there is half as much again.")

@@ -229,6 +229,7 @@ struct bw_broker {
     _Atomic bool keeper_stopping, syncer_stopping, points_moved;
     _Atomic bool low_space;
     _Atomic int64_t free_bytes, reserve_bytes;
+    bw_dirty_budget dirty; /* most: set at start; 0: no limit */
     int64_t clock_ahead_ms; /* since bring-up */
     _Atomic uint64_t syncs, keeper_rounds;
 };

@@ -152,6 +152,7 @@ static bw_err open_log(bw_broker *b, bw_part *p)
         .verify_later = true,
     };
     bw_topic_config_partition(&t->config, &o.config);
+    o.config.dirty = b->dirty.most ? &b->dirty : NULL;
     o.config.disk_reserve_bytes = atomic_load(&b->reserve_bytes);
     e = p->just_created ? BW_ERR_NOT_FOUND : bw_store_point_get(b->store, &t->id, p->index, &o.point);
     if (e && e != BW_ERR_NOT_FOUND) return e;

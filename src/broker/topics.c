@@ -256,6 +256,7 @@ bw_err bw_topic_alter_config(bw_broker *b, bw_topic *t, int32_t partitions, cons
     t->config = config;
     bw_partition_config pc;
     bw_topic_config_partition(&config, &pc);
+    pc.dirty = b->dirty.most ? &b->dirty : NULL;
     pc.disk_reserve_bytes = atomic_load(&b->reserve_bytes);
     for (uint32_t i = 0; !e && i < t->part_count; i++)
         if (t->parts[i]->log) e = bw_partition_set_config(t->parts[i]->log, &pc);

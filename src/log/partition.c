@@ -192,6 +192,7 @@ void bw_partition_store_config(bw_partition *p)
 
 static void partition_free(bw_partition *p)
 {
+    bw_partition_count_dirty(p, 0);
     bw_appender_close(p->appender);
     for (size_t i = 0; i < p->count; i++) bw_segment_free(p->segments[i]);
     free(p->segments);
@@ -296,6 +297,7 @@ static bw_err tend_locked(bw_partition *p)
     }
     bool rolled = bw_position_seq(tail) != bw_partition_active(p)->seq;
     if (rolled) bw_partition_adopt_rolls(p, tail);
+    bw_partition_count_dirty(p, bw_partition_unsynced(p, tail));
     bw_err e = state == BW_SLOT_OPEN ? bw_partition_grant(p, tail, now) : BW_OK;
     bw_err e2 = bw_partition_link_files(p);
     bool tick = now - p->last_tick_ms >= BW_TICK_MS;

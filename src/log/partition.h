@@ -12,6 +12,12 @@
 
 typedef struct bw_partition bw_partition;
 
+/* What all partitions of a daemon together may have written and not yet synced; partition_dirty.c. The owner sets most. */
+typedef struct bw_dirty_budget {
+    int64_t most;
+    _Atomic int64_t bytes;
+} bw_dirty_budget;
+
 typedef struct bw_partition_config {
     uint32_t segment_bytes;        /* segment.bytes, up to 2^31 - 1 */
     int64_t segment_ms;            /* segment.ms; -1 never */
@@ -21,6 +27,7 @@ typedef struct bw_partition_config {
     uint32_t index_interval_bytes; /* index.interval.bytes */
     bool log_append_time;          /* message.timestamp.type */
     int64_t file_delete_delay_ms;  /* file.delete.delay.ms */
+    bw_dirty_budget *dirty;        /* outlives the partition; NULL: no bound */
     int64_t disk_reserve_bytes;    /* no new capacity while the file system has less than this free; 0: none */
 } bw_partition_config;
 

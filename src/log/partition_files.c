@@ -122,10 +122,16 @@ static uint32_t round_up(uint64_t n, uint32_t limit)
     return bw_u32_min(n, (uint64_t)limit + BW_GRANT_MARGIN);
 }
 
-/* Stores the capacity if it is not what the slot says, and wakes who waits for it. */
-static bw_err publish_capacity(bw_partition *p, bw_segment *a)
+/* Stores the capacity if it is not what the slot says, and wakes who waits for it. It may be less than what is allocated: see
+ * partition_dirty.c. */
+static bw_err publish_capacity(bw_partition *p, bw_segment *a, uint32_t pos, uint32_t need)
 {
-    bw_position want = bw_position_of(a->seq, bw_segment_room(a)); /* a cleanly cut file has none: what there is stays */
+    uint32_t room = bw_segment_room(a); /* a cleanly cut file has none: what there is stays */
+    if (bw_position_of(a->seq, room) <= atomic_load_explicit(&p->slot->capacity, memory_order_relaxed)) return BW_OK;
+    uint32_t piece = bw_partition_grant_piece(p);
+    if (piece == 0) return BW_OK;
+    uint64_t upto = pos + (uint64_t)piece;
+    bw_position want = bw_position_of(a->seq, bw_u32_min(upto < need ? need : upto, room));
     if (atomic_load_explicit(&p->slot->capacity, memory_order_relaxed) >= want) return BW_OK;
     bw_err e = bw_partition_lock_slot(p);
     if (e) return e;
@@ -167,7 +173,8 @@ static bw_err grow(bw_partition *p, bw_segment *a, uint32_t pos, int64_t now)
     if (threshold < a->step / 2) threshold = a->step / 2;
     uint32_t room = bw_segment_room(a);
     bool asked = need > room && need <= a->limit;
-    if (room >= a->limit || !(asked || (pos > 0 && (room < pos || room - pos < threshold)))) return publish_capacity(p, a);
+    if (room >= a->limit || !(asked || (pos > 0 && (room < pos || room - pos < threshold))))
+        return publish_capacity(p, a, pos, need);
     uint64_t step = a->step == 0 ? BW_GRANT_FIRST : 2 * (uint64_t)a->step;
     if (step > BW_GRANT_MOST) step = BW_GRANT_MOST;
     uint32_t want = round_up(a->file_bytes + step, a->limit);
@@ -180,7 +187,7 @@ static bw_err grow(bw_partition *p, bw_segment *a, uint32_t pos, int64_t now)
     if (p->sync_grant && (e = sync_size(p, a)) != BW_OK) return e;
     a->step = got - a->file_bytes;
     a->file_bytes = got;
-    return publish_capacity(p, a);
+    return publish_capacity(p, a, pos, need);
 }
 
 /* ---- spare ---- */
@@ -253,7 +260,8 @@ static bw_err publish_spare(bw_partition *p, const bw_segment *a, bool roll)
         (atomic_load_explicit(&slot->spare_seq, memory_order_relaxed) != s->seq ||
          atomic_load_explicit(&slot->spare_inode, memory_order_relaxed) != s->inode)) {
         atomic_store_explicit(&slot->spare_seq, 0, memory_order_release);
-        atomic_store_explicit(&slot->spare_bytes, bw_segment_room(s), memory_order_relaxed);
+        uint32_t piece = bw_partition_grant_piece(p), least = bw_u32_min(BW_GRANT_FIRST, bw_segment_room(s));
+        atomic_store_explicit(&slot->spare_bytes, piece > least ? bw_u32_min(piece, bw_segment_room(s)) : least, memory_order_relaxed);
         atomic_store_explicit(&slot->spare_inode, s->inode, memory_order_relaxed);
         atomic_store_explicit(&slot->spare_limit, s->limit, memory_order_relaxed);
         BW_KILL_POINT("spare.filled");

@@ -62,15 +62,10 @@ bool bw_partition_wants_sync_locked(bw_partition *p, bw_position tail)
     bw_position durable = atomic_load_explicit(&s->durable, memory_order_acquire);
     if (durable == tail || p->broken || atomic_load_explicit(&s->state, memory_order_acquire) != BW_SLOT_OPEN) return false;
     if (atomic_load_explicit(&s->sync_request, memory_order_acquire) > durable) return true;
+    uint64_t bytes = bw_partition_unsynced(p, tail);
+    bw_partition_count_dirty(p, bytes);
+    if (bw_partition_dirty_presses(p, bytes)) return true;
     if (bw_clock_mono_ms() < p->sync_rest_until_ms) return false;
-    uint64_t bytes = 0;
-    for (size_t i = p->count; i-- > 0;) {
-        const bw_segment *g = p->segments[i];
-        if (g->seq < bw_position_seq(durable)) break;
-        uint32_t end = g->rolled ? g->final_length : g->seq == bw_position_seq(tail) ? bw_position_pos(tail) : g->length;
-        uint32_t from = g->seq == bw_position_seq(durable) ? bw_position_pos(durable) : 0;
-        bytes += end > from ? end - from : 0;
-    }
     return bytes >= BW_SYNC_BYTES;
 }
 
@@ -187,8 +182,11 @@ bw_err bw_partition_sync(bw_partition *p)
         int64_t ended = bw_clock_mono_ms(), rest = (ended - began) * SYNC_REST_TIMES;
         p->sync_rest_until_ms = ended + (rest < SYNC_REST_MOST_MS ? rest : SYNC_REST_MOST_MS);
         finish(p, &j, error);
+        bw_partition_count_dirty(p, bw_partition_unsynced(p, atomic_load_explicit(&p->slot->tail, memory_order_acquire)));
+        bool denied = p->dirty_denied;
         bw_partition_unlock(p);
         bw_wake(p->control, (uint32_t)p->number, BW_WAIT_STATE);
+        if (denied) bw_notify(p->control->mail, BW_MAILBOX_COORDINATOR, p->bus_number); /* there is room to grant again */
         if (error) {
             e = bw_fail(BW_ERR_POISONED, "syncing %s failed (%s): it is read-only now; check the disk, then restart the daemon",
                         p->dir_name, strerror(error));

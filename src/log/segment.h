@@ -119,6 +119,8 @@ struct bw_partition {
     bool unverified;       /* taken over while a writer held the lock: (durable, tail] is still to be read from the medium */
     bool broken;           /* the visible log could not be followed: poisoned */
     int64_t last_tick_ms, tried_space_ms;
+    uint64_t dirty_counted; /* bytes of this partition in the budget */
+    bool dirty_denied;      /* room was wanted and the budget was used up: to be granted after a sync */
     int64_t sync_rest_until_ms; /* no sync for the mere number of bytes before this */
     int64_t open_wall_ms, open_mono_ms; /* the wall clock without the jumps that are known of */
     bw_recovery_point point;
@@ -239,6 +241,15 @@ bw_err bw_segment_cut(bw_partition *p, bw_segment *s);
 bw_err bw_partition_recover(bw_partition *p, const bw_recovery_point *point, bw_recovery_report *report);
 bw_err bw_partition_take_over(bw_partition *p, const bw_recovery_point *point, bw_recovery_report *report);
 bw_err bw_partition_verify_takeover(bw_partition *p);
+
+/* partition_dirty.c; mutex held */
+/* bw_partition_unsynced: bytes up to tail that are not durable, of segments that were not deleted. */
+uint64_t bw_partition_unsynced(const bw_partition *p, bw_position tail);
+void bw_partition_count_dirty(bw_partition *p, uint64_t bytes);
+/* bw_partition_grant_piece: how far beyond the tail room may be granted now; 0: not at all, and dirty_denied is set. */
+uint32_t bw_partition_grant_piece(bw_partition *p);
+/* bw_partition_dirty_presses: so much of the budget is used that these bytes should be synced now. */
+bool bw_partition_dirty_presses(const bw_partition *p, uint64_t bytes);
 
 /* partition_retain.c */
 void bw_partition_reap(bw_partition *p, int64_t now_mono_ms, bool all);

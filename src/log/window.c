@@ -17,6 +17,10 @@ enum {
     CHUNK_MIN = 4096,
     CHUNK_MAX = 1 << 20,
     FAST_NS = 10000000,
+    DISK_NS = 400000,      /* a populated chunk that took longer was not in the page cache */
+    DISK_CHUNK = 256 << 10,
+    DISK_AHEAD = 4 << 20,  /* of a reader from the disk; at 1 GB/s the disk has 4 ms for it */
+    ADVICE_PIECE = 128 << 10, /* the kernel reads no more for one advice than the device's read-ahead */
     OPEN_TRIES = 50, /* link(base) and unlink(spare) of the coordinator race with us for microseconds */
 };
 
@@ -24,7 +28,8 @@ void bw_window_close(bw_window *w)
 {
     if (w->map) bw_os_munmap(w->map, w->map_bytes);
     if (w->fd >= 0) bw_os_close(w->fd);
-    *w = (bw_window){.fd = -1, .chunk = w->chunk, .chunk_at_ns = w->chunk_at_ns};
+    *w = (bw_window){.fd = -1, .chunk = w->chunk, .chunk_at_ns = w->chunk_at_ns, .from_disk = w->from_disk,
+                     .calm = w->calm};
 }
 
 static int flags_of(bw_window_mode mode)
@@ -51,6 +56,7 @@ static bw_err window_fill(bw_window *w, int fd, uint32_t limit, bw_window_mode m
     }
     w->map = p;
     w->map_bytes = limit;
+    if (w->calm) bw_os_madvise(p, limit, MADV_RANDOM);
     return BW_OK;
 }
 
@@ -109,6 +115,27 @@ bw_err bw_window_open_base(bw_window *w, int dir_fd, int64_t base_offset, bw_win
     return window_fill(w, fd, (uint32_t)st.st_size, mode, name);
 }
 
+void bw_window_calm(bw_window *w)
+{
+    w->chunk = 0;
+    w->chunk_at_ns = 0;
+    if (w->calm || !w->map) return;
+    w->calm = true;
+    bw_os_madvise(w->map, w->map_bytes, MADV_RANDOM);
+}
+
+/* A reader far behind the writer: its pages are on the disk only. They are asked for ahead, without waiting, up to `end`. */
+static void advise_ahead(bw_window *w, uint32_t at, uint32_t end)
+{
+    if (w->advised < at) w->advised = at;
+    uint64_t upto = (uint64_t)at + DISK_AHEAD;
+    if (upto > end) upto = end;
+    if (upto < end && upto < w->advised + (uint64_t)DISK_AHEAD / 4) return;
+    for (uint64_t from = w->advised & ~(uint64_t)(CHUNK_MIN - 1); from < upto; from += ADVICE_PIECE)
+        bw_os_madvise(w->map + from, upto - from < ADVICE_PIECE ? (size_t)(upto - from) : ADVICE_PIECE, MADV_WILLNEED);
+    w->advised = (uint32_t)upto;
+}
+
 int bw_window_populate(bw_window *w, uint32_t from, uint32_t need, uint32_t allocated, bool for_write)
 {
     if (need <= w->populated) return 0;
@@ -121,18 +148,24 @@ int bw_window_populate(bw_window *w, uint32_t from, uint32_t need, uint32_t allo
         w->chunk = CHUNK_MIN;
     }
     w->chunk_at_ns = now;
+    if (w->from_disk && w->chunk > DISK_CHUNK) w->chunk = DISK_CHUNK;
     uint32_t start = w->populated > from ? w->populated : from;
     uint64_t to = ((uint64_t)start + w->chunk) / w->chunk * w->chunk; /* ends on a chunk, where large folios end too */
     if (to < need) to = need;
     if (to > allocated) to = allocated;
     if (to <= start) return 0;
+    if (w->from_disk) advise_ahead(w, start, allocated);
 #ifdef MADV_HUGEPAGE
     if (for_write && w->chunk == CHUNK_MAX && !w->large_folios) { /* advice only: refused, the pages are small */
         w->large_folios = true;
+        if (w->calm) bw_os_madvise(w->map, w->map_bytes, MADV_NORMAL);
+        w->calm = false;
         bw_os_madvise(w->map, w->map_bytes, MADV_HUGEPAGE);
     }
 #endif
     int e = bw_os_populate(w->map + start, (size_t)(to - start), for_write);
     if (e == 0) w->populated = (uint32_t)to;
+    if (!for_write && w->from_disk) w->from_disk = to < allocated || w->seq == 0;
+    else if (!for_write) w->from_disk = bw_clock_mono_ns() - now > DISK_NS;
     return e;
 }

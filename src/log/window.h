@@ -26,6 +26,9 @@ typedef struct bw_window {
     uint32_t chunk;     /* bytes to populate next time; follows the rate */
     int64_t chunk_at_ns; /* when the last chunk was populated; chunk and this carry over to the next segment */
     bool large_folios;   /* asked for: the rate is worth it */
+    bool from_disk;      /* a read had to wait for the disk: what comes next is asked for ahead; carries over like chunk */
+    uint32_t advised;    /* bytes below were asked for */
+    bool calm;           /* small pages only, none ahead; carries over */
 } bw_window;
 
 #define BW_WINDOW_NONE {.fd = -1}
@@ -41,7 +44,8 @@ void bw_window_close(bw_window *w);
  * table. 0 or errno. Chunks grow from 4 KiB to 1 MiB while they are used up within 10 ms, and shrink when not. A writer at 1 MiB
  * asks for large folios, which cost a third less a page to make and to free; a slow one does not: a sync would write them whole. */
 int bw_window_populate(bw_window *w, uint32_t from, uint32_t need, uint32_t allocated, bool for_write);
-/* bw_window_calm: the next chunk is the smallest: no more pages than are needed. */
-static inline void bw_window_calm(bw_window *w) { w->chunk = 0, w->chunk_at_ns = 0; }
+/* bw_window_calm: for a writer whose bytes are synced as they come: the next chunk is the smallest, and until chunks are large again the
+ * kernel makes no large folios by reading ahead: a store makes the whole folio dirty, and each sync would write all of it. */
+void bw_window_calm(bw_window *w);
 
 #endif
