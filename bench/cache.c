@@ -195,7 +195,7 @@ static bool bus_read(const bench_run *run, uint32_t index)
     bench_reader reader;
     uint64_t sum = 0, total = run->records / run->c->batch * run->encoded_bytes;
     if (!bench_reader_open(&reader, run, 0) || !bench_arrive(run->shared)) return false;
-    while ((uint64_t)reader.next < run->records) {
+    while ((uint64_t)reader.next[0] < run->records) {
         bw_batch batch;
         bw_record_view v;
         int more;
@@ -209,9 +209,10 @@ static bool bus_read(const bench_run *run, uint32_t index)
         }
         if (e) return bench_bus_failed(run, "poll");
         while ((more = bw_batch_next(&batch, &v)) == 1) {
-            if (v.offset != reader.next) return bench_fail(run->shared, "offset %lld came, %lld was next", (long long)v.offset, (long long)reader.next);
+            if (v.offset != reader.next[0])
+                return bench_fail(run->shared, "offset %lld came, %lld was next", (long long)v.offset, (long long)reader.next[0]);
             sum += v.value[0] + v.value[v.value_len - 1];
-            reader.next++;
+            reader.next[0]++;
         }
         call_ends(r, true);
         if (more < 0) return bench_bus_failed(run, "iterate");
