@@ -42,7 +42,8 @@ enum { BW_CONN_BUCKETS = 256 };
 
 typedef struct bw_conn_options {
     const char *client_id;
-    void (*push)(void *opaque, const bw_frame *frame, bw_rx *rx); /* what the server sends by itself; may be NULL */
+    /* What the server sends by itself; may be NULL. false: it could not be kept, so the connection is lost: nothing may be missing. */
+    bool (*push)(void *opaque, const bw_frame *frame, bw_rx *rx);
     void *opaque;
 } bw_conn_options;
 

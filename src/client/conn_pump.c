@@ -217,12 +217,9 @@ static void end_call(bw_conn *c)
     if (c->waiters) pthread_cond_broadcast(&c->changed);
 }
 
-static void hand_over(bw_conn *c, const bw_frame *f)
+static bool hand_over(bw_conn *c, const bw_frame *f)
 {
-    if (!(f->flags & BW_FRAME_ANSWER)) {
-        if (c->options.push) c->options.push(c->options.opaque, f, c->rx);
-        return;
-    }
+    if (!(f->flags & BW_FRAME_ANSWER)) return !c->options.push || c->options.push(c->options.opaque, f, c->rx);
     pthread_mutex_lock(&c->mutex);
     bw_pending *p = table_take(c, f->correlation);
     if (p) {
@@ -233,6 +230,7 @@ static void hand_over(bw_conn *c, const bw_frame *f)
         end_call(c);
     } /* else: nobody waits for it any more */
     pthread_mutex_unlock(&c->mutex);
+    return true;
 }
 
 /* Hand out the whole frames that lie in the buffer. *need: bytes still missing of the next one, as far as known. */
@@ -251,7 +249,7 @@ static bw_err parse_frames(bw_conn *c, size_t *need)
         }
         if (e) return bw_error_context(e, "what the daemon sent can't be understood");
         rx->at += used;
-        hand_over(c, &f);
+        if (!hand_over(c, &f)) return bw_fail(BW_ERR_NO_MEMORY, "no memory for what the daemon sends; the connection is made anew");
     }
     *need = RX_LEAST;
     return BW_OK;

@@ -43,14 +43,17 @@ static bw_cpart *part_of(bw_consumer *c, uint32_t subscription)
     return p;
 }
 
-/* What the daemon pushes; called by the pump. */
-static void pushed(void *opaque, const bw_frame *frame, bw_rx *rx)
+/* What the daemon pushes; called by the pump. What can't be queued must not be passed over: the connection ends, and the partitions are
+ * subscribed again from what was given last. */
+static bool pushed(void *opaque, const bw_frame *frame, bw_rx *rx)
 {
     bw_consumer *c = opaque;
     bw_answer a;
     memset(&a, 0, sizeof a);
-    if (frame->type != BW_API_DATA || bw_answer_decode(frame, &a) != BW_OK) return;
-    bw_item *item = part_of(c, a.subscription) ? item_get(c) : NULL;
+    if (frame->type != BW_API_DATA) return true;
+    if (bw_answer_decode(frame, &a) != BW_OK) return false;
+    bool wanted = part_of(c, a.subscription) != NULL;
+    bw_item *item = wanted ? item_get(c) : NULL;
     if (item) {
         item->subscription = a.subscription;
         item->error = (bw_err)a.error;
@@ -66,6 +69,7 @@ static void pushed(void *opaque, const bw_frame *frame, bw_rx *rx)
         c->items_tail = &item->next;
     }
     bw_answer_fini(&a);
+    return item || !wanted;
 }
 
 static bw_item *items_pop(bw_consumer *c)

@@ -117,7 +117,7 @@ static void peer_stop(peer *p)
 
 #define PEER {.piece = 1 << 20, .die_after = -1, .version = BW_PROTOCOL_VERSION}
 
-static void conn_open(bw_conn *c, const peer *p, void (*push)(void *, const bw_frame *, bw_rx *), void *opaque)
+static void conn_open(bw_conn *c, const peer *p, bool (*push)(void *, const bw_frame *, bw_rx *), void *opaque)
 {
     bw_conn_options o = {.client_id = "test", .push = push, .opaque = opaque};
     bool refused;
@@ -224,7 +224,7 @@ static void test_conn_other_protocol_version_is_refused_with_both_numbers(void *
 
 typedef struct kept { bw_rx *rx[64]; const uint8_t *data[64]; size_t len[64]; int count; } kept;
 
-static void keep(void *opaque, const bw_frame *f, bw_rx *rx)
+static bool keep(void *opaque, const bw_frame *f, bw_rx *rx)
 {
     kept *k = opaque;
     bw_answer a;
@@ -235,6 +235,7 @@ static void keep(void *opaque, const bw_frame *f, bw_rx *rx)
     k->data[k->count] = a.payload;
     k->len[k->count++] = a.payload_len;
     bw_answer_fini(&a);
+    return true;
 }
 
 static void test_conn_pushed_payloads_stay_where_they_are_while_referenced(void **state)
@@ -257,6 +258,49 @@ static void test_conn_pushed_payloads_stay_where_they_are_while_referenced(void 
         for (size_t j = 0; j < k.len[i]; j++) assert_int_equal(k.data[i][j], i);
         bw_rx_unref(&c, k.rx[i]);
     }
+    bw_conn_fini(&c);
+    peer_stop(&p);
+}
+
+static bool keep_none(void *opaque, const bw_frame *f, bw_rx *rx)
+{
+    (void)f;
+    (void)rx;
+    ++*(int *)opaque;
+    return false;
+}
+
+static void test_conn_push_that_cannot_be_kept_loses_the_connection(void **state)
+{
+    (void)state;
+    peer p = PEER;
+    p.push_bytes = 1000;
+    peer_start(&p);
+    bw_conn c;
+    int offered = 0;
+    conn_open(&c, &p, keep_none, &offered);
+    assert_int_not_equal(ask(&c, 2000), BW_OK);
+    assert_int_equal(offered, 1);
+    assert_false(bw_conn_is_up(&c));
+    bw_conn_fini(&c);
+    peer_stop(&p);
+}
+
+static bool never_done(void *opaque)
+{
+    (void)opaque;
+    return false;
+}
+
+static void test_conn_wait_whose_time_is_over_ends_at_an_idle_connection(void **state)
+{
+    (void)state;
+    peer p = PEER;
+    peer_start(&p);
+    bw_conn c;
+    conn_open(&c, &p, NULL, NULL);
+    assert_int_equal(bw_conn_wait(&c, never_done, NULL, -1, bw_deadline_in_ms(0)), BW_ERR_TIMED_OUT);
+    assert_true(bw_conn_is_up(&c));
     bw_conn_fini(&c);
     peer_stop(&p);
 }
@@ -293,6 +337,8 @@ int main(void)
         cmocka_unit_test(test_conn_garbage_is_a_lost_connection),
         cmocka_unit_test(test_conn_other_protocol_version_is_refused_with_both_numbers),
         cmocka_unit_test(test_conn_pushed_payloads_stay_where_they_are_while_referenced),
+        cmocka_unit_test(test_conn_push_that_cannot_be_kept_loses_the_connection),
+        cmocka_unit_test(test_conn_wait_whose_time_is_over_ends_at_an_idle_connection),
         cmocka_unit_test(test_conn_many_threads_get_their_own_answers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
