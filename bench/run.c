@@ -363,7 +363,7 @@ int main(int argc, char **argv)
         bool good = bench_scale_run(o.daemon, dir, o.only[5] == '/' ? o.only + 6 : "", o.quick, json, !o.json);
         if (fclose(json) != 0) good = false;
         if (o.json) print_file(o.output);
-        if (good) remove_tree(dir);
+        if (good) bench_remove_tree(dir);
         return good ? 0 : 1;
     }
     bench_daemon daemon = {0};
