@@ -106,7 +106,26 @@ def median(v):
 
 
 def spread(v):
-    return (max(v) - min(v)) / median(v) if v and median(v) else None
+    return (max(v) - min(v)) / median(v) if len(v) > 1 and median(v) else None
+
+
+# What the project holds itself to: (text, system, figure, system beside it, figure, at least so many times).
+CLAIMS = [
+    ('direct, batched, over the bare limit', 'direct', 'batched', 'limit', 'batched', 0.8),
+    ('direct, batched, over Aeron IPC with a message a record', 'direct', 'batched', 'aeron', 'one', 1.1),
+    ('direct, batch of one, over the bare limit', 'direct', 'one', 'limit', 'one', 0.6),
+    ('direct, batch of one, over Chronicle Queue', 'direct', 'one', 'chronicle', 'one', 1.5),
+    ('socket, batched, over Kafka', 'socket', 'batched', 'kafka', 'batched', 2.0),
+]
+
+
+def claims_of(rows):
+    by_key, out = {r['key']: r for r in rows}, []
+    for text, a, figure, b, other, least in CLAIMS:
+        x, y = by_key.get(a, {}).get(figure), by_key.get(b, {}).get(other)
+        if x and y:
+            out.append({'what': text, 'ratio': x / y, 'at_least': least, 'met': x / y >= least})
+    return out
 
 
 def summarise(peers, skipped, figures_of, o):
@@ -138,7 +157,7 @@ def summarise(peers, skipped, figures_of, o):
             if direct.get(name) and r.get(name):
                 r[f'{name}_ratio'] = r[name] / direct[name]
     return {'date': datetime.datetime.now().strftime('%Y-%m-%d %H:%M'), 'machine': machine(), 'record_bytes': RECORD, 'runs': o.runs,
-            'quick': o.quick, 'ratios': "each figure over Busway direct's of this run", 'rows': rows,
+            'quick': o.quick, 'claims': claims_of(rows), 'ratios': "each figure over Busway direct's of this run", 'rows': rows,
             'skipped': [{'key': k, 'label': label, 'why': why} for k, label, why in skipped]}
 
 
@@ -202,6 +221,8 @@ def table(s, markdown):
     for r in s['rows']:
         if r['note']:
             out.append(f'{"- " if markdown else ""}{r["label"]}: {r["note"]}.')
+    for c in s['claims']:
+        out.append(f'{"- " if markdown else ""}{c["what"]}: {c["ratio"]:.2f}; at least {c["at_least"]:.1f}: {"met" if c["met"] else "missed"}.')
     for r in s['rows']:
         for why in r['failed'][:3]:
             out.append(f'{"- " if markdown else ""}{r["label"]}: a run gave no figure ({why}).')
