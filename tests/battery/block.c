@@ -16,6 +16,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -87,6 +88,7 @@ static bool run_workers(trial_options *o)
         pids[i] = fork();
         if (pids[i] < 0) abort();
         if (pids[i] == 0) {
+            prctl(PR_SET_PDEATHSIG, SIGKILL);
             o->worker = i;
             _exit(trial_run(o) ? 0 : 1);
         }

@@ -293,6 +293,9 @@ void oracle_record(oracle_view *v, int64_t offset, const uint8_t *value, size_t 
                  number, sequence);
         return;
     }
+    /* A batch in doubt when the daemon was killed is sent again. The daemon knows it by what the log says of its producer; where retention
+     * has deleted that already it is appended once more. */
+    if (p == BLOCK_KEPT && e->offset > offset) return;
     if (e->seen == o->view)
         COMPLAIN("partition %d offset %lld: producer %u sequence %u is there twice", p, (long long)offset, number, sequence);
     e->seen = o->view;

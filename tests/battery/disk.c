@@ -31,7 +31,7 @@ typedef struct file {
     page pages[PAGES_MAX];
 } file;
 
-typedef struct name { char text[NAME_BYTES]; uint64_t inode; } name;
+typedef struct name { char text[NAME_BYTES]; uint64_t inode, key; } name;
 typedef struct names { name item[NAMES_MAX]; int count; } names;
 
 typedef enum op_kind { OP_ADD, OP_REMOVE, OP_MOVE, OP_SIZE } op_kind;
@@ -40,7 +40,7 @@ typedef struct op {
     bool sure;
     bool logged; /* the file was synced since: the name may be on the disk without what was done before it */
     char text[NAME_BYTES], to[NAME_BYTES];
-    uint64_t inode;
+    uint64_t inode, key, to_key; /* keys: memfs_key of the names */
     uint32_t size;
 } op;
 
@@ -71,35 +71,38 @@ static void must(bool good, const char *what)
 
 /* ---- names ---- */
 
-static name *names_find(names *n, const char *text)
+static name *names_find_key(names *n, uint64_t key)
 {
     for (int i = 0; i < n->count; i++)
-        if (strcmp(n->item[i].text, text) == 0) return &n->item[i];
+        if (n->item[i].key == key) return &n->item[i];
     return NULL;
 }
 
-static void names_remove(names *n, const char *text)
+static name *names_find(names *n, const char *text) { return names_find_key(n, memfs_key(text)); }
+
+static void names_remove(names *n, uint64_t key)
 {
-    name *x = names_find(n, text);
+    name *x = names_find_key(n, key);
     if (x) *x = n->item[--n->count];
 }
 
-static void names_add(names *n, const char *text, uint64_t inode)
+static void names_add(names *n, const char *text, uint64_t key, uint64_t inode)
 {
-    name *x = names_find(n, text);
+    name *x = names_find_key(n, key);
     if (!x) {
         must(n->count < NAMES_MAX, "too many names");
         x = &n->item[n->count++];
     }
-    snprintf(x->text, sizeof x->text, "%s", text);
+    memcpy(x->text, text, NAME_BYTES);
+    x->key = key;
     x->inode = inode;
 }
 
 static void names_apply(names *n, const op *o)
 {
-    if (o->kind == OP_ADD) names_add(n, o->text, o->inode);
-    if (o->kind == OP_REMOVE || o->kind == OP_MOVE) names_remove(n, o->text);
-    if (o->kind == OP_MOVE) names_add(n, o->to, o->inode);
+    if (o->kind == OP_ADD) names_add(n, o->text, o->key, o->inode);
+    if (o->kind == OP_REMOVE || o->kind == OP_MOVE) names_remove(n, o->key);
+    if (o->kind == OP_MOVE) names_add(n, o->to, o->to_key, o->inode);
 }
 
 /* ---- files ---- */
@@ -195,6 +198,8 @@ static op *add_op(disk *d, op_kind kind, const char *text, const char *to, uint6
     *o = (op){.kind = kind, .inode = inode, .size = size};
     snprintf(o->text, sizeof o->text, "%s", text ? text : "");
     snprintf(o->to, sizeof o->to, "%s", to ? to : "");
+    o->key = memfs_key(o->text);
+    o->to_key = memfs_key(o->to);
     names_apply(&d->now, o);
     return o;
 }
@@ -343,7 +348,10 @@ disk *disk_new(const char *folder)
             look_at(f);
             for (uint32_t i = 0; i < f->pages_used; i++) page_settle(&f->pages[i], f->pages[i].count - 1);
         }
-        names_add(&d->base, entry->d_name, f->inode);
+        char text[NAME_BYTES] = "";
+        must(strlen(entry->d_name) < sizeof text, "a long name");
+        memcpy(text, entry->d_name, strlen(entry->d_name));
+        names_add(&d->base, text, memfs_key(text), f->inode);
     }
     closedir(dir);
     d->now = d->base;
@@ -409,7 +417,8 @@ static void choose_operations(disk *d, rng *r, disk_choice choice, names *out, u
     }
 }
 
-static void choose_page(const page *p, rng *r, const disk_choice *choice, uint32_t likely, uint32_t *dirty_at, uint8_t out[DISK_PAGE])
+/* out NULL: nobody will see it. */
+static void choose_page(const page *p, rng *r, const disk_choice *choice, uint32_t likely, uint32_t *dirty_at, uint8_t *out)
 {
     int pick = 0, newest = p->count - 1;
     bool torn = false;
@@ -423,10 +432,10 @@ static void choose_page(const page *p, rng *r, const disk_choice *choice, uint32
             torn = rng_chance(r, 4);
         }
     }
-    for (int at = 0; at < DISK_PAGE; at += DISK_SECTOR) {
+    for (int at = 0, n = torn ? DISK_SECTOR : DISK_PAGE; out && at < DISK_PAGE; at += n) {
         const uint8_t *v = p->version[torn ? (int)rng_below(r, (uint32_t)p->count) : pick];
-        if (v) memcpy(out + at, v + at, DISK_SECTOR);
-        else memset(out + at, 0, DISK_SECTOR);
+        if (v) memcpy(out + at, v + at, (size_t)n);
+        else memset(out + at, 0, (size_t)n);
     }
 }
 
@@ -460,8 +469,12 @@ void disk_image(disk *d, const char *folder, rng *r, disk_choice choice)
     for (int i = 0; i < d->file_count; i++) {
         const file *f = d->files[i];
         const char *first = NULL;
-        for (uint32_t k = 0; k < f->pages_used; k++) choose_page(&f->pages[k], r, &choice, likely, &dirty_at, bytes + (size_t)k * DISK_PAGE);
+        bool named = false;
+        for (int k = 0; k < in.count; k++) named |= in.item[k].inode == f->inode;
         must(sizes[i] <= sizeof bytes, "size");
+        for (uint32_t k = 0; k < f->pages_used; k++)
+            choose_page(&f->pages[k], r, &choice, likely, &dirty_at, named && k * DISK_PAGE < sizes[i] ? bytes + (size_t)k * DISK_PAGE : NULL);
+        if (!named) continue;
         if (sizes[i] > f->pages_used * DISK_PAGE) memset(bytes + (size_t)f->pages_used * DISK_PAGE, 0, sizes[i] - f->pages_used * DISK_PAGE);
         for (int k = 0; k < in.count; k++) {
             if (in.item[k].inode != f->inode) continue;

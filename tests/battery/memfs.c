@@ -31,10 +31,12 @@ static struct {
     char folder[NAME_BYTES];
     inode inodes[INODES];
     struct {
+        uint64_t key;
         char text[NAME_BYTES];
         int inode;
     } names[INODES];
     int name_count;
+    uid_t uid;
     struct {
         int what, inode;
     } handles[HANDLES];
@@ -107,9 +109,10 @@ static int new_inode(void)
 
 static int find_name(const char *text)
 {
-    must(strchr(text, '/') == NULL, "a path of several parts");
+    uint64_t key = memfs_key(text);
     for (int i = 0; i < fs.name_count; i++)
-        if (strcmp(fs.names[i].text, text) == 0) return i;
+        if (fs.names[i].key == key) return i;
+    must(strchr(text, '/') == NULL, "a path of several parts");
     return -1;
 }
 
@@ -117,6 +120,7 @@ static void add_name(const char *text, int number)
 {
     must(fs.name_count < INODES && strlen(text) < NAME_BYTES, "too many names, or a long one");
     strcpy(fs.names[fs.name_count].text, text);
+    fs.names[fs.name_count].key = memfs_key(text);
     fs.names[fs.name_count++].inode = number;
     fs.inodes[number].names++;
 }
@@ -124,8 +128,7 @@ static void add_name(const char *text, int number)
 static void drop_name(int at)
 {
     fs.inodes[fs.names[at].inode].names--;
-    fs.name_count--;
-    memmove(&fs.names[at], &fs.names[at + 1], (size_t)(fs.name_count - at) * sizeof fs.names[0]);
+    fs.names[at] = fs.names[--fs.name_count];
 }
 
 int memfs_reset(const char *folder)
@@ -137,6 +140,7 @@ int memfs_reset(const char *folder)
     while (fs.name_count) drop_name(fs.name_count - 1);
     snprintf(fs.folder, sizeof fs.folder, "%s", folder);
     fs.handles_used = 0;
+    fs.uid = geteuid();
     return new_handle(DATA, -1);
 }
 
@@ -267,7 +271,7 @@ static int stat_inode(int number, struct stat *st)
                         .st_mode = S_IFREG | 0644,
                         .st_nlink = (nlink_t)n->names,
                         .st_size = n->size,
-                        .st_uid = geteuid(),
+                        .st_uid = fs.uid,
                         .st_blocks = (n->size + 4095) / 4096 * 8};
     clock_gettime(CLOCK_REALTIME, &st->st_mtim);
     return 0;

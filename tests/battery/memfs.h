@@ -15,6 +15,13 @@ enum { MEMFS_FD = 1 << 20, MEMFS_FILE_BYTES = 320 << 10 };
 /* memfs_reset: an empty folder of that name in an empty data directory; every descriptor must be closed. Returns the directory's.
  */
 int memfs_reset(const char *folder);
+/* memfs_key: tells names apart (FNV-1a, 64 bits), so that a look through a folder compares numbers. */
+static inline uint64_t memfs_key(const char *name)
+{
+    uint64_t h = UINT64_C(0xcbf29ce484222325);
+    while (*name) h = (h ^ (uint8_t)*name++) * UINT64_C(0x100000001b3);
+    return h;
+}
 /* memfs_put: a file with these bytes (at most MEMFS_FILE_BYTES). */
 void memfs_put(const char *name, const void *bytes, uint32_t size);
 void memfs_link(const char *name, const char *more);

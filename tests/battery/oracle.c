@@ -5,7 +5,7 @@
  *   - if anything that a reader may have seen is lost, the leader epoch is higher than the one it was seen under;
  *   - appends go on at the end; recovered once more, it is the same.
  *
- * One image of 16 lies on a real file system (and `busway verify` looks at half of those); the others in memory (memfs.h). */
+ * One image of 32 lies on a real file system (and `busway verify` looks at half of those); the others in memory (memfs.h). */
 #include "world.h"
 
 #include "memfs.h"
@@ -168,7 +168,7 @@ static void count_finding(void *opaque, const bw_finding *f)
 
 static void try_image(world *w, disk_choice choice)
 {
-    bool real = rng_chance(&w->r, 16);
+    bool real = rng_chance(&w->r, 32);
     trial t = {.w = w, .before = w->r, .choice = choice, .good = true};
     if (w->points.count) t.point = w->points.item[w->points.count - 1];
     t.data_fd = real ? w->data_fds[WORLD_IMAGE] : memfs_reset(WORLD_TOPIC "-0");
