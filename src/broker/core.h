@@ -331,6 +331,11 @@ bool bw_produce_waiting(const bw_part *p);
 /* fetch.c, subscribe.c */
 void bw_handle_fetch(bw_broker *b, bw_op *op);
 void bw_fetch_serve(bw_broker *b, bw_part *p);
+/* bw_fetch_end_part, bw_sub_end_part: the partition goes: what still waits on it, blocked or without credit, is told with the thread's
+ * message and ends. */
+void bw_fetch_end_part(bw_broker *b, bw_part *p);
+void bw_sub_end_part(bw_part *p, bw_err e);
+void bw_fetch_serve_session(bw_broker *b, bw_session *s); /* its backlog shrank */
 void bw_fetch_drop_session(bw_broker *b, bw_session *s);
 void bw_handle_subscribe(bw_broker *b, bw_op *op);
 void bw_handle_credit(bw_broker *b, bw_op *op);

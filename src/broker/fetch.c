@@ -1,7 +1,8 @@
 /* broker/fetch.c: FETCH: whole batches of several partitions in one answer, at once or when min_bytes are there or max_wait is over.
  *
  * A fetch that must wait hangs at each of its partitions by a link. It is looked at again when one of them changes, and then reads
- * anew: nothing is held between looks. Any partition's error ends the wait. */
+ * anew: nothing is held between looks. Any partition's error ends the wait. A fetch of a connection that has much to read already waits
+ * until it has read it: what a client that does not read makes the daemon hold is that and one answer. */
 #include "broker/core.h"
 
 #include <busway/consumer.h>
@@ -10,6 +11,7 @@
 
 #define PARTS_MAX 4096
 #define WAIT_MAX_MS 3600000
+#define BACKLOG_MAX (1u << 20)
 
 struct bw_fetch_link {
     bw_fetch *fetch;
@@ -26,6 +28,9 @@ struct bw_fetch {
     bw_timer timer;
     bw_fetch *prev, *next; /* of the session */
     size_t count;
+    bool blocked; /* by the backlog */
+    bool due;     /* its max_wait is over */
+    bool forced;  /* it ends now */
     bw_fetch_link links[];
 };
 
@@ -101,6 +106,10 @@ static void read_part(bw_broker *b, bw_fetch_link *l, size_t room, bool must, bw
 static bool fetch_try(bw_broker *b, bw_fetch *f, bool last)
 {
     const bw_request *q = &f->op->request;
+    bw_session *s = f->op->session;
+    last = f->due = f->due || last;
+    f->blocked = !f->forced && s->ops->backlog(s->listener) >= BACKLOG_MAX;
+    if (f->blocked) return false;
     bw_fetched_part *parts = calloc(f->count ? f->count : 1, sizeof *parts);
     if (!parts) {
         if (!last) return false;
@@ -164,6 +173,7 @@ static void hang(bw_broker *b, bw_fetch *f)
 {
     for (size_t i = 0; i < f->count; i++) {
         bw_fetch_link *l = &f->links[i];
+        if (!l->part) continue;
         l->prev = NULL;
         l->next = l->part->fetches;
         if (l->next) l->next->prev = l;
@@ -172,6 +182,7 @@ static void hang(bw_broker *b, bw_fetch *f)
         bw_broker_again(b, l->part);
     }
     int32_t wait = f->op->request.max_wait_ms;
+    if (f->due) return; /* only blocked */
     f->timer.fire = on_max_wait;
     bw_timers_set(&b->timers, &f->timer, bw_deadline_in_ms(wait > WAIT_MAX_MS ? WAIT_MAX_MS : wait));
 }
@@ -218,6 +229,23 @@ void bw_fetch_serve(bw_broker *b, bw_part *p)
         while (next && next->fetch == f) next = next->next; /* f may be gone after the try, with all its links */
         if (has_news(l)) fetch_try(b, f, false);
         l = next;
+    }
+}
+
+void bw_fetch_end_part(bw_broker *b, bw_part *p)
+{
+    while (p->fetches) {
+        bw_fetch *f = p->fetches->fetch;
+        f->forced = true;
+        fetch_try(b, f, true);
+    }
+}
+
+void bw_fetch_serve_session(bw_broker *b, bw_session *s)
+{
+    for (bw_fetch *f = s->fetches, *next; f; f = next) {
+        next = f->next;
+        if (f->blocked) fetch_try(b, f, false);
     }
 }
 

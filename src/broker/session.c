@@ -109,7 +109,9 @@ static void session_closed(bw_broker *b, bw_session *s)
 
 void bw_session_writable(bw_broker *b, bw_session *s)
 {
-    if (!s->closed) bw_sub_serve_session(b, s);
+    if (s->closed) return;
+    bw_fetch_serve_session(b, s);
+    bw_sub_serve_session(b, s);
 }
 
 void bw_session_dispatch(bw_broker *b, bw_event *e)

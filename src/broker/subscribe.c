@@ -9,8 +9,9 @@
 #include <busway/consumer.h>
 
 #include <stdlib.h>
+#include <string.h>
 
-#define BACKLOG_MAX (1u << 20)
+#define BACKLOG_MAX (256u << 10)
 #define RUN_BYTES (256u << 10)
 #define TURN_BYTES (1u << 20)
 #define SUBS_MAX 4096
@@ -100,6 +101,18 @@ void bw_sub_serve(bw_broker *b, bw_part *p)
     for (bw_sub *s = p->subs, *next; s; s = next) {
         next = s->part_next;
         if (s->credit > 0 && !s->blocked) push(b, s);
+    }
+}
+
+void bw_sub_end_part(bw_part *p, bw_err e)
+{
+    char why[300];
+    strncpy(why, bw_error_message(), sizeof why - 1);
+    why[sizeof why - 1] = 0;
+    while (p->subs) {
+        bw_error_set_message(e, why);
+        push_data(p->subs, e, NULL);
+        sub_end(p->subs);
     }
 }
 

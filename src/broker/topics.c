@@ -330,6 +330,9 @@ bw_err bw_topic_delete_start(bw_broker *b, bw_topic *t, bw_op *op)
         bw_fail(BW_ERR_DELETED, "topic '%s' was deleted", t->name);
         bw_produce_fail_all(b, p, BW_ERR_DELETED);
         bw_part_serve(b, p); /* fetches and subscriptions get DELETED */
+        bw_fetch_end_part(b, p);
+        bw_fail(BW_ERR_DELETED, "topic '%s' was deleted", t->name);
+        bw_sub_end_part(p, BW_ERR_DELETED);
         bw_part_stop_io(b, p);
         bw_part_remove(b, p);
         bw_opener_release(b, p); /* what waited for it is told */

@@ -300,6 +300,87 @@ static void test_subscribe_deleted_topic_ends_it(void **state)
     fake_close(fx, &admin);
 }
 
+static void set_backlog(fake *f, size_t bytes)
+{
+    pthread_mutex_lock(&f->lock);
+    f->backlog = bytes;
+    pthread_mutex_unlock(&f->lock);
+}
+
+/* Whether it would wait or not: with much to read already a client gets no more until it has read. */
+static void test_fetch_waits_while_the_backlog_is_full(void **state)
+{
+    fixture *fx = *state;
+    fake f, writer;
+    fake_open(fx, &f);
+    fake_open(fx, &writer);
+    fill(fx, &writer, "t", 1, 1, 10);
+    set_backlog(&f, 64 << 20);
+    bw_request now = rq_fetch("t", 0, 0, 0), later = rq_fetch("t", 0, 1, 50), unknown = rq_fetch("unknown", 0, 0, 0);
+    uint32_t first = fake_send(fx, &f, &now);
+    fake_send(fx, &f, &later);
+    fake_send(fx, &f, &unknown);
+    answer a;
+    assert_false(fake_next(&f, 200, &a));
+    fill(fx, &writer, "t", 1, 1, 10);
+    assert_false(fake_next(&f, 50, &a));
+    set_backlog(&f, 0);
+    bw_broker_writable(fx->broker, f.session);
+    bool seen[3] = {false};
+    for (int i = 0; i < 3; i++) {
+        assert_true(fake_next(&f, WAIT_MS, &a));
+        uint32_t n = a.a.correlation - first;
+        assert_true(n < 3 && !seen[n]);
+        seen[n] = true;
+        assert_int_equal(a.a.parts[0].error, n == 2 ? BW_ERR_UNKNOWN_TOPIC : BW_OK);
+        if (n < 2) assert_true(a.a.payload_len > 0);
+        answer_free(&a);
+    }
+    set_backlog(&f, 64 << 20); /* one that is blocked when its connection ends leaves nothing behind */
+    bw_request left = rq_fetch("t", 0, 0, 0);
+    fake_send(fx, &f, &left);
+    fake_close(fx, &f);
+    fake_close(fx, &writer);
+}
+
+/* Those that could not be told anything at the time: by the backlog, or without credit. */
+static void test_subscribe_blocked_is_told_of_the_deletion(void **state)
+{
+    fixture *fx = *state;
+    fake f, admin;
+    fake_open(fx, &f);
+    fake_open(fx, &admin);
+    fill(fx, &f, "t", 5, 1, 1000);
+    subscribe(fx, &f, "t", 1, 0, 1); /* one batch, and the credit is used up */
+    answer a;
+    assert_true(fake_next(&f, WAIT_MS, &a));
+    answer_free(&a);
+    set_backlog(&f, 64 << 20);
+    subscribe(fx, &f, "t", 2, 0, 100000);
+    bw_request fetch = rq_fetch("t", 0, 0, 0);
+    fake_send(fx, &f, &fetch);
+    bw_request del = rq(BW_API_DELETE_TOPIC, "t");
+    assert_int_equal(fake_ask(fx, &admin, &del), BW_OK);
+    int deleted = 0;
+    for (int i = 0; i < 3; i++) {
+        assert_true(fake_next(&f, WAIT_MS, &a));
+        deleted += (a.a.type == BW_API_DATA ? a.a.error : a.a.parts[0].error) == BW_ERR_DELETED;
+        answer_free(&a);
+    }
+    assert_int_equal(deleted, 3);
+    set_backlog(&f, 0);
+    for (uint32_t id = 1; id <= 2; id++) { /* they are over: credit for them is for nobody */
+        bw_request credit = rq(BW_API_CREDIT, NULL);
+        credit.subscription = id;
+        credit.credit = 100000;
+        fake_send(fx, &f, &credit);
+    }
+    bw_broker_writable(fx->broker, f.session);
+    assert_false(fake_next(&f, 100, &a));
+    fake_close(fx, &f);
+    fake_close(fx, &admin);
+}
+
 int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, fx_setup, fx_teardown)
@@ -315,6 +396,8 @@ int main(void)
         T(test_subscribe_stops_at_a_full_backlog_and_goes_on_when_writable),
         T(test_subscribe_error_ends_it_with_a_last_data),
         T(test_subscribe_deleted_topic_ends_it),
+        T(test_fetch_waits_while_the_backlog_is_full),
+        T(test_subscribe_blocked_is_told_of_the_deletion),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
