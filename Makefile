@@ -167,6 +167,7 @@ help:
 	@echo 'make fuzz            every decoder and its bound of memory: SECONDS_EACH=60'
 	@echo 'make crash           the crash suite: KILLS=3000 SEED=1; one that was interrupted goes on where it was'
 	@echo 'make test-arm64      a cross build and its unit and crash tests under qemu-user: KILLS=40 SEED=1'
+	@echo 'make faults          every call site that a trace shows, the libraries'"'"' too, fails once and for ever: SEED=1'
 	@echo 'make battery         faults of the system, power cuts, stops and clocks at length: HOURS=1 SEED=1'
 	@echo 'make model           the Promela model and its seeded bugs'
 	@echo 'make compat          segments made here before Kafka 3.9'"'"'s own tools (java, Maven Central)'
