@@ -82,6 +82,21 @@ typedef struct bw_pseat {
     _Atomic uint32_t busy;
 } bw_pseat;
 
+/* A reservation that is out. */
+typedef struct bw_held {
+    bw_ppart *part;
+    bw_record meta; /* leads into `copy` */
+    size_t value_max;
+    bool direct;
+    bool any; /* the partition was chosen by stickiness */
+    bw_pseat *seat;         /* this thread is inside by it; NULL: it holds part->lock (direct) */
+    bw_append_place at;     /* with a seat */
+    uint8_t *place; /* of the batch */
+    uint8_t *buffer; /* when not direct; malloc'd */
+    int64_t timestamp_ms;
+    void *copy; /* malloc'd, or NULL */
+} bw_held;
+
 struct bw_ppart {
     bw_ptopic *topic;
     bw_producer *producer;
@@ -93,7 +108,8 @@ struct bw_ppart {
     bw_appender *appender;
     bw_tail_slot *slot;
     bw_batch_builder builder, in_place; /* in_place: over the log itself */
-    struct bw_held *held; /* a reservation is out */
+    bw_held *held; /* a reservation is out */
+    bw_held quick; /* its room, when it was made by a seat */
     _Atomic uint64_t seat_word;  /* 0, or the id of `seat`: its thread may pass without the lock. Changed under the lock */
     _Atomic(bw_pseat *) seat;
     bw_pseat *seats;
@@ -189,6 +205,7 @@ static inline bw_pseat *bw_ppart_sit(bw_ppart *part)
 {
     bw_pseat *seat = atomic_load_explicit(&part->seat, memory_order_acquire);
     if (!seat || seat->thread != (uintptr_t)pthread_self()) return NULL;
+    if (atomic_load_explicit(&seat->busy, memory_order_relaxed) != 0) return NULL; /* inside already: a reservation is out */
     return bw_bias_enter(&part->seat_word, seat->id, &seat->busy) ? seat : NULL;
 }
 static inline void bw_ppart_count(bw_ppart *part, int32_t count, size_t len)

@@ -17,21 +17,33 @@ enum { SEAT_STREAK_MIN = 3, SEAT_STREAK_MAX = 64 };
 #else
 enum { SEAT_STREAK_MIN = 16, SEAT_STREAK_MAX = 4096 };
 #endif
-enum { SEATS_MAX = 16, SEAT_NAP_NS = 20000 };
+enum { SEATS_MAX = 16, SEAT_SPINS = 1000, SEAT_NAP_NS = 20000 };
 
-/* Under the lock: afterwards nobody is inside. Who is inside stays there for one append that waits for nothing. */
-static void clear_seat(bw_ppart *part)
+/* Under the lock: afterwards nobody is inside. Who is inside stays there for one append, or as long as a reservation is out. false:
+ * not within the deadline; who locks next goes on waiting. */
+static bool clear_seat(bw_ppart *part, bw_deadline deadline)
 {
     bw_pseat *seat = atomic_load_explicit(&part->seat, memory_order_relaxed);
-    atomic_store_explicit(&part->seat_word, 0, memory_order_seq_cst); /* B3 */
-    if (seat->thread == (uintptr_t)pthread_self()) return;
+    uint64_t word = atomic_load_explicit(&part->seat_word, memory_order_relaxed);
+    if (seat->thread == (uintptr_t)pthread_self()) {
+        if (part->held) return false;
+        atomic_store_explicit(&part->seat_word, 0, memory_order_release);
+        return true;
+    }
+    atomic_store_explicit(&part->seat_word, word | BW_BIAS_REVOKED, memory_order_seq_cst); /* B3 */
     while (!bw_os_membarrier()) nanosleep(&(struct timespec){.tv_nsec = SEAT_NAP_NS}, NULL); /* B4 */
     for (uint32_t turn = 0; atomic_load_explicit(&seat->busy, memory_order_acquire) != 0; turn++) { /* B5 */
-        if (turn < 1000) bw_cpu_relax();
-        else nanosleep(&(struct timespec){.tv_nsec = SEAT_NAP_NS}, NULL);
+        if (turn < SEAT_SPINS) {
+            bw_cpu_relax();
+            continue;
+        }
+        if (bw_deadline_left_ns(deadline) == 0) return false;
+        nanosleep(&(struct timespec){.tv_nsec = SEAT_NAP_NS}, NULL);
     }
+    atomic_store_explicit(&part->seat_word, 0, memory_order_release);
     if (part->streak_wanted < SEAT_STREAK_MAX) part->streak_wanted *= 2;
     part->streak = 0;
+    return true;
 }
 
 static bw_pseat *seat_of_thread(bw_ppart *part, uintptr_t thread)
@@ -66,8 +78,8 @@ void bw_ppart_offer_seat(bw_ppart *part)
 bw_err bw_ppart_lock(bw_ppart *part, bw_deadline deadline)
 {
     if (bw_lock(&part->lock, deadline) == BW_LOCK_OK) {
-        if (atomic_load_explicit(&part->seat_word, memory_order_relaxed) != 0) clear_seat(part);
-        return BW_OK;
+        if (atomic_load_explicit(&part->seat_word, memory_order_relaxed) == 0 || clear_seat(part, deadline)) return BW_OK;
+        pthread_mutex_unlock(&part->lock);
     }
     return bw_fail(BW_ERR_LOCK_HELD, "topic %s partition %d: another thread of this process holds a reservation or a long append",
                    part->topic->name, part->partition);

@@ -9,18 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef struct bw_held {
-    bw_ppart *part;
-    bw_record meta; /* leads into `copy` */
-    size_t value_max;
-    bool direct;
-    bool any; /* the partition was chosen by stickiness */
-    uint8_t *place; /* of the batch */
-    uint8_t *buffer; /* when not direct; malloc'd */
-    int64_t timestamp_ms;
-    uint8_t copy[];
-} bw_held;
-
 static uint8_t *keep(uint8_t **at, const void *data, size_t len)
 {
     if (!data) return NULL;
@@ -37,13 +25,18 @@ static bw_err hold(const bw_record *meta, size_t value_max, bw_held **out)
     if (!meta) meta = &none;
     size_t bytes = meta->header_count * sizeof(bw_header) + meta->key_len;
     for (size_t i = 0; i < meta->header_count; i++) bytes += meta->headers[i].name_len + meta->headers[i].value_len;
-    bw_held *h = calloc(1, sizeof *h + bytes + sizeof(bw_header));
-    if (!h) return bw_fail(BW_ERR_NO_MEMORY, "no memory for a reservation");
+    bw_held *h = calloc(1, sizeof *h);
+    uint8_t *copy = h ? malloc(bytes + sizeof(bw_header)) : NULL;
+    if (!copy) {
+        free(h);
+        return bw_fail(BW_ERR_NO_MEMORY, "no memory for a reservation");
+    }
+    h->copy = copy;
     h->meta = *meta;
     h->meta.value = NULL;
     h->meta.value_len = 0;
     h->value_max = value_max;
-    bw_header *headers = (bw_header *)(void *)(h->copy + (-(uintptr_t)h->copy & (sizeof(void *) - 1)));
+    bw_header *headers = (bw_header *)(void *)copy; /* malloc'd: aligned */
     uint8_t *at = (uint8_t *)(headers + meta->header_count);
     h->meta.key = keep(&at, meta->key, meta->key_len);
     h->meta.headers = headers;
@@ -116,7 +109,42 @@ static bw_err reserve(bw_producer *p, const char *topic, int32_t partition, bw_h
 static void held_free(bw_held *h)
 {
     free(h->buffer);
+    free(h->copy);
     free(h);
+}
+
+/* By this thread's seat in the partition, when that is all at hand: no lock, no memory, no clock that costs. */
+static inline bool reserve_now(bw_producer *p, const char *topic, int32_t partition, const bw_record *meta, size_t value_max,
+                               bw_reservation *out)
+{
+    bw_ptopic *t = atomic_load_explicit(&p->last, memory_order_acquire);
+    if (meta && (meta->key || meta->key_len || meta->header_count)) return false;
+    if (!t || strcmp(t->name, topic) != 0 || atomic_load_explicit(&t->gone, memory_order_relaxed)) return false;
+    int32_t chosen = bw_producer_choose(t, partition, NULL);
+    if ((uint32_t)chosen >= BW_PARTITIONS_MAX) return false;
+    bw_ppart *part = atomic_load_explicit(&t->parts[chosen], memory_order_acquire);
+    bw_pseat *seat = part ? bw_ppart_sit(part) : NULL;
+    if (!seat) return false;
+    bw_held *h = &part->quick;
+    h->meta = (bw_record){.timestamp_ms = meta ? meta->timestamp_ms : BW_NO_TIMESTAMP};
+    if (h->meta.timestamp_ms == BW_NO_TIMESTAMP) h->meta.timestamp_ms = bw_stamp_ms(&part->clock);
+    size_t len = bw_batch_reserved_size(&h->meta, value_max);
+    bool plain = part->appender && bw_ptopic_codec(t) == BW_CODEC_NONE && !atomic_load_explicit(&t->log_append_time, memory_order_relaxed);
+    h->place = plain && len <= atomic_load_explicit(&part->slot->message_max, memory_order_relaxed)
+                   ? bw_append_begin_now(part->appender, len, 1, &h->at)
+                   : NULL;
+    if (!h->place) {
+        bw_bias_leave(&seat->busy);
+        return false;
+    }
+    h->part = part;
+    h->value_max = value_max;
+    h->direct = true;
+    h->any = partition == BW_PARTITION_ANY;
+    h->seat = seat;
+    part->held = h;
+    *out = (bw_reservation){bw_batch_reserve_begin(h->place, &h->meta, value_max), value_max, h};
+    return true; /* inside until commit or abort */
 }
 
 bw_err bw_producer_reserve(bw_producer *p, const char *topic, int32_t partition, const bw_record *meta, size_t value_max,
@@ -125,6 +153,7 @@ bw_err bw_producer_reserve(bw_producer *p, const char *topic, int32_t partition,
     bw_err e = bw_producer_check(p, topic);
     if (e) return e;
     if (!out) return bw_fail(BW_ERR_INVALID_ARGUMENT, "there is no place for the reservation");
+    if (reserve_now(p, topic, partition, meta, value_max, out)) return BW_OK;
     *out = (bw_reservation){NULL, 0, NULL};
     bw_held *h = NULL;
     e = hold(meta, value_max, &h);
@@ -139,29 +168,51 @@ bw_err bw_producer_reserve(bw_producer *p, const char *topic, int32_t partition,
     return BW_OK;
 }
 
-static void fill(bw_delivery *out, const bw_held *h, bw_err e, int64_t offset, int64_t timestamp_ms)
+/* Completes the batch in the log and makes it visible; leaves the partition. */
+static size_t close_batch(bw_held *h, size_t value_len, int64_t *timestamp, bw_append_result *r)
 {
-    if (!out) return;
-    *out = (bw_delivery){e, h->part->partition, e ? -1 : offset, timestamp_ms, 1, h->part->topic->name, e ? bw_error_message() : NULL};
+    bw_batch_options o = BW_BATCH_OPTIONS_INIT;
+    bw_appender *a = h->part->appender;
+    *timestamp = h->meta.timestamp_ms;
+    if (!h->seat) {
+        if (atomic_load(&h->part->topic->log_append_time)) *timestamp = o.log_append_time = bw_clock_wall_ms();
+        size_t used = bw_batch_reserve_finish(h->place, &h->meta, h->value_max, value_len, &o);
+        bw_append_commit(a, used, *timestamp, r);
+        return used;
+    }
+    size_t used = bw_batch_single_finish(h->place, &h->meta, h->value_max, value_len, h->at.base_offset, h->at.leader_epoch);
+    if (used == 0) {
+        used = bw_batch_reserve_finish(h->place, &h->meta, h->value_max, value_len, &o);
+        bw_batch_patch(h->place, h->at.base_offset, h->at.leader_epoch);
+    }
+    if (value_len < h->value_max) memset(h->place + used, 0, h->value_max - value_len); /* what the caller may have written there */
+    bw_append_end_now(a, used, *timestamp, r);
+    return used;
 }
 
-static bw_err commit_direct(bw_held *h, size_t value_len, bw_deadline deadline, bw_delivery *out)
+static bw_err commit_direct(bw_held *h, size_t value_len, int32_t timeout_ms, bw_delivery *out)
 {
     bw_ppart *part = h->part;
     bw_producer *p = part->producer;
-    bw_batch_options o = BW_BATCH_OPTIONS_INIT;
-    if (atomic_load(&part->topic->log_append_time)) o.log_append_time = bw_clock_wall_ms();
-    int64_t timestamp = o.log_append_time != BW_NO_TIMESTAMP ? o.log_append_time : h->meta.timestamp_ms;
-    size_t used = bw_batch_reserve_finish(h->place, &h->meta, h->value_max, value_len, &o);
     bw_append_result r;
-    bw_append_commit(part->appender, used, timestamp, &r);
-    part->held = NULL;
+    int64_t timestamp;
+    size_t used = close_batch(h, value_len, &timestamp, &r);
     bw_ppart_count(part, 1, used);
     bw_attach *wait = p->options.acks == BW_ACKS_DURABLE ? part->attach : NULL;
     if (wait) bw_attach_ref(wait);
-    pthread_mutex_unlock(&part->lock);
-    bw_err e = wait ? bw_ppart_wait_durable(part, wait, r.end, deadline) : BW_OK;
-    fill(out, h, e, p->options.acks == BW_ACKS_NONE ? -1 : r.base_offset, timestamp);
+    part->held = NULL;
+    bool look = bw_bus_look_due(p->bus, timestamp);
+    if (h->seat) {
+        bw_bias_leave(&h->seat->busy);
+    } else {
+        bw_ppart_offer_seat(part);
+        pthread_mutex_unlock(&part->lock);
+    }
+    if (look) bw_bus_look(p->bus, timestamp);
+    bw_err e = wait ? bw_ppart_wait_durable(part, wait, r.end, bw_deadline_in_ms(timeout_ms)) : BW_OK;
+    if (out)
+        *out = (bw_delivery){e, part->partition, e || p->options.acks == BW_ACKS_NONE ? -1 : r.base_offset, timestamp, 1,
+                             part->topic->name, e ? bw_error_message() : NULL};
     return e;
 }
 
@@ -183,10 +234,11 @@ bw_err bw_producer_commit(bw_producer *p, bw_reservation *r, size_t value_len, i
         return bw_fail(BW_ERR_INVALID_ARGUMENT, "a value of %zu bytes was reserved, %zu are to be committed", h->value_max, value_len);
     bw_ptopic *t = h->part->topic;
     int32_t partition = h->part->partition;
-    bw_err e = h->direct ? commit_direct(h, value_len, bw_deadline_in_ms(timeout_ms), out)
+    bool any = h->any, own = !h->seat; /* with a seat, h is the partition's, and another's as soon as it is left */
+    bw_err e = h->direct ? commit_direct(h, value_len, timeout_ms, out)
                          : commit_buffer(h, r->value, value_len, timeout_ms, out);
-    if (h->any) bw_sticky_next(&t->sticky, partition, atomic_load(&t->partitions));
-    held_free(h);
+    if (any) bw_sticky_next(&t->sticky, partition, atomic_load(&t->partitions));
+    if (own) held_free(h);
     *r = (bw_reservation){NULL, 0, NULL};
     return e;
 }
@@ -195,6 +247,13 @@ void bw_producer_abort(bw_producer *p, bw_reservation *r)
 {
     if (!p || !r || !r->internal || bw_forked(&p->bus->guard)) return;
     bw_held *h = r->internal;
+    if (h->seat) {
+        bw_append_cancel_now(h->part->appender, bw_batch_reserved_size(&h->meta, h->value_max));
+        h->part->held = NULL;
+        bw_bias_leave(&h->seat->busy);
+        *r = (bw_reservation){NULL, 0, NULL};
+        return;
+    }
     if (h->direct) {
         bw_append_abort(h->part->appender);
         h->part->held = NULL;

@@ -250,7 +250,7 @@ static inline bool send_now(bw_ppart *part, const bw_record *records, size_t cou
     bw_pseat *seat = bw_ppart_sit(part);
     if (__builtin_expect(!seat, 0)) return false;
     bw_err e = BW_ERR_BUSY;
-    if (__builtin_expect(part->appender != NULL, 1)) e = append_seated(part, records, count, out);
+    if (__builtin_expect(part->appender != NULL && part->held == NULL, 1)) e = append_seated(part, records, count, out);
     bw_bias_leave(&seat->busy);
     return e == BW_OK;
 }

@@ -112,6 +112,11 @@ size_t bw_batch_single_size(const bw_record *r);
  * nothing of place. */
 size_t bw_batch_single_write(uint8_t *place, const bw_record *r, int64_t timestamp_ms, int64_t base_offset, int32_t leader_epoch);
 
+/* bw_batch_single_finish: as bw_batch_reserve_finish with plain options, with base offset and leader epoch, for the shape above; 0 for
+ * any other: nothing was done. */
+size_t bw_batch_single_finish(uint8_t *place, const bw_record *meta, size_t value_max, size_t value_len, int64_t base_offset,
+                              int32_t leader_epoch);
+
 /* bw_batch_builder_size: bytes of the batch if it were finished now without compression. */
 size_t bw_batch_builder_size(const bw_batch_builder *b);
 /* bw_record_encoded_size: bytes that the record would add (upper bound; real size is at most 17 bytes less). */

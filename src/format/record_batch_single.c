@@ -23,15 +23,17 @@ static inline uint64_t get64(const uint8_t *p)
     return v;
 }
 
-/* The record in front of its value: lengths, attributes, deltas, no key; in byte order. */
-static inline uint64_t record_front(uint32_t value_len, unsigned *bytes)
+/* A varint of at most two bytes, in `wide` + 1 of them. */
+static inline uint64_t varint_in(uint32_t z, uint32_t wide) { return wide ? ((z & 0x7f) | 0x80 | (z >> 7) << 8) : z; }
+
+/* The record in front of its value: lengths (as wide as those of value_max are), attributes, deltas, no key; in byte order. */
+static inline uint64_t record_front(uint32_t value_len, uint32_t value_max, unsigned *bytes)
 {
-    uint32_t wide_len = value_len >= 0x40, body = 6 + wide_len + value_len, z = body << 1, wide_body = z >= 0x80;
-    uint64_t front = wide_body ? ((z & 0x7f) | 0x80 | (uint64_t)(z >> 7) << 8) : z;
+    uint32_t wide_len = value_max >= 0x40, body = 6 + wide_len + value_len, wide_body = (6 + wide_len + value_max) << 1 >= 0x80;
+    uint64_t front = varint_in(body << 1, wide_body);
     unsigned n = 1 + wide_body + 3; /* attributes, timestamp delta and offset delta are 0 */
     front |= UINT64_C(1) << (8 * n++); /* key: null */
-    uint32_t v = value_len << 1;
-    front |= (uint64_t)(wide_len ? ((v & 0x7f) | 0x80 | (v >> 7) << 8) : v) << (8 * n);
+    front |= varint_in(value_len << 1, wide_len) << (8 * n);
     *bytes = n + 1 + wide_len;
     return front;
 }
@@ -61,18 +63,14 @@ BW_CRC32C_TARGET static inline uint32_t record_crc(uint32_t crc, uint64_t front,
     return BW_CRC32C_U8(crc, 0);
 }
 
-BW_CRC32C_TARGET static size_t single_write(uint8_t *p, const bw_record *r, int64_t timestamp_ms, int64_t base_offset,
-                                            int32_t leader_epoch)
+/* Everything but the value's bytes, which lie at `value`. */
+BW_CRC32C_TARGET static inline size_t put_around(uint8_t *p, const uint8_t *value, size_t value_len, uint64_t front, unsigned n,
+                                                 int64_t timestamp_ms, int64_t base_offset, int32_t leader_epoch)
 {
-    unsigned n;
-    uint64_t front = record_front((uint32_t)r->value_len, &n);
-    uint32_t records = n + (uint32_t)r->value_len + 1, length = BW_BATCH_HEADER_BYTES - 12 + records;
+    uint32_t records = n + (uint32_t)value_len + 1, length = BW_BATCH_HEADER_BYTES - 12 + records;
     uint64_t time = __builtin_bswap64((uint64_t)timestamp_ms);
     /* attributes, last offset delta 0, base and newest timestamp, producer id, epoch and sequence -1, one record: 40 bytes */
-    uint64_t w0 = time << 48;
-    uint64_t w1 = time >> 16 | time << 48;
-    uint64_t w2 = time >> 16 | UINT64_C(0xffff) << 48;
-    uint64_t w3 = UINT64_MAX;
+    uint64_t w0 = time << 48, w1 = time >> 16 | time << 48, w2 = time >> 16 | UINT64_C(0xffff) << 48, w3 = UINT64_MAX;
     uint64_t w4 = UINT64_C(0xffffffff) | UINT64_C(1) << 56;
     uint32_t crc = UINT32_MAX;
     crc = BW_CRC32C_U64(crc, w0);
@@ -80,7 +78,7 @@ BW_CRC32C_TARGET static size_t single_write(uint8_t *p, const bw_record *r, int6
     crc = BW_CRC32C_U64(crc, w2);
     crc = BW_CRC32C_U64(crc, w3);
     crc = BW_CRC32C_U64(crc, w4);
-    crc = ~record_crc(crc, front, n, r->value, r->value_len);
+    crc = ~record_crc(crc, front, n, value, value_len);
     put64(p, __builtin_bswap64((uint64_t)base_offset));
     put64(p + 8, __builtin_bswap32(length) | (uint64_t)__builtin_bswap32((uint32_t)leader_epoch) << 32);
     put64(p + 16, BW_BATCH_MAGIC | (uint64_t)__builtin_bswap32(crc) << 8);
@@ -89,24 +87,40 @@ BW_CRC32C_TARGET static size_t single_write(uint8_t *p, const bw_record *r, int6
     put64(p + 37, w2);
     put64(p + 45, w3);
     put64(p + 53, w4);
-    put64(p + 61, front);
-    copy_value(p + 61 + n, r->value, r->value_len);
-    p[61 + n + r->value_len] = 0; /* headers: none */
+    for (unsigned i = 0; i < n; i++) p[61 + i] = (uint8_t)(front >> (8 * i)); /* not a byte of the value, which may lie there */
+    p[61 + n + value_len] = 0; /* headers: none */
     return 12 + (size_t)length;
+}
+
+static bool common_shape(const bw_record *r, size_t value_len)
+{
+    return !r->key && r->key_len == 0 && r->header_count == 0 && value_len >= VALUE_MIN && value_len <= VALUE_MAX && BW_CRC32C_READY();
 }
 
 size_t bw_batch_single_size(const bw_record *r)
 {
-    if (r->key || r->key_len || r->header_count || !r->value || r->value_len < VALUE_MIN || r->value_len > VALUE_MAX) return 0;
-    if (!BW_CRC32C_READY()) return 0;
     unsigned n;
-    (void)record_front((uint32_t)r->value_len, &n);
+    if (!r->value || !common_shape(r, r->value_len)) return 0;
+    (void)record_front((uint32_t)r->value_len, (uint32_t)r->value_len, &n);
     return BW_BATCH_HEADER_BYTES + n + r->value_len + 1;
 }
 
-size_t bw_batch_single_write(uint8_t *place, const bw_record *r, int64_t timestamp_ms, int64_t base_offset, int32_t leader_epoch)
+BW_CRC32C_TARGET size_t bw_batch_single_write(uint8_t *place, const bw_record *r, int64_t timestamp_ms, int64_t base_offset,
+                                              int32_t leader_epoch)
 {
-    return single_write(place, r, timestamp_ms, base_offset, leader_epoch);
+    unsigned n;
+    uint64_t front = record_front((uint32_t)r->value_len, (uint32_t)r->value_len, &n);
+    copy_value(place + BW_BATCH_HEADER_BYTES + n, r->value, r->value_len);
+    return put_around(place, r->value, r->value_len, front, n, timestamp_ms, base_offset, leader_epoch);
+}
+
+BW_CRC32C_TARGET size_t bw_batch_single_finish(uint8_t *place, const bw_record *meta, size_t value_max, size_t value_len,
+                                               int64_t base_offset, int32_t leader_epoch)
+{
+    unsigned n;
+    if (!common_shape(meta, value_len) || value_max > VALUE_MAX) return 0;
+    uint64_t front = record_front((uint32_t)value_len, (uint32_t)value_max, &n);
+    return put_around(place, place + BW_BATCH_HEADER_BYTES + n, value_len, front, n, meta->timestamp_ms, base_offset, leader_epoch);
 }
 
 #else
@@ -120,6 +134,13 @@ size_t bw_batch_single_size(const bw_record *r)
 size_t bw_batch_single_write(uint8_t *place, const bw_record *r, int64_t timestamp_ms, int64_t base_offset, int32_t leader_epoch)
 {
     (void)place, (void)r, (void)timestamp_ms, (void)base_offset, (void)leader_epoch;
+    return 0;
+}
+
+size_t bw_batch_single_finish(uint8_t *place, const bw_record *meta, size_t value_max, size_t value_len, int64_t base_offset,
+                              int32_t leader_epoch)
+{
+    (void)place, (void)meta, (void)value_max, (void)value_len, (void)base_offset, (void)leader_epoch;
     return 0;
 }
 

@@ -42,6 +42,42 @@ static void test_single_every_length_gives_what_the_builder_gives(void **state)
     (void)state;
 }
 
+static void reserve(const uint8_t *value, size_t len, size_t max)
+{
+    bw_record meta = {.timestamp_ms = 1700000000123};
+    bw_batch_options o = BW_BATCH_OPTIONS_INIT;
+    size_t room = bw_batch_reserved_size(&meta, max);
+    uint8_t *a = malloc(room), *b = malloc(room);
+    assert_non_null(a);
+    assert_non_null(b);
+    memset(a, 0xee, room);
+    memset(b, 0xee, room);
+    memcpy(bw_batch_reserve_begin(a, &meta, max), value, len);
+    memcpy(bw_batch_reserve_begin(b, &meta, max), value, len);
+    size_t used = bw_batch_reserve_finish(a, &meta, max, len, &o), same = bw_batch_single_finish(b, &meta, max, len, 77, 3);
+    bw_batch_patch(a, 77, 3);
+    if (same) {
+        assert_int_equal(same, used);
+        assert_memory_equal(a, b, room);
+    } else if (bw_batch_single_size(&(bw_record){.value = value, .value_len = 100})) {
+        assert_true(len < 16 || max > 8000); /* nothing else is refused */
+    }
+    free(a);
+    free(b);
+}
+
+static void test_single_reserved_gives_what_the_general_one_gives(void **state)
+{
+    uint8_t value[8200];
+    for (size_t i = 0; i < sizeof value; i++) value[i] = (uint8_t)(i * 37 + 1);
+    for (size_t max = 0; max < 200; max++)
+        for (size_t len = 0; len <= max; len++) reserve(value, len, max);
+    for (size_t max = 200; max < 8100; max += 611)
+        for (size_t len = max % 7; len <= max; len += 97) reserve(value, len, max);
+    reserve(value, 8000, 8000);
+    (void)state;
+}
+
 static void test_single_other_shapes_are_left_to_the_builder(void **state)
 {
     uint8_t v[9000] = {0};
@@ -62,6 +98,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_single_every_length_gives_what_the_builder_gives),
+        cmocka_unit_test(test_single_reserved_gives_what_the_general_one_gives),
         cmocka_unit_test(test_single_other_shapes_are_left_to_the_builder),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
