@@ -13,7 +13,7 @@
 # Debian packages, the one list. Nothing else is needed; `make deps` installs what is missing.
 BUILD_PACKAGES := gcc libc6-dev libnng-dev liblmdb-dev libmsgpack-dev libisal-dev liblz4-dev libzstd-dev libsnappy-dev \
                   zlib1g-dev libjansson-dev libinih-dev uthash-dev
-TEST_PACKAGES := libcmocka-dev clang libclang-rt-14-dev spin libfuse3-dev e2fsprogs
+TEST_PACKAGES := python3 libcmocka-dev clang libclang-rt-14-dev spin libfuse3-dev e2fsprogs
 
 VERSION := $(shell sed -n 's/.*BW_VERSION_STRING "\(.*\)"/\1/p' include/busway/version.h)
 SOVERSION := $(firstword $(subst ., ,$(VERSION)))
@@ -169,6 +169,7 @@ help:
 	@echo 'make test-arm64      a cross build and its unit and crash tests under qemu-user: KILLS=40 SEED=1'
 	@echo 'make faults          every call site that a trace shows, the libraries'"'"' too, fails once and for ever: SEED=1'
 	@echo 'make battery         faults of the system, power cuts, stops and clocks at length: HOURS=1 SEED=1'
+	@echo 'make mutants         seeded bugs, each to be caught by a named test: MUTANT=name PICK=3 SEED=1'
 	@echo 'make model           the Promela model and its seeded bugs'
 	@echo 'make compat          segments made here before Kafka 3.9'"'"'s own tools (java, Maven Central)'
 	@echo 'make install         DESTDIR= PREFIX=/usr/local'
