@@ -26,7 +26,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { CHILD_SECONDS = 300, DURABLE_MS = 30000 };
+enum { CHILD_SECONDS = 300, DURABLE_MS = 30000, OPEN_MS = 60000 };
 
 typedef struct found {
     int64_t start, end, extra;
@@ -218,6 +218,18 @@ static void take_finding(void *opaque, const bw_finding *f)
     if (f->is_error) complain(opaque, "verify: %s at %llu: %s", f->path, (unsigned long long)f->position, f->message);
 }
 
+/* Partitions are opened in the background. */
+static void wait_until_open(trial *t, bw_broker *b)
+{
+    int64_t until = block_now_ms() + OPEN_MS;
+    for (uint32_t i = 0; i < b->parts_count; i++) { /* nobody makes or deletes one meanwhile */
+        const bw_part *p = b->parts[i];
+        if (!p) continue;
+        while (atomic_load(&p->stage) == BW_PART_UNOPENED && block_now_ms() < until) usleep(500);
+        if (atomic_load(&p->stage) == BW_PART_UNOPENED) complain(t, "a partition of %s is not opened", p->topic->name);
+    }
+}
+
 /* ---- children ---- */
 
 typedef enum child_task { CHILD_FIRST, CHILD_FIRST_AND_APPEND, CHILD_AGAIN } child_task;
@@ -237,6 +249,7 @@ static void bring_up(trial *t, child_task task, bool clean, bool verify)
         complain(t, "the broker does not start: %s: %s", bw_err_name(e), bw_error_message());
         return;
     }
+    wait_until_open(t, b);
     check_partitions(t, b, task == CHILD_AGAIN);
     check_topics(t, b);
     check_store(t, b);
