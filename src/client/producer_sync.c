@@ -51,7 +51,7 @@ void bw_direct_ask_durable(bw_attach *a, int32_t partition, bw_position end)
     bw_notify(a->control->mail, BW_MAILBOX_SYNCER, atomic_load_explicit(&s->bus_number, memory_order_relaxed));
 }
 
-/* As bw_append_wait_durable, but holding nothing of the partition while it waits, and bringing the daemon back. */
+/* Holds nothing of the partition while it waits, and brings the daemon back. */
 static bw_err wait_durable(bw_bus *bus, bw_attach *a, int32_t partition, bw_position end, bw_deadline deadline)
 {
     bw_tail_slot *s = &a->control->slots[partition];

@@ -78,10 +78,7 @@ bw_err bw_append_reserve(bw_appender *a, size_t len, int32_t count, bw_deadline 
 void bw_append_commit(bw_appender *a, size_t used, int64_t max_timestamp, bw_append_result *out);
 void bw_append_abort(bw_appender *a);
 
-/* bw_append_wait_durable: post the sync target and wait. POISONED when the sync failed; TIMED_OUT. */
-bw_err bw_append_wait_durable(bw_appender *a, bw_position end, bw_deadline deadline);
-
-/* bw_slot_lock / unlock: the partition's lock with repair, for the coordinator's few stores under it. window: where repair
+/* bw_appender_lock / unlock: the partition's lock with repair, for the coordinator's few stores under it. window: where repair
  * zeroes; the appender maps what it needs. LOCK_HELD, LOCK_LOST. */
 bw_err bw_appender_lock(bw_appender *a, bw_deadline deadline);
 void bw_appender_unlock(bw_appender *a);

@@ -61,6 +61,15 @@ static inline void bw_append_ask_ahead(bw_appender *a, bw_position capacity, uin
     bw_appender_ask(a);
 }
 
+/* append_lock.c, under the mutex. bw_append_roll: ROLL(t); false: no spare. bw_append_repair: REPAIR, with the tail's window; false: the
+ * zeroing failed, it stays pending. bw_append_map_tail (no lock needed): the window of the tail's segment. */
+bool bw_append_roll(bw_appender *a, bw_position t);
+bool bw_append_repair(bw_appender *a);
+bw_err bw_append_map_tail(bw_appender *a);
+
+/* holder_step, for diagnostics of a hung holder. */
+enum { BW_STEP_COPY = 2, BW_STEP_RESERVED = 3, BW_STEP_REPAIR = 4 };
+
 /* What REPAIR needs, should the writer die from here on. */
 static inline void bw_append_intend(bw_tail_slot *s, bw_position end, int64_t base, int32_t count, int64_t old_ts, int64_t new_ts)
 {

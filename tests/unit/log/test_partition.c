@@ -296,7 +296,11 @@ static void test_partition_two_writers_and_a_syncer_keep_the_order(void **state)
             bw_append_result r = {0};
             for (int i = 0; i < 3000; i++)
                 if (log_try_append(&f, a, 2, 250, 10000, &r) != BW_OK) _exit(13);
-            _exit(bw_append_wait_durable(a, r.end, bw_deadline_in_ms(10000)) == BW_OK ? 0 : 14);
+            bw_tail_slot *slot = &control->slots[0];
+            bw_position_raise(&slot->sync_request, r.end);
+            bw_notify(mail, BW_MAILBOX_SYNCER, atomic_load(&slot->bus_number));
+            bool settled = bw_slot_wait(slot, bw_slot_is_settled, r.end, bw_deadline_in_ms(10000));
+            _exit(settled && atomic_load(&slot->durable) >= r.end ? 0 : 14);
         }
     }
     for (int c = 0; c < 2; c++) {
