@@ -26,7 +26,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { CHILD_SECONDS = 300, DURABLE_MS = 30000, OPEN_MS = 60000 };
+enum { CHILD_SECONDS = 300, DURABLE_MS = 200000, OPEN_LOOKS = 400000 };
 
 typedef struct found {
     int64_t start, end, extra;
@@ -67,12 +67,7 @@ static void complain(void *opaque, const char *format, ...)
 
 static void take_broker_event(void *opaque, bw_log_level level, const char *name, const char *fields)
 {
-    static const char *const wrong[] = {
-        "segments_quarantined", "log_behind_recovery_point", "partition_folder_lost",    "partition_not_opened", "not_ready",
-        "folder_not_adopted",   "topic_delete_unfinished",   "recovery_points_not_saved"};
-    (void)level;
-    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
-        if (strcmp(name, wrong[i]) == 0) complain(opaque, "%s %s", name, fields);
+    if (level <= BW_LOG_ERROR || strcmp(name, "folder_not_adopted") == 0) complain(opaque, "%s %s", name, fields);
 }
 
 static bw_part *part_of(bw_broker *b, int partition)
@@ -221,11 +216,11 @@ static void take_finding(void *opaque, const bw_finding *f)
 /* Partitions are opened in the background. */
 static void wait_until_open(trial *t, bw_broker *b)
 {
-    int64_t until = block_now_ms() + OPEN_MS;
+    int looks = 0; /* no wall clock: this machine may be stopped meanwhile */
     for (uint32_t i = 0; i < b->parts_count; i++) { /* nobody makes or deletes one meanwhile */
         const bw_part *p = b->parts[i];
         if (!p) continue;
-        while (atomic_load(&p->stage) == BW_PART_UNOPENED && block_now_ms() < until) usleep(500);
+        while (atomic_load(&p->stage) == BW_PART_UNOPENED && looks++ < OPEN_LOOKS) usleep(500);
         if (atomic_load(&p->stage) == BW_PART_UNOPENED) complain(t, "a partition of %s is not opened", p->topic->name);
     }
 }
@@ -315,7 +310,7 @@ static void run_program(trial *t)
         int64_t next = t->found[i].start;
         bw_batch b;
         bw_err e = bw_consumer_assign(c, topic, i == BLOCK_KEPT ? 0 : i, BW_OFFSET_BEGINNING);
-        while (!e && next < t->found[i].end && (e = bw_consumer_poll(c, 20000, &b)) == BW_OK)
+        while (!e && next < t->found[i].end && (e = bw_consumer_poll(c, DURABLE_MS, &b)) == BW_OK)
             next = b.last_offset + 1, count[i] += b.count;
         if (e || next != t->found[i].end)
             complain(t, "a client read partition %d up to %lld of %lld: %s", i, (long long)next, (long long)t->found[i].end,
