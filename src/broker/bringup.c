@@ -17,6 +17,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+enum { TRIMMED_AT_ONCE = 256 }; /* at a stop: as many files are open then */
+
 static bw_err load_registry(bw_broker *b)
 {
     bw_meta_topic *topics;
@@ -207,6 +209,13 @@ bw_err bw_broker_bring_up(bw_broker *b)
 
 /* ---- down ---- */
 
+/* An error comes again when the partition is closed. */
+static void trim_some(bw_broker *b, uint32_t from)
+{
+    for (uint32_t i = from; i < b->parts_count && i < from + TRIMMED_AT_ONCE; i++)
+        if (b->parts[i] && b->parts[i]->log) (void)bw_partition_trim(b->parts[i]->log);
+}
+
 /* All threads have ended. trim: no direct writer is attached: the logs end where they end, and the control data goes. */
 static void close_parts(bw_broker *b, bool trim)
 {
@@ -214,6 +223,7 @@ static void close_parts(bw_broker *b, bool trim)
     bw_meta_point *points = malloc((b->parts_count + 1) * sizeof *points);
     for (uint32_t i = 0; i < b->parts_count; i++) {
         bw_part *p = b->parts[i];
+        if (trim && i % TRIMMED_AT_ONCE == 0) trim_some(b, i);
         if (!p) continue;
         bw_part_stop_io(b, p);
         if (!p->log) continue;

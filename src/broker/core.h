@@ -119,6 +119,7 @@ struct bw_part {
     bw_producers *producers; /* NULL: not read from the log yet */
     bool producers_loading;
     bool armed, in_again, in_unarmed;
+    bool has_io;               /* its appender and readers may have files open */
     bw_part *again_next, *unarmed_next;
     uint64_t in_batches, in_bytes, out_bytes;
     /* keeper and syncer */
@@ -195,6 +196,7 @@ struct bw_broker {
     bw_timer bring_up;
     bw_timer tick;
     bw_buf payload, scratch, doc;
+    uint32_t io_parts;  /* parts that have_io */
     uint8_t mailbox_state[BW_MAILBOXES];
     int64_t mailbox_free_at_ms[BW_MAILBOXES];
     bw_attachment *lost; /* writers whose connection ended, maybe still alive */
@@ -294,6 +296,8 @@ bw_err bw_topic_open_parts(bw_broker *b, bw_topic *t, uint32_t upto, bool new_fi
 /* bw_part_open: recovery or takeover; log and stage are set. Opener, or the broker thread for a new topic. */
 bw_err bw_part_open(bw_broker *b, bw_part *p);
 void bw_part_stop_io(bw_broker *b, bw_part *p); /* close appender and readers */
+/* bw_part_use_io: before reading or appending; when many have files open those of all others are closed. Broker thread. */
+void bw_part_use_io(bw_broker *b, bw_part *p);
 bool bw_part_remove(bw_broker *b, bw_part *p);  /* out of the table; false: it was not there */
 void bw_part_free(bw_part *p);
 void bw_part_release(bw_part *p);
@@ -341,6 +345,7 @@ void bw_handle_subscribe(bw_broker *b, bw_op *op);
 void bw_handle_credit(bw_broker *b, bw_op *op);
 void bw_handle_unsubscribe(bw_broker *b, bw_op *op);
 void bw_sub_serve(bw_broker *b, bw_part *p);
+void bw_sub_rest(bw_part *p); /* its readers give back their windows */
 void bw_sub_serve_session(bw_broker *b, bw_session *s);
 void bw_sub_drop_session(bw_broker *b, bw_session *s);
 bool bw_sub_waiting(const bw_part *p, bw_wait_class cls);

@@ -15,6 +15,7 @@
 #include <stdlib.h>
 
 #define READER_IDLE_MS 10000
+#define IO_PARTS_MOST 128  /* partitions that the broker thread itself has files of open */
 #define OPENED_AT_ONCE 16 /* partitions of a new topic; more are left to the opener */
 
 /* ---- the table ---- */
@@ -253,9 +254,29 @@ static bw_err closed_part(const bw_part *p)
     return bw_fail(BW_ERR_IO, "topic '%s' partition %u is not open: %s", p->topic->name, p->index, p->why ? p->why : "see the daemon's log");
 }
 
+static void rest_io(bw_part *p)
+{
+    if (p->appender) bw_appender_rest(p->appender);
+    for (int i = 0; i < 2; i++)
+        if (p->readers[i]) bw_reader_rest(p->readers[i]);
+    bw_sub_rest(p);
+    p->has_io = false;
+}
+
+void bw_part_use_io(bw_broker *b, bw_part *p)
+{
+    if (p->has_io) return;
+    p->has_io = true;
+    if (++b->io_parts <= IO_PARTS_MOST) return;
+    for (uint32_t i = 0; i < b->parts_count; i++)
+        if (b->parts[i] && b->parts[i] != p && b->parts[i]->has_io) rest_io(b->parts[i]);
+    b->io_parts = 1;
+}
+
 bw_err bw_part_appender(bw_broker *b, bw_part *p, bw_appender **out)
 {
     if (!p->log) return closed_part(p);
+    bw_part_use_io(b, p);
     if (!p->appender) {
         char folder[BW_PARTITION_DIR_MAX];
         bw_partition_dir_name(folder, p->topic->name, (int32_t)p->index);
@@ -282,6 +303,7 @@ bw_err bw_part_open_reader(bw_broker *b, bw_part *p, int limit, bw_reader **out)
 bw_err bw_part_reader(bw_broker *b, bw_part *p, int limit, bw_reader **out)
 {
     int i = limit == BW_LIMIT_DURABLE;
+    bw_part_use_io(b, p);
     if (!p->readers[i]) {
         bw_err e = bw_part_open_reader(b, p, limit, &p->readers[i]);
         if (e) return e;
@@ -308,7 +330,8 @@ bool bw_part_close_idle_readers(bw_part *p)
 
 void bw_part_stop_io(bw_broker *b, bw_part *p)
 {
-    (void)b;
+    if (p->has_io && b->io_parts) b->io_parts--;
+    p->has_io = false;
     bw_appender_close(p->appender);
     p->appender = NULL;
     for (int i = 0; i < 2; i++) {

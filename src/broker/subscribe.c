@@ -70,6 +70,7 @@ static void push(bw_broker *b, bw_sub *s)
 {
     size_t pushed = 0;
     s->drained = s->blocked = false;
+    bw_part_use_io(b, s->part);
     while (s->credit > 0) {
         if (s->session->ops->backlog(s->session->listener) >= BACKLOG_MAX) {
             s->blocked = true;
@@ -114,6 +115,11 @@ void bw_sub_end_part(bw_part *p, bw_err e)
         push_data(p->subs, e, NULL);
         sub_end(p->subs);
     }
+}
+
+void bw_sub_rest(bw_part *p)
+{
+    for (bw_sub *s = p->subs; s; s = s->part_next) bw_reader_rest(s->reader);
 }
 
 void bw_sub_serve_session(bw_broker *b, bw_session *session)

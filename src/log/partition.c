@@ -369,26 +369,53 @@ static bw_err trim(bw_partition *p)
     if (a->file_bytes > bw_position_pos(tail)) {
         e = a->fd < 0 ? bw_segment_open(p, a) : BW_OK;
         if (e) return e;
-        if (bw_os_ftruncate(a->fd, bw_position_pos(tail)) != 0 || bw_os_fsync(a->fd) != 0)
+        if (bw_os_ftruncate(a->fd, bw_position_pos(tail)) != 0)
             return bw_fail_errno(errno, "cannot cut the newest segment to its length");
         a->file_bytes = bw_position_pos(tail);
         a->step = 0;
-        p->sync_grant = true;
+        p->sync_grant = p->cut_unsynced = true;
     }
     BW_KILL_POINT("close.trimmed");
     return BW_OK;
+}
+
+/* The cut must be on the disk before the point that calls it a clean stop. */
+static bw_err sync_cut(bw_partition *p)
+{
+    if (!p->cut_unsynced) return BW_OK;
+    if (bw_os_fsync(bw_partition_active(p)->fd) != 0) return bw_fail_errno(errno, "cannot sync the newest segment's length");
+    p->cut_unsynced = false;
+    return BW_OK;
+}
+
+static bool is_open(const bw_partition *p)
+{
+    return atomic_load_explicit(&p->slot->state, memory_order_acquire) == BW_SLOT_OPEN && !p->broken;
+}
+
+bw_err bw_partition_trim(bw_partition *p)
+{
+    if (!is_open(p)) return BW_OK;
+    bw_err e = bw_partition_sync(p);
+    if (e) return e;
+    bw_partition_lock(p);
+    e = bw_partition_link_files(p);
+    if (!e) e = trim(p);
+    bw_partition_unlock(p);
+    return e ? bw_error_context(e, "partition %s", p->dir_name) : BW_OK;
 }
 
 bw_err bw_partition_close(bw_partition *p, bool trim_files, bw_recovery_point *point)
 {
     if (!p) return BW_OK;
     uint32_t state = atomic_load_explicit(&p->slot->state, memory_order_acquire);
-    bool open = state == BW_SLOT_OPEN && !p->broken;
+    bool open = is_open(p);
     bw_err e = open ? bw_partition_sync(p) : BW_OK;
     bw_partition_lock(p);
     if (open && !e) {
         e = bw_partition_link_files(p);
         if (!e && trim_files) e = trim(p);
+        if (!e) e = sync_cut(p);
         if (!e && p->dir_dirty && bw_os_sync_dir(bw_partition_dir(p)) != 0) e = bw_fail_errno(errno, "cannot sync folder %s", p->dir_name);
         if (!e) {
             p->dir_dirty = false;
@@ -396,7 +423,7 @@ bw_err bw_partition_close(bw_partition *p, bool trim_files, bw_recovery_point *p
             bw_partition_unlink_spare_names(p);
         }
         bw_partition_seal_durable(p);
-        bw_err e2 = bw_indexer_flush(&p->indexer, bw_partition_dir(p));
+        bw_err e2 = p->indexer.index.len ? bw_indexer_flush(&p->indexer, bw_partition_dir(p)) : BW_OK;
         if (!e) e = e2;
     }
     if (state != BW_SLOT_DELETED) bw_partition_reap(p, 0, true);

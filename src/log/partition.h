@@ -89,6 +89,8 @@ bw_err bw_partition_open(const bw_partition_open_options *options, bw_partition 
 /* bw_partition_close: trim: nobody writes any more (writers.lock held exclusively): sync, cut the active segment's file to the
  * tail, sync; the recovery point is then the end. */
 bw_err bw_partition_close(bw_partition *p, bool trim, bw_recovery_point *point);
+/* bw_partition_trim: before a close with trim, for many: all of the cutting but its sync, which one journal commit then does for all. */
+bw_err bw_partition_trim(bw_partition *p);
 /* bw_partition_delete_files: after the slot was marked deleted: rename the folder aside ("<name>.<uuid>-delete") and remove it. */
 bw_err bw_partition_delete_files(int data_fd, const char *topic, int32_t partition);
 

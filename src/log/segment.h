@@ -105,6 +105,7 @@ struct bw_partition {
     bw_indexer indexer;    /* of that segment */
     bw_segment *spare;
     bool spare_published;
+    bool cut_unsynced;     /* the newest segment's file was cut at a stop */
     bool dir_dirty;        /* entries were made or removed since the folder's last sync */
     bool sync_room;        /* the newest segment is empty, its size perhaps not on the disk: synced before its room is given out */
     bool sync_grant;       /* the next growth must be on the disk before it is used (a cleanly cut file: see recovery) */
