@@ -3,7 +3,6 @@
 
 #include "base/clock.h"
 #include "base/err.h"
-#include "base/killpoint.h"
 #include "base/os.h"
 #include "meta/env.h"
 #include "meta/files.h"
@@ -113,13 +112,19 @@ static _Noreturn void child(int dir_fd, const char *path, int out_fd, pid_t pare
     setrlimit(RLIMIT_CPU, &cpu);
     for (int s = 1; s < NSIG; s++)
         if (s == SIGSEGV || s == SIGBUS || s == SIGABRT || s == SIGFPE || s == SIGILL || s == SIGXCPU) signal(s, SIG_DFL);
-    BW_KILL_POINT("meta.check.reading");
+#ifdef BW_TESTING
+    const char *how = getenv("BUSWAY_META_CHECK");
+    if (how && strcmp(how, "crash") == 0) raise(SIGSEGV);
+    if (how && strcmp(how, "hang") == 0) setrlimit(RLIMIT_CPU, &(struct rlimit){1, 1});
+    while (how && strcmp(how, "hang") == 0) {}
+#endif
     bw_check_file(1, path, &v);
     _exit(write(0, &v, sizeof v) == (ssize_t)sizeof v ? 0 : 1);
 }
 
 #ifdef BW_TESTING
-/* BUSWAY_META_CHECK=inline: no child, for tests that open a store hundreds of thousands of times and may crash themselves. */
+/* BUSWAY_META_CHECK=crash or hang: so does the child. =inline: no child, for tests that open a store hundreds of thousands of times and
+ * may crash themselves. */
 static _Thread_local bw_check_verdict inline_verdict;
 static bool check_inline(int dir_fd, const char *path)
 {

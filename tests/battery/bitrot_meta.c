@@ -143,6 +143,7 @@ static void make_master(rot *r, const char *dir)
 /* ---- is it what was stored? ---- */
 
 typedef enum finding { SAME, MISSING, REFUSED, WRONG } finding;
+static const char *const finding_names[] = {"the same", "something is missing", "an error", "wrong"};
 
 static finding found(bw_err e, bool equal) { return e == BW_ERR_NOT_FOUND ? MISSING : e ? REFUSED : equal ? SAME : WRONG; }
 
@@ -321,7 +322,7 @@ static void try_one(rot *r, const char *dir, const change *c)
     if (f == SAME) f = look(r, s, 7);
     bw_store_close(s);
     if (f != SAME) {
-        complain(r, ONE, c, "%s after the start: %s", f == MISSING ? "something is missing" : f == REFUSED ? "an error" : "wrong", bw_error_message());
+        complain(r, ONE, c, "%s after the start: %s", finding_names[f], bw_error_message());
         return;
     }
     if (mended) r->c->mended[ONE]++;
@@ -341,7 +342,8 @@ static void try_two(rot *r, const char *dir, const change *c)
     lay_out(r, dir, c, 2);
     bw_err e = bw_store_open(dir, 0, &s);
     if (e) {
-        if (e != BW_ERR_CORRUPT || !strstr(bw_error_message(), "backup")) complain(r, TWO, c, "refused, but not as it should: %s", bw_error_message());
+        if (e != BW_ERR_CORRUPT || !strstr(bw_error_message(), "backup"))
+            complain(r, TWO, c, "refused, but not as it should: %s", bw_error_message());
         r->c->refused[TWO]++;
         return;
     }
@@ -507,10 +509,12 @@ static uint64_t step_for(uint64_t count, uint64_t seed)
 static void report(const rot *r, int64_t ms)
 {
     const counts *c = r->c;
-    printf("bitrot_meta: seed %llu; %llu bytes in %d files; %lld ms\n", (unsigned long long)r->seed, (unsigned long long)r->bytes, r->file_count, (long long)ms);
+    printf("bitrot_meta: seed %llu; %llu bytes in %d files; %lld ms\n", (unsigned long long)r->seed, (unsigned long long)r->bytes,
+           r->file_count, (long long)ms);
     printf("bitrot_meta: one change: %llu of %llu tried: %llu mended, %llu harmless\n", (unsigned long long)c->tried[ONE],
            (unsigned long long)r->single, (unsigned long long)c->mended[ONE], (unsigned long long)c->harmless[ONE]);
-    if (c->contained) printf("bitrot_meta: %llu crashes of who looked, which a child would have kept away\n", (unsigned long long)c->contained);
+    if (c->contained)
+        printf("bitrot_meta: %llu crashes of who looked, which a child would have kept away\n", (unsigned long long)c->contained);
     printf("bitrot_meta: two changes: %llu tried: %llu refused, %llu mended, %llu harmless, %llu mended with a loss that was told\n",
            (unsigned long long)c->tried[TWO], (unsigned long long)c->refused[TWO], (unsigned long long)c->mended[TWO],
            (unsigned long long)c->harmless[TWO], (unsigned long long)c->told_less);

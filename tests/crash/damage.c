@@ -251,7 +251,7 @@ static void choose_point(lane *d, damage_kind kind, char *out, size_t size)
         {"recover.copied", "recover.salvaged", "recover.quarantined"},
         {"recover.quarantined", "recover.segment"},
         {"recover.quarantined", "recover.spare_kept", "recover.spare_gone"},
-        {"meta.rebuild.aside", "meta.rebuild.filled", "meta.rebuild.renamed", "meta.check.reading"},
+        {"meta.rebuild.aside", "meta.rebuild.filled", "meta.rebuild.renamed"},
         {"meta.snapshot.aside", "meta.snapshot.begun", "meta.snapshot.written", "meta.snapshot.synced", "meta.snapshot.renamed",
          "meta.snapshot.dropped"}};
     size_t n = 0;

@@ -33,7 +33,7 @@ static int teardown(void **state)
     fixture *f = *state;
     char command[128];
     bw_store_close(f->store);
-    unsetenv("BUSWAY_KILL");
+    unsetenv("BUSWAY_META_CHECK");
     unsetenv("BUSWAY_META_JOURNAL_BYTES");
     snprintf(command, sizeof command, "rm -rf %s", f->dir);
     free(f);
@@ -296,15 +296,22 @@ static void test_open_torn_last_record_is_dropped(void **state)
     expect_quiet(f);
 }
 
+static void expect_rebuilt_when_the_check(fixture *f, const char *does, const char *told)
+{
+    fill_and_close(f, 5);
+    setenv("BUSWAY_META_CHECK", does, 1);
+    open_again(f);
+    unsetenv("BUSWAY_META_CHECK");
+    expect_told(f, true, told);
+    expect_all(f, 5);
+}
 static void test_open_crashed_check_counts_as_damage(void **state)
 {
-    fixture *f = *state;
-    fill_and_close(f, 5);
-    setenv("BUSWAY_KILL", "meta.check.reading:1", 1);
-    open_again(f);
-    unsetenv("BUSWAY_KILL");
-    expect_told(f, true, "signal 9");
-    expect_all(f, 5);
+    expect_rebuilt_when_the_check(*state, "crash", "signal 11");
+}
+static void test_open_check_that_hangs_counts_as_damage(void **state)
+{
+    expect_rebuilt_when_the_check(*state, "hang", "signal"); /* its processor time is over */
 }
 
 static void test_open_format_1_is_brought_to_the_present_one(void **state)
@@ -448,6 +455,7 @@ int main(void)
         T(test_open_journal_from_an_older_copy_is_made_anew),
         T(test_open_torn_last_record_is_dropped),
         T(test_open_crashed_check_counts_as_damage),
+        T(test_open_check_that_hangs_counts_as_damage),
         T(test_open_format_1_is_brought_to_the_present_one),
         T(test_read_of_a_rotten_value_is_an_error_that_names_the_table),
         T(test_snapshots_follow_each_other_while_changes_go_on),
