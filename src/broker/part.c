@@ -175,6 +175,7 @@ static void keep_closed(bw_broker *b, bw_part *p, bw_err e)
     p->why = strdup(bw_error_message());
     bw_tail_slot *s = &p->topic->control->slots[p->index];
     uint32_t unopened = BW_SLOT_UNOPENED;
+    if (p->fresh) atomic_store(&s->message_max, (uint32_t)p->topic->config.max_message_bytes); /* so that the state is what refuses */
     if (p->fresh) atomic_compare_exchange_strong(&s->state, &unopened, BW_SLOT_POISONED);
     bw_broker_event(b, BW_LOG_ERROR, "partition_not_opened", "topic=%s partition=%u error=%s reason=%s", p->topic->name, p->index, bw_err_name(e),
                     bw_event_text(p->why ? p->why : "", why, sizeof why));

@@ -349,8 +349,14 @@ static void fail_a_sync(scene *s)
     s->loss = (loss){-1, 0, 0, "a sync failed"};
     replace(s->base, d->dirs.data);
     lane_empty_folder(d->dirs.runtime);
-    lane_start_daemon(d, NULL, NULL, NULL); /* recovered, synced, and killed: a daemon that comes up now syncs little by itself */
-    (void)lane_await_daemon(d);
+    /* Every partition recovered, and killed: a daemon that comes up now takes over, and syncs little by itself. */
+    child looker = {.pipe_fd = -1};
+    const char *look[] = {d->self, "survey", d->url[1], NULL};
+    oracle *before = oracle_new();
+    lane_start_daemon(d, NULL, NULL, NULL);
+    if (lane_await_daemon(d)) (void)run_role(s, &looker, before, look);
+    add_violations(s, before);
+    oracle_free(before);
     lane_kill_and_reap(d, DAEMON);
     snprintf(fault, sizeof fault, "fdatasync:%u:5", 4 + crash_below(&d->random, 60));
     if (crash_below(&d->random, 4)) points_choose(&d->random, POINT_SYNC, point, sizeof point);
