@@ -121,6 +121,7 @@ struct bw_ppart {
     _Atomic uint64_t sent_records, sent_bytes, sent_batches; /* direct; written under the lock, read by anyone */
 
     pthread_mutex_t queue_lock;
+    bw_stamp_clock queue_clock;
     bw_pbatch *open;        /* asynchronous records gather here */
     bw_pbatch *ready, *ready_tail; /* asynchronous batches that are full, not encoded yet */
     bw_pbatch *head, *tail; /* through the daemon: sent in this order */

@@ -114,6 +114,7 @@ bw_err bw_ppart_retry(bw_ppart *part, bw_err e, bw_deadline deadline)
 bw_err bw_ppart_append(bw_ppart *part, const uint8_t *data, size_t len, int32_t count, int64_t max_timestamp, bw_deadline deadline,
                        bw_append_result *out)
 {
+    if (bw_append_now(part->appender, data, len, count, max_timestamp, out)) return BW_OK;
     for (;;) {
         bw_deadline slice = deadline ? bw_deadline_first(deadline, bw_deadline_in_ms(BW_APPEND_SLICE_MS)) : 0;
         bw_err e = bw_append(part->appender, data, len, count, max_timestamp, slice, out);

@@ -110,7 +110,7 @@ static bw_err put_record(bw_ppart *part, const bw_record *record, size_t size, u
 {
     bw_producer *p = part->producer;
     bw_record stamped = *record;
-    if (stamped.timestamp_ms == BW_NO_TIMESTAMP) stamped.timestamp_ms = bw_clock_wall_ms();
+    if (stamped.timestamp_ms == BW_NO_TIMESTAMP) stamped.timestamp_ms = bw_stamp_ms(&part->queue_clock);
     if (part->open && bw_batch_builder_size(&part->open->builder) + size > p->options.batch_size) {
         close_open(part);
         result->wake = result->closed = true;
