@@ -67,6 +67,8 @@ static void complain(void *opaque, const char *format, ...)
 
 static void take_broker_event(void *opaque, bw_log_level level, const char *name, const char *fields)
 {
+    /* A store that lost power before its first snapshot says so, and makes one of LMDB's file. LMDB's file itself is never damaged. */
+    if (strcmp(name, "metadata_repaired") == 0 && strstr(fields, "there is no snapshot; made anew from data.mdb")) return;
     if (level <= BW_LOG_ERROR || strcmp(name, "folder_not_adopted") == 0) complain(opaque, "%s %s", name, fields);
 }
 
