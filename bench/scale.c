@@ -1,4 +1,5 @@
-/* bench/scale.c: `--case scale`, or one of its steps, `--case scale/many`: many partitions, a long log, and what reaches the disk. Each figure stands beside its bound.
+/* bench/scale.c: `--case scale`, or one of its steps, `--case scale/many`: many partitions, a long log, and what reaches the
+ * disk. Each figure stands beside its bound.
  *
  * The steps, each on a daemon and a data folder of their own below the benchmark's folder:
  *   many    10,000 partitions made; descriptors and memory; written all at once, 100,000 records of 100 B a second in batches of 100 for

@@ -50,7 +50,8 @@ typedef struct bw_op {
     struct bw_op *next; /* while it waits at a part */
 } bw_op;
 
-typedef enum bw_event_kind { BW_EVENT_OPENED, BW_EVENT_REQUEST, BW_EVENT_WRITABLE, BW_EVENT_CLOSED, BW_EVENT_JOB_DONE, BW_EVENT_PART_OPENED } bw_event_kind;
+typedef enum bw_event_kind { BW_EVENT_OPENED, BW_EVENT_REQUEST, BW_EVENT_WRITABLE, BW_EVENT_CLOSED,
+                             BW_EVENT_JOB_DONE, BW_EVENT_PART_OPENED } bw_event_kind;
 
 typedef struct bw_event {
     struct bw_event *next;

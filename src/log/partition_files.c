@@ -204,7 +204,8 @@ static bool spare_wanted(const bw_partition *p, const bw_segment *a, uint32_t po
     uint32_t limit = bw_u32_min(a->limit, p->config.segment_bytes);
     if (pos == 0) return a->rate_before * AHEAD_MS / 1000 > limit && fill_rate(a, pos, now) > 0;
     uint32_t left = pos < limit ? limit - pos : 0;
-    return pos > limit / 2 || bw_partition_requested(p, a) > limit || fill_rate(a, pos, now) * AHEAD_MS / 1000 > left || bw_partition_roll_due(p, a, pos, now);
+    return pos > limit / 2 || bw_partition_requested(p, a) > limit || fill_rate(a, pos, now) * AHEAD_MS / 1000 > left ||
+           bw_partition_roll_due(p, a, pos, now);
 }
 
 static bw_err make_spare(bw_partition *p, const bw_segment *a, uint32_t pos, int64_t now)

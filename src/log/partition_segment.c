@@ -260,6 +260,9 @@ bw_err bw_partition_write_epochs(bw_partition *p, int32_t epoch, int64_t start_o
     return e;
 }
 
-bw_err bw_partition_write_log_start(bw_partition *p, int64_t log_start) { return bw_offset_file_write(bw_partition_dir(p), BW_LOG_START_FILE, log_start); }
+bw_err bw_partition_write_log_start(bw_partition *p, int64_t log_start)
+{
+    return bw_offset_file_write(bw_partition_dir(p), BW_LOG_START_FILE, log_start);
+}
 
 int64_t bw_partition_read_log_start(bw_partition *p) { return bw_offset_file_read(bw_partition_dir(p), BW_LOG_START_FILE); }
