@@ -132,9 +132,10 @@ static void on_delivery(void *opaque, const bw_delivery *d)
     if (d->error) p->failure = d->error;
 }
 
-/* Until at most `most` records are not acknowledged. */
+/* Until at most `most` records are not acknowledged; 0: what is not full goes as well. */
 static bool wait_room(const bench_run *run, producer *p, uint64_t sent, uint64_t most)
 {
+    if (most == 0 && bw_producer_flush(p->producer, WAIT_MS) != BW_OK) return failed(run, "flush");
     while (sent - p->acknowledged > most)
         if (bw_producer_poll(p->producer, WAIT_MS) == 0) return bench_fail(run->shared, "no acknowledgement came");
     return p->failure == BW_OK || bench_fail(run->shared, "a batch failed: %s", bw_err_name(p->failure));
