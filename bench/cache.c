@@ -427,7 +427,7 @@ bool bench_cache_run(bench_shared *shared, const char *dir, const char *program,
     for (int side = 0; ok && side < 2; side++) {
         if (snprintf(place, sizeof place, "%s/cache", dir) >= (int)sizeof place) return bench_fail(shared, "path too long: %s", dir);
         if (mkdir(place, 0700) != 0) return bench_fail(shared, "mkdir %s: %s", place, strerror(errno));
-        ok = one_side(&run, side ? program : NULL);
+        ok = one_side(&run, side == 0 ? program : NULL);
         bench_remove_tree(place);
     }
     munmap(cache, sizeof *cache);

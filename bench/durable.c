@@ -3,6 +3,7 @@
  * Bare: one process that does pwrite and fdatasync, one batch after the other, of the same bytes at the same positions as Busway's
  * producer, in a file that grows by fallocate in the same steps as Busway's segment does (64 KiB, then each twice the last, asked
  * for when half of the newest is used). The time of the fallocate is not counted; what it makes the next sync cost is.
+ * Beside many: the same with one fdatasync for each BENCH_DURABLE_DEPTH batches.
  * One at a time: bw_producer_send_batch with acks durable; each call returns when the batch is on the disk.
  * Many: bw_producer_send with acks durable, a record at a time, with BENCH_DURABLE_DEPTH batches of `batch` records not acknowledged; the
  * figure is what was acknowledged a second. A batch is full when its last record was sent, so that all have the same bytes.
@@ -52,14 +53,17 @@ bool bench_durable_bare_role(const bench_run *run, uint32_t index)
     if (snprintf(name, sizeof name, "%s/bare.log", run->dir) < (int)sizeof name)
         f.fd = open(name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (!batch || f.fd < 0) return bench_fail(run->shared, "open %s: %s", name, strerror(errno));
+    uint32_t group = run->c->kind == BENCH_DURABLE_MANY ? BENCH_DURABLE_DEPTH : 1;
     for (uint32_t i = 0; i < warm + run->c->round_trips; i++) {
         uint64_t position = (uint64_t)i * len;
+        if (i <= warm) run->shared->writer[0].start_ns = bench_now_ns();
         if (!bare_grow(run, &f, position, len)) return false;
         uint64_t before = bench_now_ns();
-        if (pwrite(f.fd, batch, len, (off_t)position) != (ssize_t)len || fdatasync(f.fd) != 0)
+        if (pwrite(f.fd, batch, len, (off_t)position) != (ssize_t)len || ((i + 1) % group == 0 && fdatasync(f.fd) != 0))
             return bench_fail(run->shared, "write and fdatasync: %s", strerror(errno));
-        if (i >= warm) run->shared->sample_ns[run->shared->samples++] = bench_now_ns() - before;
+        if (i >= warm && group == 1) run->shared->sample_ns[run->shared->samples++] = bench_now_ns() - before;
     }
+    run->shared->writer[0].end_ns = bench_now_ns();
     close(f.fd);
     free(batch);
     return true;

@@ -26,18 +26,23 @@ void bw_syncer_want(bw_broker *b, bw_part *p)
     bw_notify(b->mail, BW_MAILBOX_SYNCER, p->bus_number);
 }
 
+static bool is_asked(const bw_tail_slot *s)
+{
+    uint64_t asked = atomic_load_explicit(&s->sync_request, memory_order_acquire);
+    return asked > atomic_load_explicit(&s->durable, memory_order_acquire);
+}
+
 static void sync_one(bw_broker *b, bw_part *p)
 {
     bw_tail_slot *s = &p->topic->control->slots[p->index];
     bool due = atomic_exchange(&p->sync_due, false);
-    uint64_t asked = atomic_load_explicit(&s->sync_request, memory_order_acquire);
-    if (!due && asked <= atomic_load_explicit(&s->durable, memory_order_acquire)) return;
+    if (!due && !is_asked(s)) return;
     if (atomic_load(&s->state) == BW_SLOT_OPEN && bw_partition_has_unsynced(p->log)) {
         bw_err e = bw_partition_sync(p->log);
         atomic_fetch_add(&b->syncs, 1);
         atomic_store(&b->points_moved, true);
         if (e) bw_keeper_say(b, p, e, "sync_failed");
-        else if (bw_partition_wants_sync(p->log)) bw_syncer_want(b, p); /* asked meanwhile */
+        else if (bw_partition_wants_sync(p->log)) bw_syncer_want(b, p); /* asked meanwhile, or much has come */
     }
     atomic_store(&p->synced_ms, bw_clock_mono_ms());
 }
