@@ -204,7 +204,8 @@ typedef struct bw_owner_record {
 typedef struct bw_bias_record {
     _Atomic uint32_t busy;
     _Atomic uint32_t owner; /* 0: free; n: of owner record n - 1; BW_BIAS_DEAD */
-    uint8_t pad[120];
+    _Atomic uint64_t given; /* how often a bias was given by it: part of the id, so that no id is given twice */
+    uint8_t pad[112];
 } bw_bias_record;
 #define BW_OWNERS 1024u
 #define BW_BIASES 512u

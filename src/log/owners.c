@@ -109,6 +109,17 @@ static bw_bias_record *record_of(bw_mail *m, uint64_t id)
     return m->biases && index >= 1 && index <= BW_BIASES ? &m->biases[index - 1] : NULL;
 }
 
+static uint64_t id_of(const bw_mail *m, const bw_bias_record *r, uint64_t given)
+{
+    return (given << 16 & ~BW_BIAS_REVOKED) | (uint64_t)(r - m->biases + 1);
+}
+
+/* Is the record somebody else's by now? Then whom the id names has left for good. */
+static bool passed_on(const bw_mail *m, const bw_bias_record *r, uint64_t id)
+{
+    return id_of(m, r, atomic_load_explicit(&r->given, memory_order_acquire)) != (id & ~BW_BIAS_REVOKED);
+}
+
 static bool claim_bias(bw_owners *o, bw_bias *b)
 {
     uint32_t owner;
@@ -133,7 +144,7 @@ bool bw_bias_give(bw_tail_slot *s, bw_owners *o, bw_bias *b)
         b->record = NULL;
     }
     if (!b->record && !claim_bias(o, b)) return false;
-    b->id = ++b->given << 16 | (uint64_t)(b->record - o->mail->biases + 1);
+    b->id = id_of(o->mail, b->record, atomic_fetch_add_explicit(&b->record->given, 1, memory_order_acq_rel) + 1);
     atomic_store_explicit(&s->bias, b->id, memory_order_release);
     BW_KILL_POINT("bias.given");
     return true;
@@ -173,13 +184,13 @@ bw_revoked bw_bias_revoke(bw_tail_slot *s, bw_mail *mail, bw_deadline deadline, 
         bw_os_futex_wait(&r->busy, 1, NAP_NS);
     }
     for (uint32_t turn = 0;; turn++) {
-        if (atomic_load_explicit(&r->busy, memory_order_acquire) == 0) break; /* B5 */
+        if (atomic_load_explicit(&r->busy, memory_order_acquire) == 0 || passed_on(mail, r, id)) break; /* B5 */
         if (turn < SPINS) {
             bw_cpu_relax();
             continue;
         }
         if (owner_is_gone(mail, r)) {
-            if (atomic_load_explicit(&r->busy, memory_order_acquire) != 0) return BW_REVOKED_DEAD;
+            if (atomic_load_explicit(&r->busy, memory_order_acquire) != 0 && !passed_on(mail, r, id)) return BW_REVOKED_DEAD;
             break;
         }
         if (bw_deadline_left_ns(deadline) == 0) {
@@ -196,10 +207,11 @@ bw_revoked bw_bias_revoke(bw_tail_slot *s, bw_mail *mail, bw_deadline deadline, 
 
 void bw_bias_bury(bw_tail_slot *s, bw_mail *mail)
 {
-    bw_bias_record *r = record_of(mail, atomic_load_explicit(&s->bias, memory_order_relaxed));
+    uint64_t id = atomic_load_explicit(&s->bias, memory_order_relaxed);
+    bw_bias_record *r = record_of(mail, id);
     BW_KILL_POINT("bias.dead");
     atomic_store_explicit(&s->bias, 0, memory_order_release);
-    if (!r) return;
+    if (!r || passed_on(mail, r, id)) return;
     atomic_store_explicit(&r->busy, 0, memory_order_release);
     atomic_store_explicit(&r->owner, 0, memory_order_release);
 }

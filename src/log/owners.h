@@ -9,7 +9,11 @@
  * of an owner record from then on: whoever can lock that one knows that the thread has ended, and that it runs no more. (A thread
  * beside it could not prove that: of a process that is killed, it may be gone while the other still stores.) Then the bias record's
  * busy word says whether it died inside, and REPAIR does what it does for the mutex. A false "died inside" is harmless: REPAIR is
- * idempotent. */
+ * idempotent.
+ *
+ * A slot may stay biased to one that has died outside, or closed, after its bias record was given to somebody else, who is in another
+ * slot. So an id names the record and the how manieth use of it (record.given): an id that is not the record's present one is of somebody
+ * who is not inside, and the record tells, and is told, nothing about that slot any more. */
 #ifndef BW_LOG_OWNERS_H
 #define BW_LOG_OWNERS_H
 
@@ -31,7 +35,6 @@ typedef struct bw_bias {
     bw_bias_record *record; /* NULL: none */
     uintptr_t thread;       /* pthread_self() of who got it */
     uint64_t id;            /* what slot.bias is while it holds; 0: never had it */
-    uint64_t given;         /* how often */
 } bw_bias;
 
 /* bw_bias_give: under the slot's mutex, with slot.bias 0: bias it to this appender and thread from now on. false: no record is free. */

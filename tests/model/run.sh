@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Checks the Promela models exhaustively at small sizes, and that every seeded bug is found. Two at a time, 2 GB each at most.
 # usage: run.sh [pattern]       only lines that match
+#        FULL=1                larger sizes, too (make model FULL=1)
 #        MODEL_KEEP=dir         keep generated checkers and error trails there (spin -t -p -g -l <model>.pml replays a trail)
 # A line: expectation (clean, or found: a seeded bug), model, definitions.
 set -uo pipefail
@@ -28,6 +29,9 @@ clean append NW=2 NB=1 RESERVE
 clean append NW=1 NB=3 FIRST=2 RESERVE
 clean wait NW=1 NP=1 NPUB=3 NC=1
 clean sync NW=1 NB=3 KILLS=2 FAILS=2
+clean bias NA=2 NB=2
+clean bias NA=2 NB=2 NS=2 NREC=1 KILLS=2
+clean wait NW=1 NP=1 NPUB=3 NC=1 ASYMMETRIC
 found append NW=1 NB=3 BUG_NO_ZERO
 found append NW=1 NB=3 BUG_COPY_FIRST
 found append NW=1 NB=3 FIRST=2 READER KILLS=0 BUG_PUBLISH_FIRST
@@ -54,6 +58,17 @@ found wait NW=1 NP=1 NPUB=3 NC=1 BUG_MARK_ORDER
 found wait NW=1 NP=1 NPUB=3 NC=1 BUG_WAKE_FIRST
 found wait NW=1 NP=1 NPUB=3 NC=1 BUG_NO_DEAD_WAKE
 found wait NW=1 NP=1 NPUB=3 NC=1 BUG_DEAD_PLAIN_WAKE
+found wait NW=1 NP=1 NPUB=3 NC=1 ASYMMETRIC BUG_W2_LOCAL
+found bias NA=2 NB=2 BUG_NO_MEMBARRIER
+found bias NA=2 NB=2 BUG_CHECK_FIRST
+found bias NA=2 NB=3 BUG_BUSY_SHARED
+found bias NA=2 NB=2 BUG_NO_WAIT
+found bias NA=2 NB=2 BUG_OTHER_THREAD
+found bias NA=2 NB=2 BUG_LEFT_EARLY
+found bias NA=2 NB=2 BUG_TIMEOUT_CLEARS
+found bias NA=2 NB=2 BUG_NO_REPAIR
+found bias NA=2 NB=2 NS=2 NREC=1 KILLS=2 BUG_DISOWN_FREES
+found bias NA=2 NB=2 NS=2 NREC=1 KILLS=2 BUG_RECORD_AGAIN
 found sync NW=1 NB=2 BUG_WATERMARK_FIRST
 found sync NW=1 NB=2 BUG_LATE_TARGET
 found sync NW=1 NB=2 BUG_RETRY
@@ -64,6 +79,12 @@ found sync NW=1 NB=2 BUG_NO_SPARE_FD
 found sync NW=1 NB=2 BUG_NO_LOCK
 found sync NW=1 NB=2 BUG_NO_VERIFY
 found sync NW=1 NB=2 BUG_SKIP_IF_EQUAL
+LIST
+    [ -z "${FULL:-}" ] || cat <<'LIST'
+clean bias NA=2 NB=2 KILLS=2 TIMEOUTS=2
+clean bias NA=2 NB=2 KILLS=2 BIAS_FIRST
+clean bias NA=2 NB=3 KILLS=2
+clean wait NW=2 NP=1 NPUB=1 NC=1 ASYMMETRIC
 LIST
 }
 

@@ -10,7 +10,9 @@
  * for these pairs as weak as ARM. Read-modify-writes of mailbox and wait slot are one step each, in program order.
  *
  * Seeded bugs, each of which must be found: BUG_NO_W1 BUG_NO_W2 BUG_NO_W3 BUG_NO_BUMP BUG_TAKE_ORDER BUG_ARM_ORDER BUG_MARK_ORDER
- * BUG_NO_DEAD_WAKE BUG_DEAD_PLAIN_WAKE BUG_WAKE_FIRST BUG_NO_REARM BUG_NO_CAS. */
+ * BUG_NO_DEAD_WAKE BUG_DEAD_PLAIN_WAKE BUG_WAKE_FIRST BUG_NO_REARM BUG_NO_CAS, with ASYMMETRIC also BUG_W2_LOCAL.
+ *
+ * ASYMMETRIC: W1 orders the compiler only, and W2 is membarrier(2), which waits until the publishers' stores are in memory, too. */
 
 #ifndef NW
 #define NW 2
@@ -116,7 +118,7 @@ proctype Writer(byte me) {
 #endif
         pend_tail[me] = tail[PART(me)] + 1; /* P1, then the unlock: both on their way */
 #ifndef BUG_WAKE_FIRST
-#ifndef BUG_NO_W1
+#if !defined(BUG_NO_W1) && !defined(ASYMMETRIC)
         pend_tail[me] == 0;                 /* W1 */
 #endif
         wake(PART(me));
@@ -202,6 +204,15 @@ look:
     d_step { pend_interest[me] = pend_interest[me] | drained; pend_summary[me] = pend_summary[me] | drained };
 #ifndef BUG_NO_W2
     pend_interest[me] == 0 && pend_summary[me] == 0; /* W2 */
+#if defined(ASYMMETRIC) && !defined(BUG_W2_LOCAL)
+    pend_tail[0] == 0; /* membarrier: everybody's */
+#if NW > 1
+    pend_tail[1] == 0;
+#endif
+#if NW > 2
+    pend_tail[2] == 0;
+#endif
+#endif
 #endif
 #ifndef BUG_NO_W3
     do /* W3: look again */
