@@ -111,7 +111,7 @@ static bw_err create_file(int dir_fd, const control_file *f, void **map)
 static void mail_take(bw_mail *m, void *mail, void *owners)
 {
     m->header = mail;
-    m->base = (uint8_t *)mail + BW_CONTROL_HEADER_BYTES;
+    m->base = mail ? (uint8_t *)mail + BW_CONTROL_HEADER_BYTES : NULL;
     m->map_bytes = MAIL_BYTES;
     if (!owners) return;
     m->owners_header = owners;
