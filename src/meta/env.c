@@ -175,6 +175,7 @@ static bw_err add_format1(building *b, const char *path)
     int rc = bw_env_open(path, MDB_RDONLY | MDB_NOLOCK, 0, false, &old);
     if (rc) return bw_env_fail(rc, path, "cannot read the metadata of format 1");
     rc = mdb_txn_begin(old.env, NULL, MDB_RDONLY, &txn);
+    bool begun = rc == 0;
     bw_buf stored = {0};
     for (int i = 0; !rc && !err && i < BW_TABLE_COUNT; i++) {
         MDB_cursor *cursor;
@@ -195,6 +196,7 @@ static bw_err add_format1(building *b, const char *path)
     }
     if (rc && !err) err = bw_env_fail(rc, path, "cannot read the metadata of format 1");
     bw_buf_free(&stored);
+    if (begun) mdb_txn_abort(txn);
     bw_env_close(&old);
     return err;
 }
