@@ -197,7 +197,8 @@ void bw_ptopic_free(bw_ptopic *t);
  * UNSUPPORTED with !part->direct: the partition has turned to the socket. */
 bw_err bw_ppart_append(bw_ppart *part, const uint8_t *data, size_t len, int32_t count, int64_t max_timestamp, bw_deadline deadline,
                        bw_append_result *out);
-/* bw_ppart_lock: ppart.lock within the deadline, and nobody inside by a seat; LOCK_HELD. Takes no clock when free. */
+/* bw_ppart_lock: ppart.lock within the deadline, and nobody inside by a seat; LOCK_HELD, BUSY (this thread's reservation).
+ * Takes no clock when free. */
 bw_err bw_ppart_lock(bw_ppart *part, bw_deadline deadline);
 /* bw_ppart_offer_seat: under ppart.lock, after an append: a thread that has the partition for itself gets a seat. */
 void bw_ppart_offer_seat(bw_ppart *part);

@@ -77,10 +77,16 @@ void bw_ppart_offer_seat(bw_ppart *part)
 
 bw_err bw_ppart_lock(bw_ppart *part, bw_deadline deadline)
 {
-    if (bw_lock(&part->lock, deadline) == BW_LOCK_OK) {
+    bw_lock_result r = bw_lock(&part->lock, deadline);
+    if (r == BW_LOCK_OK) {
         if (atomic_load_explicit(&part->seat_word, memory_order_relaxed) == 0 || clear_seat(part, deadline)) return BW_OK;
+        bw_pseat *seat = atomic_load_explicit(&part->seat, memory_order_relaxed);
+        if (seat->thread == (uintptr_t)pthread_self()) r = BW_LOCK_RECURSION; /* its reservation is out */
         pthread_mutex_unlock(&part->lock);
     }
+    if (r == BW_LOCK_RECURSION)
+        return bw_fail(BW_ERR_BUSY, "topic %s partition %d: this thread holds a reservation; commit or abort it first", part->topic->name,
+                       part->partition);
     return bw_fail(BW_ERR_LOCK_HELD, "topic %s partition %d: another thread of this process holds a reservation or a long append",
                    part->topic->name, part->partition);
 }

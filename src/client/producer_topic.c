@@ -201,7 +201,11 @@ static bw_err part_new(bw_ptopic *t, int32_t partition, bw_deadline deadline, bw
     part->partition = partition;
     part->producer_id = -1;
     atomic_store(&part->needs_id, true);
-    pthread_mutex_init(&part->lock, NULL);
+    pthread_mutexattr_t checked; /* a thread that sends while its own reservation is out is told so */
+    pthread_mutexattr_init(&checked);
+    pthread_mutexattr_settype(&checked, PTHREAD_MUTEX_ERRORCHECK);
+    pthread_mutex_init(&part->lock, &checked);
+    pthread_mutexattr_destroy(&checked);
     pthread_mutex_init(&part->queue_lock, NULL);
     bw_batch_builder_init(&part->builder);
     bw_err e = part_open_way(part, deadline);

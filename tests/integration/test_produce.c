@@ -6,7 +6,9 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -364,6 +366,112 @@ static void test_reservation_makes_others_time_out_with_the_holder(void **state)
     bw_producer_close(p, 1000);
 }
 
+/* Two threads on one producer and partition, now in turns of some length, now at once. */
+enum { SENDERS = 2, SENDS = 6000, TURN = 97 };
+typedef struct sender {
+    bw_producer *p;
+    uint32_t number;
+    const char *topic;
+    int64_t last;
+    int failed;
+} sender;
+
+static void *send_many(void *arg)
+{
+    sender *s = arg;
+    s->last = -1;
+    for (uint32_t i = 0; i < SENDS; i++) {
+        uint32_t value[2] = {s->number, i};
+        bw_record r = {.value = value, .value_len = sizeof value, .timestamp_ms = BW_NO_TIMESTAMP};
+        bw_delivery d;
+        bw_err e = bw_producer_send_sync(s->p, s->topic, 0, &r, 10000, &d);
+        if (e || d.offset <= s->last) s->failed++;
+        s->last = d.offset;
+        if (i % TURN == TURN - 1 && i / TURN % 3 == s->number) usleep(500); /* the other one has it for itself for a while */
+    }
+    return NULL;
+}
+
+typedef struct order { uint32_t next[SENDERS]; int wrong; } order;
+static void check_order(void *opaque, const bw_batch *batch, const bw_record_view *record)
+{
+    (void)batch;
+    order *o = opaque;
+    uint32_t value[2] = {SENDERS, 0};
+    if (record->value_len == sizeof value) memcpy(value, record->value, sizeof value);
+    if (value[0] >= SENDERS || o->next[value[0]]++ != value[1]) o->wrong++;
+}
+
+static void test_producer_shared_by_threads_keeps_each_ones_order(void **state)
+{
+    (void)state;
+    bw_producer *p = test_producer(bus, BW_ACKS_VISIBLE);
+    sender s[SENDERS];
+    pthread_t threads[SENDERS];
+    for (uint32_t i = 0; i < SENDERS; i++) {
+        s[i] = (sender){.p = p, .number = i, .topic = "threads"};
+        assert_int_equal(pthread_create(&threads[i], NULL, send_many, &s[i]), 0);
+    }
+    for (uint32_t i = 0; i < SENDERS; i++) {
+        pthread_join(threads[i], NULL);
+        assert_int_equal(s[i].failed, 0);
+    }
+    order o = {.wrong = 0};
+    bw_consumer *c = test_consumer(bus, "threads", 0, 0);
+    assert_int_equal(test_read(c, SENDERS * SENDS, 10000, check_order, &o), SENDERS * SENDS);
+    assert_int_equal(o.wrong, 0);
+    bw_consumer_close(c);
+    bw_producer_close(p, 1000);
+}
+
+typedef struct late { bw_producer *p; bw_err first, second; char message[256]; atomic_int step; } late;
+static void *send_late(void *arg)
+{
+    late *l = arg;
+    bw_record r = test_record(NULL, "late");
+    l->first = bw_producer_send_sync(l->p, "seat", 0, &r, 100, NULL);
+    snprintf(l->message, sizeof l->message, "%s", bw_error_message());
+    atomic_store(&l->step, 1);
+    l->second = bw_producer_send_sync(l->p, "seat", 0, &r, 10000, NULL);
+    return NULL;
+}
+
+static void test_reservation_of_a_seated_thread_holds_up_the_others_and_itself(void **state)
+{
+    (void)state;
+    if (!test_is_direct()) return;
+    bw_producer *p = test_producer(bus, BW_ACKS_VISIBLE);
+    int64_t next = 0;
+    while (next < 100) assert_int_equal(test_send(p, "seat", 0, "x"), next++);
+    bw_reservation r;
+    assert_ok(bw_producer_reserve(p, "seat", 0, NULL, 100, 2000, &r));
+    bw_record record = test_record(NULL, "mine");
+    int64_t begun = now_ms();
+    assert_err(bw_producer_send_sync(p, "seat", 0, &record, 5000, NULL), BW_ERR_BUSY);
+    assert_true(now_ms() - begun < 2000); /* at once: waiting would not help */
+    assert_non_null(strstr(bw_error_message(), "this thread holds a reservation"));
+    bw_reservation again;
+    assert_err(bw_producer_reserve(p, "seat", 0, NULL, 100, 100, &again), BW_ERR_BUSY);
+    late l = {.p = p};
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, send_late, &l), 0);
+    while (!atomic_load(&l.step)) usleep(1000);
+    assert_int_equal(l.first, BW_ERR_LOCK_HELD);
+    assert_non_null(strstr(l.message, "another thread"));
+    r.value[0] = 'v';
+    bw_delivery d;
+    assert_ok(bw_producer_commit(p, &r, 1, 1000, &d));
+    assert_int_equal(d.offset, next++);
+    pthread_join(thread, NULL);
+    assert_int_equal(l.second, BW_OK);
+    next++;
+    assert_int_equal(test_send(p, "seat", 0, "after"), next++);
+    bw_consumer *c = test_consumer(bus, "seat", 0, 0);
+    assert_int_equal(test_read(c, (size_t)next, 5000, NULL, NULL), next);
+    bw_consumer_close(c);
+    bw_producer_close(p, 1000);
+}
+
 static void test_durable_acknowledgement_means_durable(void **state)
 {
     (void)state;
@@ -436,6 +544,8 @@ int main(void)
         cmocka_unit_test(test_bad_topics_are_refused),
         cmocka_unit_test(test_reserve_commit_and_abort),
         cmocka_unit_test(test_reservation_makes_others_time_out_with_the_holder),
+        cmocka_unit_test(test_producer_shared_by_threads_keeps_each_ones_order),
+        cmocka_unit_test(test_reservation_of_a_seated_thread_holds_up_the_others_and_itself),
         cmocka_unit_test(test_durable_acknowledgement_means_durable),
         cmocka_unit_test(test_acks_none_hands_over_everything),
         cmocka_unit_test(test_wrong_options_are_refused),

@@ -29,6 +29,7 @@ clean append NW=2 NB=1 RESERVE
 clean append NW=1 NB=3 FIRST=2 RESERVE
 clean wait NW=1 NP=1 NPUB=3 NC=1
 clean sync NW=1 NB=3 KILLS=2 FAILS=2
+clean recovery N=3 EVENTS=2
 clean bias NA=2 NB=2
 clean bias NA=2 NB=2 NS=2 NREC=1 KILLS=2
 clean wait NW=1 NP=1 NPUB=3 NC=1 ASYMMETRIC
@@ -79,8 +80,23 @@ found sync NW=1 NB=2 BUG_NO_SPARE_FD
 found sync NW=1 NB=2 BUG_NO_LOCK
 found sync NW=1 NB=2 BUG_NO_VERIFY
 found sync NW=1 NB=2 BUG_SKIP_IF_EQUAL
+found recovery N=3 EVENTS=2 BUG_POINT_FIRST
+found recovery N=3 EVENTS=2 BUG_NO_CUT
+found recovery N=3 EVENTS=2 BUG_NO_ZERO
+found recovery N=3 EVENTS=2 BUG_ZERO_UNSYNCED
+found recovery N=3 EVENTS=2 BUG_NO_SYNC
+found recovery N=3 EVENTS=2 BUG_NO_EPOCH
+found recovery N=3 EVENTS=2 BUG_EPOCH_UNSYNCED
+found recovery N=3 EVENTS=2 BUG_NO_MARKER
+found recovery N=3 EVENTS=2 BUG_MARKER_LATE
+found recovery N=3 EVENTS=2 BUG_RECOVER_CACHED
+found recovery N=3 EVENTS=2 BUG_REST_NO_CAPACITY
+found recovery N=3 EVENTS=2 BUG_REST_NO_SYNC
+found recovery N=3 EVENTS=2 BUG_GRANT_FIRST
+found recovery N=3 EVENTS=2 HOLE
 LIST
     [ -z "${FULL:-}" ] || cat <<'LIST'
+clean recovery N=3 EVENTS=3 FAILS=2
 clean bias NA=2 NB=2 KILLS=2 TIMEOUTS=2
 clean bias NA=2 NB=2 KILLS=2 BIAS_FIRST
 clean bias NA=2 NB=3 KILLS=2
