@@ -15,12 +15,12 @@
  *   line 1  64 intent_end 72 intent_base 80 intent_count 84 last_appender 88 intent_old_ts 96 intent_new_ts 104 next_offset
  *          112 max_timestamp 120 bias                                                        under the lock
  *   line 2 128 tail 136 first_unstable                                                       what readers poll
- *   line 3 192 state 196 leader_epoch 200 fence 208 log_start 216 capacity 224 spare_seq 228 spare_bytes
- *          232 spare_inode 240 segment_max 244 message_max 248 spare_limit 252 flags            rare
- *   line 4 256 durable 264 durable_offset 272 sync_request 280 replicated 288 state_word 296 capacity_request 304 prepared
- *   line 5-7 320 ring[6] of { seq u32, final_position u32, base_offset u64, inode u64, limit u32, pad }
- * Lines are taken in pairs of 128 bytes by the processor's prefetcher: what only writers touch (0, 1) and what readers poll (2, 3)
- * are different pairs, and an append writes only one word of the second: the tail.
+ *   line 3-5 192 ring[6] of { seq u32, final_position u32, base_offset u64, inode u64, limit u32, pad }
+ *   line 6 384 state 388 leader_epoch 392 fence 400 log_start 408 capacity 416 spare_seq 420 spare_bytes
+ *          424 spare_inode 432 segment_max 436 message_max 440 spare_limit 444 flags            rare
+ *   line 7 448 durable 456 durable_offset 464 sync_request 472 replicated 480 state_word 488 capacity_request 496 prepared
+ * Lines are taken in pairs of 128 bytes by the processor's prefetcher: what only writers touch (0, 1), what readers poll (2; the
+ * ring beside it is still) and what both look at (6, 7) are different pairs, and an append writes only one word of the second: the tail.
  * A *position* is one 64-bit word: segment sequence << 32 | byte position. The sequence starts at 1 and is never reused within a
  * generation; byte positions stay below 2 GiB (Kafka's index is int32). */
 #ifndef BW_FORMAT_CONTROL_PAGE_H
@@ -35,7 +35,7 @@
 #include <stdint.h>
 
 #define BW_CONTROL_MAGIC UINT64_C(0x314c5254434a5742) /* "BWJCTRL1" */
-#define BW_CONTROL_LAYOUT 3u                          /* raised when any offset or mailbox below changes */
+#define BW_CONTROL_LAYOUT 4u                          /* raised when any offset or mailbox below changes */
 #define BW_CONTROL_HEADER_BYTES 65536u                /* the largest page size there is, so that slots are page-aligned */
 #define BW_SLOT_BYTES 512u
 #define BW_PARTITIONS_MAX 16384u  /* slots of one topic */
@@ -123,7 +123,9 @@ typedef struct bw_tail_slot {
     _Atomic uint64_t tail; /* P1, P2: the linearisation point of append and roll */
     _Atomic int64_t first_unstable; /* INT64_MAX: none */
     uint8_t pad2[48];
-    /* line 3 */
+    /* lines 3 to 5 */
+    bw_ring_entry ring[BW_RING];
+    /* line 6 */
     _Atomic uint32_t state; /* bw_slot_state */
     _Atomic uint32_t leader_epoch;
     _Atomic uint64_t fence; /* raised when writers must attach again (configuration, recovery) */
@@ -136,7 +138,7 @@ typedef struct bw_tail_slot {
     _Atomic uint32_t message_max; /* max.message.bytes */
     _Atomic uint32_t spare_limit;
     _Atomic uint32_t flags;
-    /* line 4 */
+    /* line 7 */
     _Atomic uint64_t durable;
     _Atomic int64_t durable_offset;
     _Atomic uint64_t sync_request;
@@ -147,8 +149,6 @@ typedef struct bw_tail_slot {
                                           before the coordinator is notified; a hint, a stale one is harmless */
     _Atomic uint64_t prepared; /* position up to which a writer has populated pages: a hint, readers map them ahead of the tail */
     uint8_t pad4[8];
-    /* lines 5 to 7 */
-    bw_ring_entry ring[BW_RING];
 } bw_tail_slot;
 
 static_assert(sizeof(pthread_mutex_t) <= 48, "mutex does not fit its room");
@@ -159,14 +159,14 @@ static_assert(offsetof(bw_tail_slot, intent_new_ts) == 96, "layout");
 static_assert(offsetof(bw_tail_slot, bias) == 120, "layout");
 static_assert(offsetof(bw_tail_slot, tail) == 128, "layout");
 static_assert(offsetof(bw_tail_slot, first_unstable) == 136, "layout");
-static_assert(offsetof(bw_tail_slot, state) == 192, "layout");
-static_assert(offsetof(bw_tail_slot, capacity) == 216, "layout");
-static_assert(offsetof(bw_tail_slot, spare_inode) == 232, "layout");
-static_assert(offsetof(bw_tail_slot, flags) == 252, "layout");
-static_assert(offsetof(bw_tail_slot, durable) == 256, "layout");
-static_assert(offsetof(bw_tail_slot, capacity_request) == 296, "layout");
-static_assert(offsetof(bw_tail_slot, prepared) == 304, "layout");
-static_assert(offsetof(bw_tail_slot, ring) == 320, "layout");
+static_assert(offsetof(bw_tail_slot, state) == 384, "layout");
+static_assert(offsetof(bw_tail_slot, capacity) == 408, "layout");
+static_assert(offsetof(bw_tail_slot, spare_inode) == 424, "layout");
+static_assert(offsetof(bw_tail_slot, flags) == 444, "layout");
+static_assert(offsetof(bw_tail_slot, durable) == 448, "layout");
+static_assert(offsetof(bw_tail_slot, capacity_request) == 488, "layout");
+static_assert(offsetof(bw_tail_slot, prepared) == 496, "layout");
+static_assert(offsetof(bw_tail_slot, ring) == 192, "layout");
 static_assert(sizeof(bw_ring_entry) == 32, "layout");
 static_assert(sizeof(bw_tail_slot) == BW_SLOT_BYTES, "layout");
 
