@@ -8,6 +8,8 @@
  * checksum when asked. Nothing of a bad batch is given out, and the reader stays in front of it. */
 #include "log/reader.h"
 
+#include "base/cpu.h"
+
 #include "log/smallfile.h"
 #include "log/wait.h"
 
@@ -16,7 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { READ_AHEAD = 256 << 10 };
+enum { READ_AHEAD = 256 << 10, CHASE_MANY = 32, CHASE_LOOKS = 3, CHASE_RESTS = 6 };
 
 bw_err bw_reader_open(const bw_reader_options *o, bw_reader **out)
 {
@@ -108,7 +110,7 @@ bw_position bw_reader_watermark(const bw_reader *r)
     return atomic_load_explicit(r->limit == BW_LIMIT_DURABLE ? &r->slot->durable : &r->slot->tail, memory_order_acquire); /* R1 */
 }
 
-bool bw_reader_ready(const bw_reader *r)
+bool bw_reader_ready(bw_reader *r)
 {
     if (atomic_load_explicit(&r->slot->state, memory_order_relaxed) >= BW_SLOT_DELETED) return true;
     if (!r->located) return r->rest_at == 0 || bw_reader_watermark(r) > r->rest_at;
@@ -256,7 +258,12 @@ static bw_err find_place(bw_reader *r, uint32_t *lim)
             *lim = bw_position_pos(r->seen);
             return BW_OK;
         }
-        bw_position mark = r->seen = bw_reader_watermark(r);
+        bw_position mark = bw_reader_watermark(r);
+        if (mark != r->seen) {
+            r->chase = r->looks > CHASE_LOOKS ? 0 : r->chase + 1;
+            r->looks = 0;
+            r->seen = mark;
+        }
         if (!r->located && r->rest_at && mark <= r->rest_at) return BW_ERR_EMPTY;
         bw_err e = r->located ? BW_OK : bw_reader_locate(r, mark);
         if (e == BW_OK) e = bw_reader_segment_limit(r, mark, lim);

@@ -57,7 +57,8 @@ int64_t bw_reader_position(const bw_reader *r);
 bw_err bw_reader_next(bw_reader *r, bw_batch_ref *out);
 /* bw_reader_run: whole batches, at least one and at most max_bytes (one batch when the first is larger), of one segment. */
 bw_err bw_reader_run(bw_reader *r, size_t max_bytes, bw_run *out);
-/* bw_reader_ready: is there something below the limit at the position? One load. For the look-again after arming, and audits. */
-bool bw_reader_ready(const bw_reader *r);
+/* bw_reader_ready: is there something below the limit at the position? One load; after a moment when the reader keeps catching up with a
+ * writer. For looks between polls, the look-again after arming, and audits. */
+bool bw_reader_ready(bw_reader *r);
 
 #endif
