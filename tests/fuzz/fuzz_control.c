@@ -109,6 +109,8 @@ static void read_all(bw_control *c, int flags)
     bw_reader_options o = {
         .control = c, .dir_fd = dir_fd, .limit = (bw_reader_limit)(flags % 3), .check_crcs = true, .use_pread = flags & 4};
     bw_reader *r;
+    uint32_t unopened = BW_SLOT_UNOPENED; /* would be waited for, 10 s, as it should: nobody opens it here */
+    atomic_compare_exchange_strong(&made->slots[0].state, &unopened, BW_SLOT_OPEN);
     if (bw_reader_open(&o, &r) != BW_OK) return;
     bw_reader_seek(r, flags >> 4);
     for (int i = 0; i < 40; i++) {
