@@ -240,7 +240,8 @@ static bw_err advance(bw_reader *r, bw_position watermark)
         seq = ring_floor(r, bw_position_seq(watermark), above);
         bw_ring_entry *entry = seq ? bw_ring_at(r->slot, seq) : NULL;
         bool in_ring = entry && (int64_t)atomic_load_explicit(&entry->base_offset, memory_order_acquire) == above;
-        e = in_ring ? open_seq(r, seq) : open_base(r, above);
+        e = in_ring ? open_seq(r, seq) : BW_ERR_NOT_FOUND;
+        if (e == BW_ERR_NOT_FOUND) e = open_base(r, above); /* or it has just left the ring */
     }
     if (e) {
         r->located = false;
