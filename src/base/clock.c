@@ -43,8 +43,7 @@ int64_t bw_stamp_look_ms(bw_stamp_clock *c)
 {
     enum { MEASURE_NS = 2000000, GOOD_NS = 100000 };
     c->valid = 0;
-    if (c->even == 0) c->even = ticks_are_even() ? 1 : 2;
-    if (c->even == 2) return bw_clock_wall_ms();
+    if (!ticks_are_even()) return bw_clock_wall_ms();
     struct timespec t;
     int64_t mono = bw_clock_mono_ns();
     uint64_t ticks = bw_ticks();

@@ -19,7 +19,6 @@ typedef struct bw_stamp_clock {
     uint64_t rate;         /* ns a tick, times 2^32 */
     uint64_t first_ticks;  /* where measuring the rate began, and when; 0: never looked */
     int64_t first_ns;
-    int even; /* is the counter's rate constant? 0: not asked yet (it is a trap under a hypervisor), 1: yes, 2: no */
 } bw_stamp_clock;
 int64_t bw_stamp_look_ms(bw_stamp_clock *c);
 static inline uint64_t bw_ticks(void)

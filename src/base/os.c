@@ -438,15 +438,22 @@ int bw_os_unix_socket(void)
     RETRY(socket, socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
 }
 
+static int unix_address(const char *path, struct sockaddr_un *out)
+{
+    size_t len = strlen(path);
+    *out = (struct sockaddr_un){.sun_family = AF_UNIX};
+    if (len < sizeof out->sun_path) {
+        memcpy(out->sun_path, path, len + 1);
+        return 0;
+    }
+    errno = ENAMETOOLONG;
+    return -1;
+}
+
 int bw_os_unix_connect(int fd, const char *path)
 {
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    size_t len = strlen(path);
-    if (len >= sizeof address.sun_path) {
-        errno = ENAMETOOLONG;
-        return -1;
-    }
-    memcpy(address.sun_path, path, len + 1);
+    struct sockaddr_un address;
+    if (unix_address(path, &address)) return -1;
     RETRY(connect, connect(fd, (const struct sockaddr *)&address, sizeof address));
 }
 
@@ -471,13 +478,8 @@ ssize_t bw_os_recv(int fd, void *buf, size_t len, int flags)
 
 int bw_os_unix_listen(int fd, const char *path, mode_t mode)
 {
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    size_t len = strlen(path);
-    if (len >= sizeof address.sun_path) {
-        errno = ENAMETOOLONG;
-        return -1;
-    }
-    memcpy(address.sun_path, path, len + 1);
+    struct sockaddr_un address;
+    if (unix_address(path, &address)) return -1;
     if (enter(BW_OS_bind)) return -1;
     /* The inode takes its mode from the socket's; the umask, which is the whole process's, could only take from it. */
     if (fchmod(fd, mode) || bind(fd, (const struct sockaddr *)&address, sizeof address)) return -1;

@@ -237,3 +237,16 @@ void bw_bus_close(bw_bus *bus)
 }
 
 void bw_free(void *memory) { free(memory); }
+
+bw_err bw_bus_mailbox(bw_bus *bus, uint32_t *number)
+{
+    bw_request q;
+    bw_request_init(&q, BW_API_MAILBOX);
+    bw_reply reply;
+    bw_err e = bw_bus_request(bus, &q, bw_bus_request_deadline(bus), &reply);
+    if (!e) *number = reply.answer.mailbox;
+    bw_reply_fini(&reply);
+    if (!e && (*number <= BW_MAILBOX_SYNCER || *number >= BW_MAILBOXES))
+        e = bw_fail(BW_ERR_PROTOCOL, "the daemon gave mailbox %u, which can't be", *number);
+    return e;
+}

@@ -73,6 +73,9 @@ void bw_bus_look(bw_bus *bus, int64_t now_ms);
 bw_deadline bw_bus_request_deadline(const bw_bus *bus);
 static inline bw_deadline bw_deadline_first(bw_deadline a, bw_deadline b) { return a < b ? a : b; }
 
+/* bw_bus_mailbox: ask the daemon for a mailbox of our own. PROTOCOL when it gives one that is nobody's to give. */
+bw_err bw_bus_mailbox(bw_bus *bus, uint32_t *number);
+
 /* What METADATA says of one topic. */
 typedef struct bw_topic_info {
     bw_uuid id;

@@ -21,19 +21,6 @@ static bw_wait_class wait_class(const bw_consumer *c)
 
 /* ---- the mailbox ---- */
 
-static bw_err ask_mailbox(bw_consumer *c, uint32_t *number)
-{
-    bw_request q;
-    bw_request_init(&q, BW_API_MAILBOX);
-    bw_reply reply;
-    bw_err e = bw_bus_request(c->bus, &q, bw_bus_request_deadline(c->bus), &reply);
-    if (!e) *number = reply.answer.mailbox;
-    bw_reply_fini(&reply);
-    if (!e && (*number <= BW_MAILBOX_SYNCER || *number >= BW_MAILBOXES))
-        e = bw_fail(BW_ERR_PROTOCOL, "the daemon gave mailbox %u, which can't be", *number);
-    return e;
-}
-
 static void env_ref(bw_bus *bus, bw_env *env, int by)
 {
     pthread_mutex_lock(&bus->direct.mutex);
@@ -46,7 +33,7 @@ bw_err bw_consumer_take_mailbox(bw_consumer *c, bw_env *env)
     if (c->env == env && atomic_load(&c->box)) return BW_OK;
     uint32_t number = 0;
     uint32_t epoch = atomic_load(&c->bus->conn.epoch);
-    bw_err e = ask_mailbox(c, &number);
+    bw_err e = bw_bus_mailbox(c->bus, &number);
     if (e) return e;
     bw_consumer_drop_mailbox(c);
     env_ref(c->bus, env, 1);
@@ -77,7 +64,7 @@ void bw_consumer_drop_mailbox(bw_consumer *c)
 static void renew_mailbox(bw_consumer *c)
 {
     uint32_t epoch = atomic_load(&c->bus->conn.epoch), number = 0;
-    if (!c->env || epoch == c->mail_epoch || !bw_conn_is_up(&c->bus->conn) || ask_mailbox(c, &number) != BW_OK) return;
+    if (!c->env || epoch == c->mail_epoch || !bw_conn_is_up(&c->bus->conn) || bw_bus_mailbox(c->bus, &number) != BW_OK) return;
     for (bw_cpart *p = c->parts; p; p = p->next_part) {
         if (!p->direct || p->where != BW_AT_ARMED) continue;
         if (!c->by_watch) bw_disarm(p->attach->control, (uint32_t)p->partition, wait_class(c), c->mailbox);

@@ -93,7 +93,6 @@ typedef struct bw_held {
     bw_append_place at;     /* with a seat */
     uint8_t *place; /* of the batch */
     uint8_t *buffer; /* when not direct; malloc'd */
-    int64_t timestamp_ms;
     void *copy; /* malloc'd, or NULL */
 } bw_held;
 

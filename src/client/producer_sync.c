@@ -21,14 +21,14 @@ static bw_err no_outcome(bw_delivery *out, bw_err e)
 }
 
 /* Encode the records into a builder that was reset, and finish the batch. *first_ms: the timestamp of the first as stored; *now_ms:
- * the time if it was needed, else 0. */
+ * the time if it was needed, else 0. clock: the caller's; NULL: it has none of its own. */
 static inline bw_err encode(bw_batch_builder *b, bw_ptopic *t, bw_stamp_clock *clock, bw_codec codec, const bw_record *records,
                             size_t count, uint8_t **data, size_t *len, int64_t *first_ms, int64_t *now_ms)
 {
     bool append_time = atomic_load_explicit(&t->log_append_time, memory_order_relaxed);
-    int64_t now = append_time ? bw_stamp_ms(clock) : 0;
+    int64_t now = append_time ? (clock ? bw_stamp_ms(clock) : bw_clock_wall_ms()) : 0;
     for (size_t i = 0; i < count && !now; i++)
-        if (records[i].timestamp_ms == BW_NO_TIMESTAMP) now = bw_stamp_ms(clock);
+        if (records[i].timestamp_ms == BW_NO_TIMESTAMP) now = (clock ? bw_stamp_ms(clock) : bw_clock_wall_ms());
     *now_ms = now;
     bw_err e = bw_batch_builder_add_many(b, records, count, now, BW_PLAIN_BATCH_MAX);
     if (__builtin_expect(e != BW_OK, 0)) return e;
@@ -122,9 +122,8 @@ static bw_err send_ipc(bw_ppart *part, const bw_record *records, size_t count, b
     bw_pbatch *b = bw_pbatch_get(p, part);
     if (!b) return no_outcome(out, BW_ERR_NO_MEMORY);
     int64_t first_ms = 0, now_ms;
-    bw_stamp_clock clock = {0};
     bw_batch_builder_reset(&b->builder);
-    bw_err e = encode(&b->builder, part->topic, &clock, bw_ptopic_codec(part->topic), records, count, &b->data, &b->len, &first_ms, &now_ms);
+    bw_err e = encode(&b->builder, part->topic, NULL, bw_ptopic_codec(part->topic), records, count, &b->data, &b->len, &first_ms, &now_ms);
     uint32_t most = atomic_load_explicit(&part->topic->message_max, memory_order_relaxed);
     if (!e && b->len > most) {
         e = bw_ptopic_refresh(part->topic, false, deadline); /* it may have been raised */

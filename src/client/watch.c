@@ -55,26 +55,13 @@ static void take_mail(bw_fd_watch *w, bw_mailbox *box)
                 if (e->number == numbers[i]) deliver(e);
 }
 
-static bw_err ask_mailbox(bw_bus *bus, uint32_t *number)
-{
-    bw_request q;
-    bw_request_init(&q, BW_API_MAILBOX);
-    bw_reply reply;
-    bw_err e = bw_bus_request(bus, &q, bw_bus_request_deadline(bus), &reply);
-    if (!e) *number = reply.answer.mailbox;
-    bw_reply_fini(&reply);
-    if (!e && (*number <= BW_MAILBOX_SYNCER || *number >= BW_MAILBOXES))
-        e = bw_fail(BW_ERR_PROTOCOL, "the daemon gave mailbox %u, which can't be", *number);
-    return e;
-}
-
 /* The daemon came back and does not know our mailbox: take another; whoever armed the old one must arm again. */
 static bool renew(bw_fd_watch *w)
 {
     int64_t wall = bw_clock_wall_ms();
     if (bw_bus_look_due(w->bus, wall)) bw_bus_look(w->bus, wall);
     uint32_t epoch = atomic_load(&w->bus->conn.epoch), number = 0;
-    if (epoch == w->epoch || !bw_conn_is_up(&w->bus->conn) || ask_mailbox(w->bus, &number) != BW_OK) return false;
+    if (epoch == w->epoch || !bw_conn_is_up(&w->bus->conn) || bw_bus_mailbox(w->bus, &number) != BW_OK) return false;
     atomic_store(&w->mailbox, number);
     w->epoch = epoch;
     return true;
@@ -108,7 +95,7 @@ bw_err bw_watch_start(bw_bus *bus, bw_env *env)
     pthread_mutex_unlock(&bus->mutex);
     if (w) return bw_watch_check(bus, env);
     uint32_t epoch = atomic_load(&bus->conn.epoch), number = 0;
-    bw_err e = ask_mailbox(bus, &number);
+    bw_err e = bw_bus_mailbox(bus, &number);
     if (e) return e;
     w = calloc(1, sizeof *w);
     if (!w) return bw_fail(BW_ERR_NO_MEMORY, "no memory for the watch thread");

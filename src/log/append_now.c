@@ -42,7 +42,6 @@ uint8_t *bw_append_begin_now(bw_appender *a, size_t least, int32_t count, bw_app
     }
     BW_KILL_POINT("append.inside");
     a->reserved_capacity = c;
-    a->reserved_len = room;
     a->reserved_count = count;
     bw_append_intend(a->slot, a->bias_tail + room, a->bias_next, count, a->bias_max_ts, a->bias_max_ts);
     *out = (bw_append_place){room, (int32_t)atomic_load_explicit(&a->slot->leader_epoch, memory_order_relaxed), a->bias_next};
