@@ -51,7 +51,38 @@
     X(RETIRED, 36, "control data was replaced; attach again", R)                                                               \
     X(INTERNAL, 37, "internal error", F)                                                                                       \
     X(UNKNOWN_PRODUCER_ID, 38, "unknown producer id", F)                                                                       \
-    X(NOT_CONNECTED, 39, "connection lost", R)
+    X(NOT_CONNECTED, 39, "connection lost", R)                                                                                 \
+    X(ILLEGAL_GENERATION, 40, "stale group generation", F)                                                                     \
+    X(INCONSISTENT_GROUP_PROTOCOL, 41, "the group uses another protocol", F)                                                   \
+    X(UNKNOWN_MEMBER_ID, 42, "unknown group member", F)                                                                        \
+    X(INVALID_SESSION_TIMEOUT, 43, "session time-out outside the allowed range", F)                                            \
+    X(REBALANCE_IN_PROGRESS, 44, "the group is rebalancing", R)                                                                \
+    X(MEMBER_ID_REQUIRED, 45, "join again with the given member id", R)                                                        \
+    X(FENCED_INSTANCE_ID, 46, "another member uses this group.instance.id", A)                                                 \
+    X(FENCED_MEMBER_EPOCH, 47, "the member was fenced; join the group anew", F)                                                \
+    X(STALE_MEMBER_EPOCH, 48, "stale member epoch", R)                                                                         \
+    X(GROUP_MAX_SIZE_REACHED, 49, "the group is full", F)                                                                      \
+    X(GROUP_ID_NOT_FOUND, 50, "unknown group", F)                                                                              \
+    X(NON_EMPTY_GROUP, 51, "the group has members", F)                                                                         \
+    X(INVALID_GROUP_ID, 52, "invalid group id", F)                                                                             \
+    X(UNSUPPORTED_ASSIGNOR, 53, "unknown assignor", F)                                                                         \
+    X(OFFSET_METADATA_TOO_LARGE, 54, "commit metadata too large", F)                                                           \
+    X(INVALID_COMMIT_OFFSET, 55, "offset cannot be committed", F)                                                              \
+    X(LOG_INCARNATION_MISMATCH, 56, "the offset is of another life of the log", F)                                             \
+    X(NO_OFFSET, 57, "no committed offset and no reset policy", F)                                                             \
+    X(NOT_SUBSCRIBED, 58, "not subscribed, or assigned by hand", F)                                                            \
+    X(INVALID_RECORD, 59, "record refused by the topic", F)                                                                    \
+    X(INVALID_PRODUCER_ID_MAPPING, 60, "the producer id is not the transactional id's", F)                                     \
+    X(INVALID_TXN_STATE, 61, "not possible in this state of the transaction", F)                                               \
+    X(INVALID_TRANSACTION_TIMEOUT, 62, "transaction time-out outside the allowed range", F)                                    \
+    X(CONCURRENT_TRANSACTIONS, 63, "the transaction before is still being ended", R)                                           \
+    X(PRODUCER_FENCED, 64, "fenced by a newer producer of this transactional id", A)                                           \
+    X(TRANSACTION_ABORTABLE, 65, "the transaction can only be aborted", F)                                                     \
+    X(TRANSACTIONAL_ID_NOT_FOUND, 66, "unknown transactional id", F)                                                           \
+    X(THROTTLED, 67, "slowed by a quota", R)                                                                                   \
+    X(INVALID_QUOTA, 68, "invalid quota", F)                                                                                   \
+    X(LIMIT_REACHED, 69, "a limit of the daemon is reached", R)                                                                \
+    X(INVALID_RECORD_STATE, 70, "the record is not this worker's to acknowledge", F)
 
 #ifdef __cplusplus
 extern "C" {

@@ -1,5 +1,5 @@
 /* broker/broker.c: start and stop. */
-#include "broker/core.h"
+#include "broker/committer.h"
 
 #include "base/os.h"
 #include "log/wait.h"
@@ -61,6 +61,7 @@ static void init_locks(bw_broker *b)
 
 static void destroy(bw_broker *b)
 {
+    bw_committer_free(b->committer);
     bw_store_close(b->store);
     bw_datadir_close(b->dir);
     if (b->guard.word) bw_fork_guard_fini(&b->guard);
@@ -205,7 +206,8 @@ void bw_broker_stop(bw_broker *b)
     }
     b->draining = true;
     bw_opener_stop(b);
-    bw_worker_stop(b); /* its outcomes are in the queue */
+    bw_worker_stop(b); /* its outcomes are in the queue, as the committer's */
+    bw_committer_stop(b);
     bw_keeper_stop(b);
     drain(b);
     if (b->store && b->dir) bw_broker_take_down(b);

@@ -9,6 +9,7 @@
  *   syncer thread   syncs. Sleeps on BW_MAILBOX_SYNCER, which clients mark themselves.
  *   opener thread   opens partitions, and lets them rest when too many files are open (that syncs too).
  *   points thread   recovery points to LMDB, so that no sync of data waits for LMDB's.
+ *   committer       metadata for which clients wait, many in one transaction (committer.h); made when it is first needed.
  *   worker thread   made when it is first needed: long file work of single requests (deletes, searches by time, scans).
  *   any thread      puts events into `queue` and pokes the broker thread.
  * Between them: `parts` (which partitions there are) under parts_lock, with a count of users in each bw_part; events; atomics. */
@@ -39,6 +40,7 @@ typedef struct bw_fetch bw_fetch;
 typedef struct bw_fetch_link bw_fetch_link;
 typedef struct bw_job bw_job;
 typedef struct bw_attachment bw_attachment;
+typedef struct bw_committer bw_committer;
 
 /* ---- what is asked ---- */
 
@@ -51,7 +53,7 @@ typedef struct bw_op {
 } bw_op;
 
 typedef enum bw_event_kind { BW_EVENT_OPENED, BW_EVENT_REQUEST, BW_EVENT_WRITABLE, BW_EVENT_CLOSED,
-                             BW_EVENT_JOB_DONE, BW_EVENT_PART_OPENED } bw_event_kind;
+                             BW_EVENT_JOB_DONE, BW_EVENT_PART_OPENED, BW_EVENT_COMMITTED } bw_event_kind;
 
 typedef struct bw_event {
     struct bw_event *next;
@@ -60,6 +62,7 @@ typedef struct bw_event {
     bw_op *op;
     bw_job *job;
     bw_part *part;
+    struct bw_commit *commit; /* the first of a transaction, its outcome in `why` */
 } bw_event;
 
 struct bw_session {
@@ -214,6 +217,7 @@ struct bw_broker {
     pthread_cond_t job_cond;
     bw_job *jobs, *jobs_last;
     bool worker_stop;
+    bw_committer *committer; /* broker thread; NULL: nothing was committed yet */
     /* of the opener */
     pthread_t opener_thread;
     pthread_mutex_t opener_lock;

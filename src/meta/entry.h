@@ -16,7 +16,9 @@
 /* The tables: number on disk, name, and what the loss of an entry would mean: essential ones say what nothing else knows; a derivable
  * one is found again from the logs, by a longer scan. */
 #define BW_META_TABLES(X)                                                                                                      \
-    X(INFO, 0, "info", true) X(TOPICS, 1, "topics", true) X(RECOVERY, 2, "recovery", false) X(PRODUCERS, 3, "producers", true)
+    X(INFO, 0, "info", true) X(TOPICS, 1, "topics", true) X(RECOVERY, 2, "recovery", false) X(PRODUCERS, 3, "producers", true) \
+    X(OFFSETS, 4, "offsets", true) X(GROUPS, 5, "groups", true) X(TRANSACTIONS, 6, "transactions", true)                       \
+    X(QUEUES, 7, "queues", true) X(QUOTAS, 8, "quotas", true) X(SNAPSHOTS, 9, "producer-snapshots", false)
 
 typedef enum bw_meta_table {
 #define BW_TABLE_ENUM(id, number, name, essential) BW_TABLE_##id = number,

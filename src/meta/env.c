@@ -47,7 +47,12 @@ static int open_tables(bw_env *e, bool create)
     int rc = mdb_txn_begin(e->env, NULL, create ? 0 : MDB_RDONLY, &txn);
     if (rc) return rc;
     rc = mdb_dbi_open(txn, NULL, 0, &e->main);
-    for (int i = 0; !rc && i < BW_TABLE_COUNT; i++) rc = mdb_dbi_open(txn, bw_table_name(i), create ? MDB_CREATE : 0, &e->tables[i]);
+    for (int i = 0; !rc && i < BW_TABLE_COUNT; i++) {
+        rc = mdb_dbi_open(txn, bw_table_name(i), create ? MDB_CREATE : 0, &e->tables[i]);
+        if (rc != MDB_NOTFOUND) continue;
+        e->tables[i] = BW_TABLE_ABSENT; /* of a store older than the table */
+        rc = 0;
+    }
     if (!rc) return mdb_txn_commit(txn);
     mdb_txn_abort(txn);
     return rc;
@@ -78,6 +83,7 @@ static bw_err each_of(const bw_env *e, MDB_txn *txn, int table, bw_entry_fn fn, 
     MDB_cursor *cursor;
     MDB_val k, v;
     bw_err err = BW_OK;
+    if (e->tables[table] == BW_TABLE_ABSENT) return BW_OK;
     int rc = mdb_cursor_open(txn, e->tables[table], &cursor);
     if (rc) return bw_env_fail(rc, bw_table_name(table), "cannot read a table of the metadata");
     while (!err && !(rc = mdb_cursor_get(cursor, &k, &v, MDB_NEXT))) {
@@ -180,6 +186,7 @@ static bw_err add_format1(building *b, const char *path)
     for (int i = 0; !rc && !err && i < BW_TABLE_COUNT; i++) {
         MDB_cursor *cursor;
         MDB_val k, v;
+        if (old.tables[i] == BW_TABLE_ABSENT) continue;
         if ((rc = mdb_cursor_open(txn, old.tables[i], &cursor))) break;
         while (!err && !(rc = mdb_cursor_get(cursor, &k, &v, MDB_NEXT))) {
             uint8_t crc[BW_CRC_BYTES];

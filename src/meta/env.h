@@ -11,10 +11,11 @@
 #define BW_MAP_MIN (UINT64_C(1) << 20)
 #define BW_MAP_MAX (UINT64_C(1) << 36)
 #define BW_STATE_KEY "state"
+#define BW_TABLE_ABSENT ((MDB_dbi)-1)
 
 typedef struct bw_env {
     MDB_env *env;
-    MDB_dbi main, tables[BW_TABLE_COUNT];
+    MDB_dbi main, tables[BW_TABLE_COUNT]; /* BW_TABLE_ABSENT: opened for reading only, and older than the table: empty */
 } bw_env;
 
 static inline MDB_val bw_val(const void *data, size_t len) { return (MDB_val){len, (void *)(uintptr_t)data}; }

@@ -8,6 +8,8 @@
  *   recovery   derivable   uuid 16, be32 partition -> be32 epoch, be64 next offset, be64 segment base, be32 position, be32 crc,
  *                          u8 poisoned. One that is missing means that the whole log is scanned, and that a damaged end of it
  *                          can't be told from one that was never synced
+ *   offsets, groups, transactions, queues, quotas   essential   whose keys and values belong to the files of broker/ that write them
+ *   producer-snapshots   derivable
  *
  * Durability. A transaction is first a record in the journal (one fdatasync), then committed in LMDB (another; its meta page goes to
  * the disk with the next one: MDB_NOMETASYNC keeps the file whole, and what it may lose of the last transaction the journal has). So
@@ -28,6 +30,7 @@
 #include "base/err.h"
 #include "base/uuid.h"
 #include "log/partition.h"
+#include "meta/entry.h"
 
 #define BW_META_FORMAT 2u /* 1: without checksums, read once and brought to 2 */
 #define BW_META_NAME_MAX 249u /* bytes of a topic's or a producer's name */
@@ -93,6 +96,20 @@ bw_err bw_store_producer_id(bw_store *s, int64_t *id);
 /* bw_store_producer_named: the name's id with its epoch raised; a new id with epoch 0 for a name not seen. When the epochs are
  * used up the name gets a new id. */
 bw_err bw_store_producer_named(bw_store *s, const char *name, size_t len, int64_t *id, int16_t *epoch);
+
+/* Any table, for those who keep their own layouts (a value begins with its version). */
+typedef struct bw_meta_change {
+    int table; /* bw_meta_table */
+    const void *key;
+    size_t key_len; /* 1 to BW_META_KEY_MAX */
+    const void *value; /* NULL: the entry goes, if it is there */
+    size_t value_len;
+} bw_meta_change;
+/* bw_store_change: all of them, in their order, in one transaction; on the disk when it returns. */
+bw_err bw_store_change(bw_store *s, const bw_meta_change *changes, size_t count);
+/* bw_store_each: entries whose keys begin with prefix, ascending, until fn returns false. In fn no call of this store. */
+typedef bool (*bw_meta_entry_fn)(void *opaque, const void *key, size_t key_len, const void *value, size_t value_len);
+bw_err bw_store_each(bw_store *s, int table, const void *prefix, size_t prefix_len, bw_meta_entry_fn fn, void *opaque);
 
 /* bw_store_maintain: drop reader slots of dead processes (mdb_reader_check). Call now and then. */
 void bw_store_maintain(bw_store *s);

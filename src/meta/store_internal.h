@@ -35,6 +35,20 @@ struct bw_store {
     char path[PATH_MAX];
 };
 
+/* store.c: changes and looks, each one transaction. fn returns an LMDB code; BW_META_STOP when it has set an error of its own in *err.
+ * A change may be done twice (a full map grows): it depends on nothing but arg, and touches tables through bw_table_* only. */
+#define BW_META_STOP 1000000
+typedef int (*bw_change_fn)(bw_store *s, MDB_txn *txn, void *arg, bw_err *err);
+bw_err bw_store_write(bw_store *s, const char *what, bw_change_fn fn, void *arg);
+bw_err bw_store_read(bw_store *s, const char *what, bw_change_fn fn, void *arg);
+/* bw_table_get: MDB_NOTFOUND when there is none. Values come without their checksum, and none that fails it. */
+int bw_table_get(const bw_store *s, MDB_txn *txn, int table, MDB_val key, MDB_val *value, bw_err *err);
+int bw_table_put(bw_store *s, MDB_txn *txn, int table, MDB_val key, MDB_val value, bw_err *err);
+/* bw_table_leaves: found (what LMDB has under the key) goes; the caller deletes it. */
+int bw_table_leaves(bw_store *s, int table, MDB_val key, MDB_val found, bw_err *err);
+/* bw_table_check: what a cursor found: cuts the checksum off. */
+int bw_table_check(const bw_store *s, int table, const MDB_val *key, MDB_val *value, uint64_t *hash, bw_err *err);
+
 /* open.c: LMDB's file and its copy are made good, both agree, the journal is open. Fills e, state, journal, map_bytes, repair. */
 bw_err bw_store_bring_up(bw_store *s, uint64_t map_bytes);
 

@@ -19,16 +19,30 @@ void bw_request_fini(bw_request *r)
     r->config_count = 0;
     r->parts = NULL;
     r->part_count = 0;
+    bw_group_request *g = &r->group;
+    free(g->topics);
+    free(g->parts);
+    free(g->protocols);
+    free(g->assignments);
+    g->topics = NULL;
+    g->parts = NULL;
+    g->protocols = NULL;
+    g->assignments = NULL;
+    g->topic_count = g->part_count = g->protocol_count = g->assignment_count = 0;
 }
 
-void bw_answer_init(bw_answer *a, const bw_request *to)
+static void answer_init(bw_answer *a, uint16_t type, uint32_t correlation)
 {
     memset(a, 0, sizeof *a);
-    a->type = to ? to->type : BW_API_DATA;
-    a->correlation = to ? to->correlation : 0;
-    const bw_shape *s = bw_answer_shape(a->type);
+    a->type = type;
+    a->correlation = correlation;
+    const bw_shape *s = bw_answer_shape(type);
     if (s) { bw_shape_defaults(s, a); }
 }
+
+void bw_answer_init(bw_answer *a, const bw_request *to) { answer_init(a, to ? to->type : BW_API_DATA, to ? to->correlation : 0); }
+
+void bw_answer_init_push(bw_answer *a, bw_api_key type) { answer_init(a, (uint16_t)type, 0); }
 
 void bw_answer_fini(bw_answer *a)
 {
@@ -38,6 +52,11 @@ void bw_answer_fini(bw_answer *a)
     a->topic_count = 0;
     a->parts = NULL;
     a->part_count = 0;
+    free(a->group.parts);
+    free(a->group.members);
+    a->group.parts = NULL;
+    a->group.members = NULL;
+    a->group.part_count = a->group.member_count = 0;
 }
 
 const char *bw_api_name(uint16_t type)

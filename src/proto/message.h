@@ -37,12 +37,32 @@ typedef enum bw_api_key {
     BW_API_RELEASE_MAILBOX = 19,
     BW_API_REPORT = 20,      /* one way */
     BW_API_STATUS = 21,
+    /* groups: what they carry is in message_groups.h */
+    BW_API_OFFSET_COMMIT = 22,
+    BW_API_OFFSET_FETCH = 23,
+    BW_API_OFFSET_DELETE = 24,
+    BW_API_GROUP_JOIN = 25,       /* server-assigned groups */
+    BW_API_GROUP_HEARTBEAT = 26,
+    BW_API_GROUP_LEAVE = 27,
+    BW_API_GROUP_ASSIGNMENT = 28, /* pushed by the server */
+    BW_API_JOIN_GROUP = 29,       /* the classic protocol, from here */
+    BW_API_SYNC_GROUP = 30,
+    BW_API_HEARTBEAT = 31,
+    BW_API_LEAVE_GROUP = 32,
+    BW_API_LIST_GROUPS = 33,
+    BW_API_DESCRIBE_GROUP = 34,
+    BW_API_DELETE_GROUP = 35,
     BW_API_KEY_COUNT
 } bw_api_key;
+
+/* bw_api_is_push: sent by the server alone, unasked. */
+static inline bool bw_api_is_push(uint16_t type) { return type == BW_API_DATA || type == BW_API_GROUP_ASSIGNMENT; }
 
 typedef struct bw_str { const char *data; size_t len; } bw_str;
 static inline bool bw_str_is(bw_str s, const char *text) { return s.len == strlen(text) && (s.len == 0 || memcmp(s.data, text, s.len) == 0); }
 static inline bw_str bw_str_of(const char *text) { return (bw_str){text, text ? strlen(text) : 0}; }
+
+#include "proto/message_groups.h"
 
 typedef struct bw_config_pair { bw_str name; bw_str value; bool has_value; } bw_config_pair;
 
@@ -84,6 +104,7 @@ typedef struct bw_request {
     uint32_t mailbox;        /* RELEASE_MAILBOX */
     bw_str transport;        /* REPORT: "direct" or "ipc" */
     bw_str reason;           /* REPORT: why not direct */
+    bw_group_request group;  /* OFFSET_COMMIT to DELETE_GROUP */
 } bw_request;
 
 typedef struct bw_topic_meta {
@@ -142,15 +163,17 @@ typedef struct bw_answer {
     int32_t partitions;
     /* MAILBOX */
     uint32_t mailbox;
-    /* STATUS, DESCRIBE_TOPICS: a msgpack document of its own (map or array), view into the frame */
+    /* STATUS, DESCRIBE_TOPICS, LIST_GROUPS, DESCRIBE_GROUP: a msgpack document of its own (map or array), view into the frame */
     const uint8_t *doc;
     size_t doc_len;
+    bw_group_answer group; /* OFFSET_COMMIT to LEAVE_GROUP */
 } bw_answer;
 
 /* bw_request_init: all defaults of `type` (numbers 0, -1 where that means none, allow_auto_create true). */
 void bw_request_init(bw_request *r, bw_api_key type);
 void bw_request_fini(bw_request *r);
 void bw_answer_init(bw_answer *a, const bw_request *to); /* to may be NULL (DATA) */
+void bw_answer_init_push(bw_answer *a, bw_api_key type);
 void bw_answer_fini(bw_answer *a);
 
 /* Encode a whole frame, appended to out; payload is appended too unless payload_elsewhere (then only its length is counted in). */

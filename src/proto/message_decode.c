@@ -62,6 +62,10 @@ static bool read_scalar(bw_msgpack_reader *r, const bw_field *f, uint8_t *base)
         bw_str *s = (bw_str *)(void *)at;
         return bw_msgpack_read_str(r, &s->data, &s->len);
     }
+    case BW_FIELD_BIN:
+        if (!bw_msgpack_read_bytes(r, &bytes, &len)) { return false; }
+        *(bw_str *)(void *)at = (bw_str){(const char *)bytes, len};
+        return true;
     case BW_FIELD_BYTES16:
         if (!bw_msgpack_read_bytes(r, &bytes, &len)) { return false; }
         if (len != 16) { return bw_msgpack_fail(r, "a binary of 16 bytes was expected"); }

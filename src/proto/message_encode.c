@@ -31,7 +31,8 @@ static bool is_default(const bw_field *f, const uint8_t *base)
     static const uint8_t zero[16];
     const uint8_t *at = base + f->offset;
     switch ((bw_field_kind)f->kind) {
-    case BW_FIELD_STR: return ((const bw_str *)(const void *)at)->len == 0;
+    case BW_FIELD_STR:
+    case BW_FIELD_BIN: return ((const bw_str *)(const void *)at)->len == 0;
     case BW_FIELD_BYTES16: return memcmp(at, zero, sizeof zero) == 0;
     case BW_FIELD_DOC:
     case BW_FIELD_CONFIGS:
@@ -57,6 +58,11 @@ static int pack_str(msgpack_packer *pk, bw_str s)
     return msgpack_pack_str(pk, s.len) | (s.len ? msgpack_pack_str_body(pk, s.data, s.len) : 0);
 }
 
+static int pack_bin(msgpack_packer *pk, bw_str s)
+{
+    return msgpack_pack_bin(pk, s.len) | (s.len ? msgpack_pack_bin_body(pk, s.data, s.len) : 0);
+}
+
 static int pack_configs(msgpack_packer *pk, const bw_config_pair *pairs, size_t count)
 {
     int bad = msgpack_pack_map(pk, count);
@@ -74,6 +80,7 @@ static int pack_scalar(msgpack_packer *pk, const bw_field *f, const uint8_t *bas
     case BW_FIELD_BOOL: return *(const bool *)at ? msgpack_pack_true(pk) : msgpack_pack_false(pk);
     case BW_FIELD_U64: return msgpack_pack_uint64(pk, *(const uint64_t *)(const void *)at);
     case BW_FIELD_STR: return pack_str(pk, *(const bw_str *)(const void *)at);
+    case BW_FIELD_BIN: return pack_bin(pk, *(const bw_str *)(const void *)at);
     case BW_FIELD_BYTES16: return msgpack_pack_bin(pk, 16) | msgpack_pack_bin_body(pk, at, 16);
     case BW_FIELD_DOC:
         return append(pk->data, *(const char *const *)(const void *)at, *(const size_t *)(const void *)(base + f->count_offset));
@@ -162,7 +169,7 @@ undo:
 bw_err bw_request_encode(const bw_request *r, bw_buf *out, bool payload_elsewhere)
 {
     const bw_shape *s = bw_request_shape(r->type);
-    if (!s || r->type == BW_API_DATA) { return bw_fail(BW_ERR_INVALID_ARGUMENT, "there is no request of type %u", r->type); }
+    if (!s || bw_api_is_push(r->type)) { return bw_fail(BW_ERR_INVALID_ARGUMENT, "there is no request of type %u", r->type); }
     frame_plan p = {r->type, 0, r->correlation, s, r, false, r->payload, r->payload_len};
     return encode(&p, out, payload_elsewhere);
 }
@@ -179,7 +186,7 @@ bw_err bw_answer_encode(const bw_answer *a, bw_buf *out, bool payload_elsewhere)
         }
     }
     bool error = a->error != BW_OK;
-    uint16_t flags = (uint16_t)((a->flags & ~BW_FRAME_ANSWER) | (a->type == BW_API_DATA ? 0u : (unsigned)BW_FRAME_ANSWER));
+    uint16_t flags = (uint16_t)((a->flags & ~BW_FRAME_ANSWER) | (bw_api_is_push(a->type) ? 0u : (unsigned)BW_FRAME_ANSWER));
     frame_plan p = {a->type, flags, a->correlation, s, a, error, error ? NULL : a->payload, error ? 0 : a->payload_len};
     return encode(&p, out, payload_elsewhere);
 }

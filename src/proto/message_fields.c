@@ -117,7 +117,7 @@ static const bw_field mailbox_answer[] = {A_OUTCOME, A("mailbox", U32, mailbox, 
     [BW_API_##key] = {{#key, request, COUNT_OF(request), 0, 0}, {#key, answer, COUNT_OF(answer), 0, 0}}
 #define SHAPE_NO_REQUEST(key, answer) [BW_API_##key] = {{#key, NULL, 0, 0, 0}, {#key, answer, COUNT_OF(answer), 0, 0}}
 
-static const struct { bw_shape request, answer; } shapes[BW_API_KEY_COUNT] = {
+static const bw_shapes shapes[BW_API_STATUS + 1] = {
     SHAPE(HELLO, hello_request, hello_answer),
     SHAPE(METADATA, metadata_request, metadata_answer),
     SHAPE(CREATE_TOPIC, topic_config_request, plain_answer),
@@ -141,14 +141,18 @@ static const struct { bw_shape request, answer; } shapes[BW_API_KEY_COUNT] = {
     SHAPE_NO_REQUEST(STATUS, doc_answer),
 };
 
+static const bw_shapes *shapes_of(uint16_t type) { return type <= BW_API_STATUS ? &shapes[type] : bw_group_shapes(type); }
+
 const bw_shape *bw_request_shape(uint16_t type)
 {
-    return type < BW_API_KEY_COUNT && shapes[type].request.name ? &shapes[type].request : NULL;
+    const bw_shapes *s = shapes_of(type);
+    return s && s->request.name ? &s->request : NULL;
 }
 
 const bw_shape *bw_answer_shape(uint16_t type)
 {
-    return type < BW_API_KEY_COUNT && shapes[type].answer.name ? &shapes[type].answer : NULL;
+    const bw_shapes *s = shapes_of(type);
+    return s && s->answer.name ? &s->answer : NULL;
 }
 
 void bw_shape_defaults(const bw_shape *s, void *base)
@@ -166,6 +170,7 @@ void bw_shape_defaults(const bw_shape *s, void *base)
         case BW_FIELD_U32: *(uint32_t *)(void *)at = (uint32_t)f->def; break;
         case BW_FIELD_U64: *(uint64_t *)(void *)at = (uint64_t)f->def; break;
         case BW_FIELD_STR:
+        case BW_FIELD_BIN:
         case BW_FIELD_BYTES16:
         case BW_FIELD_DOC:
         case BW_FIELD_CONFIGS:

@@ -16,6 +16,7 @@ typedef enum bw_field_kind {
     BW_FIELD_U32,
     BW_FIELD_U64,
     BW_FIELD_STR,     /* bw_str */
+    BW_FIELD_BIN,     /* bw_str: a binary of any length */
     BW_FIELD_BYTES16, /* uint8_t[16]: binary of 16 bytes; default all zero */
     BW_FIELD_DOC,     /* any one value, as it is: pointer, and its length at count_offset */
     BW_FIELD_CONFIGS, /* map of name to value or nil: bw_config_pair *, count at count_offset */
@@ -45,6 +46,11 @@ struct bw_shape {
 
 #define BW_CONFIGS_MAX 1024u
 #define BW_LIST_MAX 262144u
+
+/* Of one API. */
+typedef struct bw_shapes { bw_shape request, answer; } bw_shapes;
+/* bw_group_shapes: of the types of groups (message_fields_groups.c); NULL: it is none of them. */
+const bw_shapes *bw_group_shapes(uint16_t type);
 
 /* NULL for an unknown type; a shape without fields where nothing is carried. */
 const bw_shape *bw_request_shape(uint16_t type);

@@ -148,7 +148,8 @@ static void seed_messages(void)
             bw_buf_append(&all, frame.data, frame.len);
         }
         frame.len = 0;
-        bw_answer_init(&a, type == BW_API_DATA ? NULL : &r);
+        if (bw_api_is_push((uint16_t)type)) bw_answer_init_push(&a, (bw_api_key)type);
+        else bw_answer_init(&a, &r);
         a.message = a.server_version = a.data_dir = a.arena_dir = bw_str_of("text");
         a.version = a.version_min = a.version_max = a.server_pid = a.partitions = 1;
         a.generation[0] = a.topic_id.b[0] = 1;

@@ -35,7 +35,7 @@ static bw_err check(const bw_request *r, bool introduced)
         return bw_fail(BW_ERR_UNSUPPORTED, "request type %u is unknown to this daemon (%s, protocol version %d)", r->type,
                        BW_VERSION_STRING, BW_PROTOCOL_VERSION);
     }
-    if (r->type == BW_API_DATA) { return bw_fail(BW_ERR_PROTOCOL, "DATA is sent by the daemon only"); }
+    if (bw_api_is_push(r->type)) { return bw_fail(BW_ERR_PROTOCOL, "%s is sent by the daemon only", bw_api_name(r->type)); }
     return BW_OK;
 }
 

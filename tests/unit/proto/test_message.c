@@ -128,7 +128,60 @@ static bw_topic_meta some_topics[2];
 static bw_fetched_part some_fetched[2];
 static const uint8_t some_doc[] = {0x82, 0xa1, 'a', 0x01, 0xa1, 'b', 0x92, 0xc0, 0xc3};
 
+static bw_offset_part some_offsets[2];
+static bw_subscription some_subscriptions[2];
+static bw_group_protocol some_protocols[2];
+static bw_group_member some_members[2];
+
+static void fill_group_lists(void)
+{
+    some_offsets[0] = (bw_offset_part){.topic = bw_str_of("t"), .offset = -1, .leader_epoch = -1, .timestamp = -1};
+    some_offsets[1] = (bw_offset_part){bw_str_of("u"), 3, INT64_C(1) << 50, 9, bw_str_of("why"), {{1, 2}}, 1700000000000, BW_ERR_INTERNAL,
+                                       bw_str_of("no")};
+    some_subscriptions[0] = (bw_subscription){bw_str_of("t"), false};
+    some_subscriptions[1] = (bw_subscription){bw_str_of("a.*"), true};
+    some_protocols[0] = (bw_group_protocol){bw_str_of("range"), {"\0\1\377", 3}};
+    some_protocols[1] = (bw_group_protocol){bw_str_of("p"), {NULL, 0}};
+    some_members[0] = (bw_group_member){bw_str_of("m1"), {NULL, 0}, {"\0", 1}};
+    some_members[1] = (bw_group_member){bw_str_of("m2"), bw_str_of("i"), {NULL, 0}};
+}
+
 /* Fills the fields that type carries, with values that are not the defaults. */
+static void fill_group_request(bw_group_request *g, uint16_t type)
+{
+    fill_group_lists();
+    g->id = bw_str_of("g");
+    if (type == BW_API_DESCRIBE_GROUP || type == BW_API_DELETE_GROUP) return;
+    bool has_parts = type <= BW_API_GROUP_HEARTBEAT;
+    if (has_parts) g->parts = some_offsets, g->part_count = 2;
+    if (type == BW_API_OFFSET_FETCH || type == BW_API_OFFSET_DELETE) return;
+    g->member = bw_str_of("m"), g->instance = bw_str_of("i");
+    if (type != BW_API_JOIN_GROUP) g->epoch = 7;
+    if (type == BW_API_OFFSET_COMMIT) g->durable = true;
+    if (type == BW_API_GROUP_JOIN || type == BW_API_GROUP_HEARTBEAT)
+        g->topics = some_subscriptions, g->topic_count = 2, g->mailbox = 12;
+    if (type == BW_API_GROUP_JOIN) g->kind = 1, g->assignor = bw_str_of("sticky"), g->max_poll_interval_ms = 3;
+    if (type == BW_API_GROUP_JOIN || type == BW_API_JOIN_GROUP) g->session_timeout_ms = 1, g->rebalance_timeout_ms = 2;
+    if (type == BW_API_GROUP_HEARTBEAT) g->has_topics = g->has_owned = true;
+    if (type == BW_API_JOIN_GROUP) g->protocols = some_protocols, g->protocol_count = 2, g->needs_member_id = true;
+    if (type == BW_API_JOIN_GROUP || type == BW_API_SYNC_GROUP) g->protocol_type = bw_str_of("consumer");
+    if (type == BW_API_SYNC_GROUP) g->protocol = bw_str_of("range"), g->assignments = some_members, g->assignment_count = 2;
+    if (type == BW_API_JOIN_GROUP || type == BW_API_GROUP_LEAVE || type == BW_API_LEAVE_GROUP) g->reason = bw_str_of("r");
+}
+
+static void fill_group_answer(bw_group_answer *g, uint16_t type)
+{
+    fill_group_lists();
+    if (type <= BW_API_OFFSET_DELETE) g->parts = some_offsets, g->part_count = 2;
+    if (type == BW_API_GROUP_JOIN || type == BW_API_GROUP_HEARTBEAT || type == BW_API_GROUP_ASSIGNMENT)
+        g->id = bw_str_of("g"), g->member = bw_str_of("m"), g->epoch = 4, g->lease_ms = 5, g->has_parts = true, g->parts = some_offsets,
+        g->part_count = 2;
+    if (type == BW_API_JOIN_GROUP)
+        g->member = bw_str_of("m"), g->epoch = 4, g->leader = bw_str_of("l"), g->members = some_members, g->member_count = 2;
+    if (type == BW_API_JOIN_GROUP || type == BW_API_SYNC_GROUP) g->protocol_type = bw_str_of("consumer"), g->protocol = bw_str_of("range");
+    if (type == BW_API_SYNC_GROUP) g->assignment = (bw_str){"\0\2", 2};
+}
+
 static void fill_request(bw_request *r, uint16_t type)
 {
     some_configs[0] = (bw_config_pair){bw_str_of("retention.ms"), bw_str_of("60000"), true};
@@ -167,7 +220,19 @@ static void fill_request(bw_request *r, uint16_t type)
     case BW_API_DELETE_TOPIC:
     case BW_API_DESCRIBE_TOPICS:
     case BW_API_DETACH: r->topic = bw_str_of("t"); return;
-    default: return; /* MAILBOX, STATUS: nothing */
+    case BW_API_OFFSET_COMMIT:
+    case BW_API_OFFSET_FETCH:
+    case BW_API_OFFSET_DELETE:
+    case BW_API_GROUP_JOIN:
+    case BW_API_GROUP_HEARTBEAT:
+    case BW_API_GROUP_LEAVE:
+    case BW_API_JOIN_GROUP:
+    case BW_API_SYNC_GROUP:
+    case BW_API_HEARTBEAT:
+    case BW_API_LEAVE_GROUP:
+    case BW_API_DESCRIBE_GROUP:
+    case BW_API_DELETE_GROUP: fill_group_request(&r->group, type); return;
+    default: return; /* MAILBOX, STATUS, LIST_GROUPS: nothing */
     }
 }
 
@@ -178,7 +243,8 @@ static void fill_answer(bw_answer *a, uint16_t type)
     some_topics[1] = (bw_topic_meta){bw_str_of("b"), {{0}}, 0, false, {NULL, 0}, 0, BW_ERR_UNKNOWN_TOPIC};
     some_fetched[0] = (bw_fetched_part){0, {NULL, 0}, bw_str_of("t"), 0, 0, 10, 5, 2};
     some_fetched[1] = (bw_fetched_part){BW_ERR_OFFSET_OUT_OF_RANGE, bw_str_of("no"), bw_str_of("u"), 1, 4, 5, -1, 3};
-    bw_answer_init(a, type == BW_API_DATA ? NULL : &to);
+    if (bw_api_is_push((uint16_t)type)) bw_answer_init_push(a, (bw_api_key)type);
+    else bw_answer_init(a, &to);
     switch (type) {
     case BW_API_HELLO:
         a->version = 1, a->version_min = 1, a->version_max = 2, a->server_version = bw_str_of("0.1.0"), a->data_dir = bw_str_of("/d");
@@ -199,8 +265,10 @@ static void fill_answer(bw_answer *a, uint16_t type)
     case BW_API_ATTACH: memset(&a->topic_id, 9, 16), a->partitions = 3; return;
     case BW_API_MAILBOX: a->mailbox = 2; return;
     case BW_API_STATUS:
+    case BW_API_LIST_GROUPS:
+    case BW_API_DESCRIBE_GROUP:
     case BW_API_DESCRIBE_TOPICS: a->doc = some_doc, a->doc_len = sizeof some_doc; return;
-    default: return;
+    default: fill_group_answer(&a->group, type); return;
     }
 }
 
@@ -224,8 +292,8 @@ static void test_message_every_request_round_trips(void **state)
     (void)state;
     for (uint16_t type = 1; type < BW_API_KEY_COUNT; type++) {
         bw_request r, back;
-        bw_buf b = {0};
-        if (type == BW_API_DATA) { continue; }
+        bw_buf b = {0}, again = {0};
+        if (bw_api_is_push((uint16_t)type)) { continue; }
         for (int defaults = 0; defaults < 2; defaults++) {
             b.len = 0;
             if (defaults) {
@@ -240,9 +308,14 @@ static void test_message_every_request_round_trips(void **state)
             if (defaults) { assert_int_equal(f.header_len, 1); } /* defaults are not sent */
             assert_int_equal(bw_request_decode(&f, &back), BW_OK);
             assert_requests_equal(&r, &back);
+            again.len = 0;
+            assert_int_equal(bw_request_encode(&back, &again, false), BW_OK);
+            assert_int_equal(again.len, b.len);
+            assert_memory_equal(again.data, b.data, b.len);
             bw_request_fini(&back);
         }
         bw_buf_free(&b);
+        bw_buf_free(&again);
     }
 }
 
@@ -251,24 +324,30 @@ static void test_message_every_answer_round_trips(void **state)
     (void)state;
     for (uint16_t type = 1; type < BW_API_KEY_COUNT; type++) {
         bw_answer a, back;
-        bw_buf b = {0};
+        bw_buf b = {0}, again = {0};
         for (int error = 0; error < 2; error++) {
             b.len = 0;
             fill_answer(&a, type);
             if (error) {
                 bw_request to = {.type = type, .correlation = 3};
-                bw_answer_init(&a, type == BW_API_DATA ? NULL : &to);
+                if (bw_api_is_push((uint16_t)type)) bw_answer_init_push(&a, (bw_api_key)type);
+            else bw_answer_init(&a, &to);
                 a.error = BW_ERR_DISK_FULL, a.message = bw_str_of("disk full");
             }
             assert_int_equal(bw_answer_encode(&a, &b, false), BW_OK);
             bw_frame f = frame_of(&b);
-            assert_int_equal(f.flags, type == BW_API_DATA ? 0 : BW_FRAME_ANSWER);
+            assert_int_equal(f.flags, bw_api_is_push((uint16_t)type) ? 0 : BW_FRAME_ANSWER);
             assert_header_is_a_map(&f);
             assert_int_equal(bw_answer_decode(&f, &back), BW_OK);
             assert_answers_equal(&a, &back);
+            again.len = 0;
+            assert_int_equal(bw_answer_encode(&back, &again, false), BW_OK);
+            assert_int_equal(again.len, b.len);
+            assert_memory_equal(again.data, b.data, b.len);
             bw_answer_fini(&back);
         }
         bw_buf_free(&b);
+        bw_buf_free(&again);
     }
 }
 
@@ -334,7 +413,7 @@ static void test_message_cut_header_is_refused_and_leaks_nothing(void **state)
             free(exact);
         }
         bw_buf_free(&b);
-        if (type == BW_API_DATA) { continue; }
+        if (bw_api_is_push((uint16_t)type)) { continue; }
         fill_request(&r, type);
         assert_int_equal(bw_request_encode(&r, &b, false), BW_OK);
         f = frame_of(&b);
