@@ -3,11 +3,11 @@
  * 1. Claims: each partition stays with the member that had it in the newest generation, if he is there and subscribes.
  * 2. Where all subscribe to the same: each keeps at most his quota, what is over is dealt to those below theirs. Nothing else moves.
  * 3. Else: what nobody has goes to the subscriber with the least; then partitions are passed on from the fullest member along the
- *    shortest chain (member, a partition of his, a subscriber of its topic, …) to one with at least two less, until there is none.
+ *    cheapest chain (member, a partition of his, a subscriber of its topic, …) to one with at least two less, until there is none.
  *    A member from whom no such chain starts is settled, with everybody that can be reached from him: none of them has two less than
  *    the fullest, nor ever will, so they are not looked at again. What is left then is the most balanced assignment that there is
  *    (a semi-matching without a cost-reducing path is optimal).
- * 4. Partitions that were moved and could change places with one that lies at their former owner are put back. */
+ * 4. Partitions that were moved go home where that costs neither balance nor another partition its home. */
 #include "broker/assignor_plan.h"
 
 #include <stdlib.h>
@@ -191,7 +191,14 @@ static void look(sticky *s, uint32_t part, uint32_t most, uint32_t *tail, uint32
     }
 }
 
-/* The shortest chain from the fullest member, layer by layer; false: there is none, and everybody that was seen is settled. */
+static void look_from(sticky *s, uint32_t rank, bool at_home, uint32_t most, uint32_t *tail, uint32_t *best)
+{
+    for (uint32_t part = s->head[rank]; part != BW_NOBODY; part = s->next[part])
+        if ((s->before[part] == rank) == at_home) look(s, part, most, tail, best);
+}
+
+/* The chain from the fullest member that takes the fewest partitions from those who had them before: layer by layer, a layer is
+ * everybody that can be reached at the same price. False: there is none, and everybody that was seen is settled. */
 static bool pass_on(sticky *s, uint32_t from)
 {
     uint32_t head = 0, tail = 0, best = BW_NOBODY, most = s->load[from];
@@ -200,12 +207,9 @@ static bool pass_on(sticky *s, uint32_t from)
     s->through[from] = BW_NOBODY;
     s->queue[tail++] = from;
     while (head < tail && best == BW_NOBODY) {
-        uint32_t layer_end = tail;
-        for (int old = 0; old < 2; old++) /* what he did not have before goes first */
-            for (uint32_t i = head; i < layer_end; i++)
-                for (uint32_t part = s->head[s->queue[i]]; part != BW_NOBODY; part = s->next[part])
-                    if ((s->before[part] == s->queue[i]) == (old == 1)) look(s, part, most, &tail, &best);
-        head = layer_end;
+        uint32_t i = head;
+        for (; i < tail; i++) look_from(s, s->queue[i], false, most, &tail, &best);
+        for (; head < i && best == BW_NOBODY; head++) look_from(s, s->queue[head], true, most, &tail, &best);
     }
     if (best == BW_NOBODY) {
         for (uint32_t i = 0; i < tail; i++) {
@@ -235,24 +239,56 @@ static void balance(sticky *s)
     }
 }
 
-/* A partition that left a member which is still there, and one that lies there now and may go where the first is: change places. */
+/* The shortest chain by which `home` can get rid of one partition that nobody misses (its owner did not have it before), ending at
+ * `here`, who gives one up for it, or at one who has one less than he: both leave the loads as balanced as they were. */
+static uint32_t chain_end(sticky *s, uint32_t home, uint32_t here)
+{
+    bw_assign_plan *p = s->plan;
+    uint32_t head = 0, tail = 0, wanted = s->load[here] - 1;
+    s->search++;
+    s->seen[home] = s->search;
+    s->through[home] = BW_NOBODY;
+    s->queue[tail++] = home;
+    while (head < tail) {
+        uint32_t rank = s->queue[head++];
+        if (rank == here || s->load[rank] == wanted) return rank;
+        for (uint32_t part = s->head[rank]; part != BW_NOBODY; part = s->next[part]) {
+            uint32_t t = s->topic_of[part];
+            if (s->before[part] == rank || s->topic_seen[t] == s->search) continue;
+            s->topic_seen[t] = s->search;
+            for (uint32_t i = p->sub_first[t]; i < p->sub_first[t + 1]; i++) {
+                if (s->seen[p->subs[i]] == s->search) continue;
+                s->seen[p->subs[i]] = s->search;
+                s->through[p->subs[i]] = part;
+                s->queue[tail++] = p->subs[i];
+            }
+        }
+    }
+    return BW_NOBODY;
+}
+
+/* Partitions that left a member which is still there go home where that costs no balance and no other its home. */
 static void put_back(sticky *s)
 {
     bw_assign_plan *p = s->plan;
-    for (uint32_t part = 0; part < p->part_count; part++) {
-        uint32_t home = s->before[part], here = p->owner[part];
-        if (home == BW_NOBODY || here == home) continue;
-        uint32_t other = s->head[home], fit = BW_NOBODY;
-        for (; other != BW_NOBODY; other = s->next[other]) {
-            if (s->before[other] == home || !subscribes(p, here, s->topic_of[other])) continue;
-            fit = other;
-            if (s->before[other] == here) break; /* both go home */
+    bool again = true;
+    for (int pass = 0; again && pass < 4; pass++) {
+        again = false;
+        for (uint32_t part = 0; part < p->part_count; part++) {
+            uint32_t home = s->before[part], here = p->owner[part];
+            if (home == BW_NOBODY || here == home) continue;
+            uint32_t at = chain_end(s, home, here);
+            if (at == BW_NOBODY) continue;
+            again = true;
+            take(s, part);
+            while (at != home) {
+                uint32_t passed = s->through[at], giver = p->owner[passed];
+                take(s, passed);
+                give(s, passed, at);
+                at = giver;
+            }
+            give(s, part, home);
         }
-        if (fit == BW_NOBODY) continue;
-        take(s, part);
-        take(s, fit);
-        give(s, part, home);
-        give(s, fit, here);
     }
 }
 
