@@ -226,7 +226,8 @@ static void test_assignor_kafkas_cases_give_kafkas_results(void **state)
         uint32_t parts = first_of(&s, (uint32_t)s.topic_count);
         if (s.kind == BW_ASSIGNOR_RANGE || s.kind == BW_ASSIGNOR_ROUNDROBIN) {
             for (uint32_t p = 0; p < parts; p++)
-                if (s.owners[p] != s.expected[p]) fail_msg("case %d: partition %u is of member %u, Kafka's %u", number, p, s.owners[p], s.expected[p]);
+                if (s.owners[p] != s.expected[p])
+                    fail_msg("case %d: partition %u is of member %u, Kafka's %u", number, p, s.owners[p], s.expected[p]);
             equal++;
         } else {
             check_balanced(&s);
@@ -241,7 +242,8 @@ static void test_assignor_kafkas_cases_give_kafkas_results(void **state)
         scene_free(&s);
     }
     fclose(f);
-    print_message("%d equal to Kafka's; %d sticky, of which %d better balanced and %d with fewer moves\n", equal, sticky, better_balance, fewer_moves);
+    print_message("%d equal to Kafka's; %d sticky, of which %d better balanced and %d with fewer moves\n", equal, sticky, better_balance,
+                  fewer_moves);
     assert_true(equal >= 140 && sticky >= 160);
 }
 
