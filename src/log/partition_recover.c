@@ -118,7 +118,8 @@ static bw_err take_scan(recovery *r, size_t i, const bw_scan *scan, bool whole)
     r->indexed = whole;
     if (i + 1 == p->count) return BW_OK;
     if (whole) bw_indexer_complete(&p->indexer, bw_partition_dir(p));
-    return bw_segment_close_rolled(p, s, true);
+    s->cut_due = true; /* not yet: until the epoch is written nothing may look like a clean stop */
+    return bw_segment_close_rolled(p, s);
 }
 
 /* Scans segment i from `from`. *again: look at index i anew (it was quarantined). */
@@ -339,10 +340,9 @@ static bw_err prepare_active(recovery *r, bool *clean)
             e = bw_recovery_quarantine(r, p->count - 1);
             if (e) return e;
         } else if (a->length >= p->config.segment_bytes || (r->garbage && !r->known)) { /* garbage may be records: kept, passed over */
-            /* Not cut yet: until the epoch is written nothing may look like a clean stop. */
-            e = bw_segment_close_rolled(p, a, false);
+            a->cut_due = !r->garbage;
+            e = bw_segment_close_rolled(p, a);
             if (e) return e;
-            r->full = r->garbage ? NULL : a;
         } else {
             drop_broken_seal(r, a);
             a->limit = bw_segment_limit(p->config.segment_bytes);
@@ -438,7 +438,8 @@ static bw_err finish(recovery *r)
         if (e) return e;
     }
     BW_KILL_POINT("recover.epoch");
-    if (r->full) (void)bw_segment_cut(p, r->full);
+    for (size_t i = 0; i < p->count; i++)
+        if (p->segments[i]->cut_due) (void)bw_segment_cut(p, p->segments[i]);
     int64_t start;
     if (bw_offset_file_check(bw_partition_dir(p), BW_LOG_START_FILE, &start) == BW_ERR_CORRUPT) bw_recovery_note(r); /* deleted records are back */
     if (bw_partition_read_log_start(p) > a->next_offset) { /* a log start of other files: new records must not count as deleted */

@@ -221,7 +221,7 @@ bw_err bw_segment_cut(bw_partition *p, bw_segment *s)
     return e;
 }
 
-bw_err bw_segment_close_rolled(bw_partition *p, bw_segment *s, bool cut)
+bw_err bw_segment_close_rolled(bw_partition *p, bw_segment *s)
 {
     s->rolled = true;
     s->final_length = s->limit = s->length;
@@ -230,11 +230,6 @@ bw_err bw_segment_close_rolled(bw_partition *p, bw_segment *s, bool cut)
     bw_err e = bw_segment_seal(p, s);
     if (e == BW_ERR_CORRUPT || e == BW_ERR_NO_MEMORY) return e;
     s->sealed = e == BW_OK; /* a full disk does not keep a partition from opening: sealed at a later start */
-    if (cut && s->file_bytes > s->length) {
-        if (bw_os_ftruncate(s->fd, s->length) != 0)
-            return bw_fail_errno(errno, "cannot cut segment %020lld.log to its length", (long long)s->base_offset);
-        s->file_bytes = s->length;
-    }
     bw_segment_set_fd(s, -1);
     free(s->merkle);
     s->merkle = NULL;

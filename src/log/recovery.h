@@ -15,7 +15,6 @@ typedef struct recovery {
     bool adopted; /* nothing is known of it: it may come from Kafka, compacted */
     bool gap;     /* it has gaps, all of them sound */
     bool garbage; /* unreadable bytes lie behind the end of the last segment */
-    bw_segment *full; /* the last segment, closed because it is full; to be cut to its length */
     int64_t expected; /* base offset of the next segment; -1: any */
     int64_t floor;      /* no new segment starts below this offset */
     int32_t epoch;      /* the highest known */

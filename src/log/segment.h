@@ -49,6 +49,7 @@ typedef struct bw_segment {
     bool spare_name;        /* "<seq>.spare" exists; goes when the folder was synced after the link */
     bool link_syncing;      /* a sync of the folder began after the link was made */
     bool rolled, sealed;
+    bool cut_due;           /* recovery: closed, to be cut at its end */
     bool exact;             /* max_timestamp comes from the batches, not from a hint */
     int64_t max_timestamp;  /* -1: none */
     bw_merkle *merkle;      /* of a rolled segment that was followed whole; until it is sealed */
@@ -233,9 +234,10 @@ bw_err bw_segment_load_sealed(bw_partition *p, bw_segment *s, const bw_seal *sea
 /* bw_segment_estimate_age: born_mono_ms from its first batch's timestamp, clamped by the file's time. */
 void bw_segment_estimate_age(bw_partition *p, bw_segment *s);
 bw_err bw_segment_zero_tail(const bw_segment *s);
-/* bw_segment_close_rolled: final at its length: sync, seal, cut the file (if wanted), close. */
-bw_err bw_segment_close_rolled(bw_partition *p, bw_segment *s, bool cut);
-/* bw_segment_cut: the file of a closed segment to its length. */
+/* bw_segment_close_rolled: final at its length: sync, seal, close. The file's room behind it stays: see bw_segment_cut. */
+bw_err bw_segment_close_rolled(bw_partition *p, bw_segment *s);
+/* bw_segment_cut: the file of a closed segment to its length. In a recovery not before the epoch is on the disk: until then that room is
+ * the only sign that records may have been seen which are lost. */
 bw_err bw_segment_cut(bw_partition *p, bw_segment *s);
 
 /* partition_recover.c, partition_takeover.c */
