@@ -52,6 +52,14 @@ typedef enum bw_api_key {
     BW_API_LIST_GROUPS = 33,
     BW_API_DESCRIBE_GROUP = 34,
     BW_API_DELETE_GROUP = 35,
+    /* transactions: what they carry is in message_txn.h */
+    BW_API_TXN_OFFSET_COMMIT = 40,
+    BW_API_END_TXN = 41,
+    BW_API_LIST_TRANSACTIONS = 42,
+    BW_API_DESCRIBE_TRANSACTION = 43,
+    BW_API_ABORT_TRANSACTION = 44, /* by an administrator */
+    BW_API_DESCRIBE_PRODUCERS = 45,
+    BW_API_PRODUCER_LAST = 46,
     BW_API_KEY_COUNT
 } bw_api_key;
 
@@ -63,6 +71,7 @@ static inline bool bw_str_is(bw_str s, const char *text) { return s.len == strle
 static inline bw_str bw_str_of(const char *text) { return (bw_str){text, text ? strlen(text) : 0}; }
 
 #include "proto/message_groups.h"
+#include "proto/message_txn.h"
 
 typedef struct bw_config_pair { bw_str name; bw_str value; bool has_value; } bw_config_pair;
 
@@ -104,7 +113,8 @@ typedef struct bw_request {
     uint32_t mailbox;        /* RELEASE_MAILBOX */
     bw_str transport;        /* REPORT: "direct" or "ipc" */
     bw_str reason;           /* REPORT: why not direct */
-    bw_group_request group;  /* OFFSET_COMMIT to DELETE_GROUP */
+    bw_group_request group;  /* OFFSET_COMMIT to DELETE_GROUP, TXN_OFFSET_COMMIT */
+    bw_txn_request txn;      /* INIT_PRODUCER_ID, TXN_OFFSET_COMMIT to PRODUCER_LAST */
 } bw_request;
 
 typedef struct bw_topic_meta {
@@ -155,15 +165,16 @@ typedef struct bw_answer {
     uint32_t subscription; /* DATA */
     const uint8_t *payload;
     size_t payload_len;
-    /* INIT_PRODUCER_ID */
+    /* INIT_PRODUCER_ID, PRODUCER_LAST */
     int64_t producer_id;
     int16_t producer_epoch;
+    int32_t sequence; /* PRODUCER_LAST: of the last record by the name, -1 when none is known; offset: where it is */
     /* ATTACH */
     bw_uuid topic_id;
     int32_t partitions;
     /* MAILBOX */
     uint32_t mailbox;
-    /* STATUS, DESCRIBE_TOPICS, LIST_GROUPS, DESCRIBE_GROUP: a msgpack document of its own (map or array), view into the frame */
+    /* STATUS, DESCRIBE_TOPICS, LIST_GROUPS, DESCRIBE_GROUP, LIST_/DESCRIBE_TRANSACTION, DESCRIBE_PRODUCERS: a msgpack document of its own (map or array), view into the frame */
     const uint8_t *doc;
     size_t doc_len;
     bw_group_answer group; /* OFFSET_COMMIT to LEAVE_GROUP */

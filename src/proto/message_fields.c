@@ -50,7 +50,10 @@ static const bw_field credit_request[] = {Q("subscription", U32, subscription, 0
 static const bw_field unsubscribe_request[] = {Q("subscription", U32, subscription, 0)};
 static const bw_field list_offsets_request[] = {Q_TOPIC, Q_PARTITION, Q("timestamp", I64, timestamp, BW_OFFSET_END)};
 static const bw_field delete_records_request[] = {Q_TOPIC, Q_PARTITION, Q("offset", I64, offset, 0)};
-static const bw_field init_producer_request[] = {Q("producer", STR, producer_name, 0)};
+static const bw_field init_producer_request[] = {
+    Q("producer", STR, producer_name, 0), Q("txn", STR, txn.id, 0), Q("timeout_ms", I32, txn.timeout_ms, 60000),
+    Q("producer_id", I64, txn.producer_id, -1), Q("epoch", I16, txn.producer_epoch, -1),
+};
 static const bw_field attach_request[] = {Q_TOPIC, Q("for_write", BOOL, for_write, 0)};
 static const bw_field mailbox_request[] = {Q("mailbox", U32, mailbox, 0)};
 static const bw_field report_request[] = {Q_TOPIC, Q("transport", STR, transport, 0), Q("reason", STR, reason, 0)};
@@ -141,7 +144,11 @@ static const bw_shapes shapes[BW_API_STATUS + 1] = {
     SHAPE_NO_REQUEST(STATUS, doc_answer),
 };
 
-static const bw_shapes *shapes_of(uint16_t type) { return type <= BW_API_STATUS ? &shapes[type] : bw_group_shapes(type); }
+static const bw_shapes *shapes_of(uint16_t type)
+{
+    if (type <= BW_API_STATUS) { return &shapes[type]; }
+    return type <= BW_API_DELETE_GROUP ? bw_group_shapes(type) : bw_txn_shapes(type);
+}
 
 const bw_shape *bw_request_shape(uint16_t type)
 {

@@ -51,6 +51,10 @@ struct bw_shape {
 typedef struct bw_shapes { bw_shape request, answer; } bw_shapes;
 /* bw_group_shapes: of the types of groups (message_fields_groups.c); NULL: it is none of them. */
 const bw_shapes *bw_group_shapes(uint16_t type);
+/* bw_txn_shapes: of the types of transactions (message_fields_txn.c); NULL: it is none of them. */
+const bw_shapes *bw_txn_shapes(uint16_t type);
+/* The items of offsets in lists, for all who carry them. */
+extern const bw_shape bw_offset_part_shape;
 
 /* NULL for an unknown type; a shape without fields where nothing is carried. */
 const bw_shape *bw_request_shape(uint16_t type);

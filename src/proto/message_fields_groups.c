@@ -35,7 +35,7 @@ static const bw_field offset_part_fields[] = {
     ITEM("message", STR, bw_offset_part, message, 0),
 };
 /* The least item: a map with one key, a topic of one character. */
-static const bw_shape offset_part_shape = {"part", offset_part_fields, COUNT_OF(offset_part_fields), 9, sizeof(bw_offset_part)};
+const bw_shape bw_offset_part_shape = {"part", offset_part_fields, COUNT_OF(offset_part_fields), 9, sizeof(bw_offset_part)};
 
 static const bw_field subscription_fields[] = {
     ITEM("topic", STR, bw_subscription, topic, 0),
@@ -59,7 +59,7 @@ static const bw_shape member_shape = {"member", member_fields, COUNT_OF(member_f
 #define Q_GROUP Q("group", STR, id, 0)
 #define Q_MEMBER Q("member", STR, member, 0), Q("instance", STR, instance, 0)
 #define Q_EPOCH Q("epoch", I32, epoch, -1)
-#define Q_PARTS Q_LIST("parts", parts, part_count, offset_part_shape)
+#define Q_PARTS Q_LIST("parts", parts, part_count, bw_offset_part_shape)
 #define Q_TIMES Q("session_timeout_ms", I32, session_timeout_ms, 0), Q("rebalance_timeout_ms", I32, rebalance_timeout_ms, 0)
 
 static const bw_field offset_commit_request[] = {Q_GROUP, Q_MEMBER, Q_EPOCH, Q_PARTS, Q("durable", BOOL, durable, 0)};
@@ -85,7 +85,7 @@ static const bw_field sync_group_request[] = {
 static const bw_field heartbeat_request[] = {Q_GROUP, Q_MEMBER, Q_EPOCH};
 static const bw_field group_request[] = {Q_GROUP};
 
-#define A_PARTS A_LIST("parts", parts, part_count, offset_part_shape)
+#define A_PARTS A_LIST("parts", parts, part_count, bw_offset_part_shape)
 static const bw_field plain_answer[] = {A_OUTCOME};
 static const bw_field parts_answer[] = {A_OUTCOME, A_PARTS};
 static const bw_field assigned_answer[] = {

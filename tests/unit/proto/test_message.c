@@ -213,7 +213,9 @@ static void fill_request(bw_request *r, uint16_t type)
     case BW_API_UNSUBSCRIBE: r->subscription = UINT32_MAX; return;
     case BW_API_LIST_OFFSETS: r->topic = bw_str_of("t"), r->partition = 1, r->timestamp = BW_OFFSET_BEGINNING; return;
     case BW_API_DELETE_RECORDS: r->topic = bw_str_of("t"), r->partition = 1, r->offset = BW_OFFSET_END; return;
-    case BW_API_INIT_PRODUCER_ID: r->producer_name = bw_str_of("p1"); return;
+    case BW_API_INIT_PRODUCER_ID:
+        r->producer_name = bw_str_of("p1"), r->txn.id = bw_str_of("x"), r->txn.timeout_ms = 5, r->txn.producer_id = 7, r->txn.producer_epoch = 2;
+        return;
     case BW_API_ATTACH: r->topic = bw_str_of("t"), r->for_write = true; return;
     case BW_API_RELEASE_MAILBOX: r->mailbox = 17; return;
     case BW_API_REPORT: r->topic = bw_str_of("t"), r->transport = bw_str_of("ipc"), r->reason = bw_str_of("other uid"); return;
@@ -232,6 +234,20 @@ static void fill_request(bw_request *r, uint16_t type)
     case BW_API_LEAVE_GROUP:
     case BW_API_DESCRIBE_GROUP:
     case BW_API_DELETE_GROUP: fill_group_request(&r->group, type); return;
+    case BW_API_TXN_OFFSET_COMMIT:
+        fill_group_lists();
+        r->txn.id = bw_str_of("x"), r->txn.producer_id = 9, r->txn.producer_epoch = 3, r->group.id = bw_str_of("g");
+        r->group.member = bw_str_of("m"), r->group.instance = bw_str_of("i"), r->group.epoch = 5;
+        r->group.parts = some_offsets, r->group.part_count = 2;
+        return;
+    case BW_API_END_TXN:
+        r->txn.id = bw_str_of("x"), r->txn.producer_id = 9, r->txn.producer_epoch = 3, r->txn.commit = r->txn.durable = true;
+        r->txn.records = 100;
+        return;
+    case BW_API_DESCRIBE_TRANSACTION:
+    case BW_API_ABORT_TRANSACTION: r->txn.id = bw_str_of("x"); return;
+    case BW_API_DESCRIBE_PRODUCERS: r->topic = bw_str_of("t"), r->partition = 2; return;
+    case BW_API_PRODUCER_LAST: r->topic = bw_str_of("t"), r->partition = 2, r->producer_name = bw_str_of("p1"); return;
     default: return; /* MAILBOX, STATUS, LIST_GROUPS: nothing */
     }
 }
@@ -262,11 +278,16 @@ static void fill_answer(bw_answer *a, uint16_t type)
         a->parts = some_fetched, a->part_count = 2, a->payload = (const uint8_t *)"12345", a->payload_len = 5;
         return;
     case BW_API_INIT_PRODUCER_ID: a->producer_id = 1, a->producer_epoch = 2; return;
+    case BW_API_TXN_OFFSET_COMMIT: fill_group_lists(), a->group.parts = some_offsets, a->group.part_count = 2; return;
+    case BW_API_PRODUCER_LAST: a->producer_id = 1, a->producer_epoch = 2, a->sequence = 0, a->offset = 12; return;
     case BW_API_ATTACH: memset(&a->topic_id, 9, 16), a->partitions = 3; return;
     case BW_API_MAILBOX: a->mailbox = 2; return;
     case BW_API_STATUS:
     case BW_API_LIST_GROUPS:
     case BW_API_DESCRIBE_GROUP:
+    case BW_API_LIST_TRANSACTIONS:
+    case BW_API_DESCRIBE_TRANSACTION:
+    case BW_API_DESCRIBE_PRODUCERS:
     case BW_API_DESCRIBE_TOPICS: a->doc = some_doc, a->doc_len = sizeof some_doc; return;
     default: fill_group_answer(&a->group, type); return;
     }
@@ -291,6 +312,7 @@ static void test_message_every_request_round_trips(void **state)
 {
     (void)state;
     for (uint16_t type = 1; type < BW_API_KEY_COUNT; type++) {
+        if (!bw_api_name(type)) { continue; } /* a number that is not given out */
         bw_request r, back;
         bw_buf b = {0}, again = {0};
         if (bw_api_is_push((uint16_t)type)) { continue; }
@@ -323,6 +345,7 @@ static void test_message_every_answer_round_trips(void **state)
 {
     (void)state;
     for (uint16_t type = 1; type < BW_API_KEY_COUNT; type++) {
+        if (!bw_api_name(type)) { continue; } /* a number that is not given out */
         bw_answer a, back;
         bw_buf b = {0}, again = {0};
         for (int error = 0; error < 2; error++) {
@@ -393,6 +416,7 @@ static void test_message_cut_header_is_refused_and_leaks_nothing(void **state)
 {
     (void)state;
     for (uint16_t type = 1; type < BW_API_KEY_COUNT; type++) {
+        if (!bw_api_name(type)) { continue; } /* a number that is not given out */
         bw_request r;
         bw_answer a;
         bw_buf b = {0};
