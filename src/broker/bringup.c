@@ -221,6 +221,7 @@ static void close_parts(bw_broker *b, bool trim)
 {
     size_t n = 0;
     bw_meta_point *points = malloc((b->parts_count + 1) * sizeof *points);
+    bw_buf *snapshots = points ? calloc(b->parts_count + 1, sizeof *snapshots) : NULL;
     for (uint32_t i = 0; i < b->parts_count; i++) {
         bw_part *p = b->parts[i];
         if (trim && i % TRIMMED_AT_ONCE == 0) trim_some(b, i);
@@ -228,16 +229,26 @@ static void close_parts(bw_broker *b, bool trim)
         bw_part_stop_io(b, p);
         if (!p->log) continue;
         bw_meta_point point = {.topic = p->topic->id, .partition = p->index};
-        bw_err e = bw_partition_close(p->log, trim, &point.point);
+        bw_buf snapshot = {0};
+        bw_err e = bw_partition_close_keep(p->log, trim, &point.point, &snapshot);
         p->log = NULL;
         char why[700];
         if (e)
             bw_broker_event(b, BW_LOG_ERROR, "partition_close_failed", "topic=%s partition=%u reason=%s", p->topic->name, p->index,
                             bw_event_text(bw_error_message(), why, sizeof why));
-        else if (points) points[n++] = point;
+        if (e || !snapshots) {
+            bw_buf_free(&snapshot);
+            continue;
+        }
+        point.snapshot = snapshot.data;
+        point.snapshot_len = snapshot.len;
+        snapshots[n] = snapshot;
+        points[n++] = point;
     }
-    bw_err e = points ? bw_store_points_put(b->store, points, n) : BW_ERR_NO_MEMORY;
+    bw_err e = snapshots ? bw_store_points_put(b->store, points, n) : BW_ERR_NO_MEMORY;
     if (e) bw_broker_event(b, BW_LOG_ERROR, "recovery_points_not_saved", "error=%s", bw_err_name(e));
+    for (size_t i = 0; i < n; i++) bw_buf_free(&snapshots[i]);
+    free(snapshots);
     free(points);
 }
 

@@ -335,8 +335,6 @@ void bw_produce_drop_session(bw_broker *b, bw_session *s);
 void bw_produce_fail_all(bw_broker *b, bw_part *p, bw_err e);
 bool bw_produce_waiting(const bw_part *p);
 
-/* producers.c: see producers.h */
-
 /* fetch.c, subscribe.c */
 void bw_handle_fetch(bw_broker *b, bw_op *op);
 void bw_fetch_serve(bw_broker *b, bw_part *p);

@@ -65,6 +65,7 @@ static void look_at_space(bw_broker *b)
 static void retain(bw_broker *b, bw_part *p)
 {
     uint32_t deleted = 0;
+    bw_partition_expire_producers(p->log, b->config.producer_id_expiration_ms);
     bw_err e = bw_partition_retain(p->log, bw_clock_wall_ms(), &deleted);
     if (e) bw_keeper_say(b, p, e, "retention_failed");
     else if (deleted) bw_broker_event(b, BW_LOG_INFO, "segments_deleted", "topic=%s partition=%u segments=%u", p->topic->name, p->index, deleted);

@@ -6,8 +6,8 @@
 
 #include "base/killpoint.h"
 #include "base/os.h"
-#include "broker/producers.h"
 #include "format/names.h"
+#include "log/producers.h"
 #include "log/wait.h"
 
 #include <errno.h>
@@ -157,9 +157,19 @@ static bw_err open_log(bw_broker *b, bw_part *p)
     o.config.disk_reserve_bytes = atomic_load(&b->reserve_bytes);
     e = p->just_created ? BW_ERR_NOT_FOUND : bw_store_point_get(b->store, &t->id, p->index, &o.point);
     if (e && e != BW_ERR_NOT_FOUND) return e;
+    bw_buf snapshot = {0};
+    if (!e && o.point.state_crc) {
+        e = bw_store_snapshot_get(b->store, &t->id, p->index, &snapshot);
+        if (e) /* the log is walked instead */
+            bw_broker_event(b, BW_LOG_WARN, "producers_snapshot_lost", "topic=%s partition=%u error=%s", t->name, p->index, bw_err_name(e));
+        o.snapshot = e ? NULL : snapshot.data;
+        o.snapshot_len = snapshot.len;
+    }
     bw_recovery_report report = {0};
     bw_partition *log;
-    if ((e = bw_partition_open(&o, &log, &report))) return e;
+    e = bw_partition_open(&o, &log, &report);
+    bw_buf_free(&snapshot);
+    if (e) return e;
     atomic_store(&p->used_ms, bw_clock_mono_ms());
     pthread_mutex_lock(&b->parts_lock);
     p->log = log; /* from here on the keeper tends it */

@@ -10,8 +10,8 @@
  * watermark has passed its end. */
 #include "broker/core.h"
 
-#include "broker/producers.h"
 #include "broker/recode.h"
+#include "log/txn.h"
 #include "log/wait.h"
 
 #include <busway/producer.h>
@@ -121,30 +121,14 @@ static bw_err prepare(bw_broker *b, bw_produce *pr)
     return BW_OK;
 }
 
-/* ---- the producer table, read from the log ---- */
-
-struct scan {
-    bw_producers *table;
-    int64_t now_ms;
-};
-
-static bool on_scanned(void *opaque, const bw_batch_header *h)
-{
-    struct scan *s = opaque;
-    if (h->producer_id >= 0 && h->base_sequence >= 0 && !(h->attributes & BW_ATTR_CONTROL))
-        bw_producers_note(s->table, h, h->base_offset, h->attributes & BW_ATTR_LOG_APPEND_TIME ? h->max_timestamp : -1, 0, s->now_ms);
-    return true;
-}
+/* ---- the producer table, a copy of the log's (log/producers.h) ---- */
 
 static void scan_run(bw_broker *b, bw_job *job)
 {
-    struct scan s = {bw_producers_new(), bw_clock_mono_ms()};
-    if (!s.table) {
-        bw_job_set_error(job, bw_fail(BW_ERR_NO_MEMORY, "no memory for the producer table"));
-        return;
-    }
-    job->data = s.table;
-    bw_err e = bw_partition_scan_batches(job->part->log, bw_clock_wall_ms() - b->config.producer_id_expiration_ms, on_scanned, &s);
+    (void)b;
+    bw_producers *table;
+    bw_err e = bw_partition_producers(job->part->log, &table);
+    job->data = table;
     if (e) bw_job_set_error(job, e);
 }
 
@@ -169,7 +153,7 @@ static bool have_producers(bw_broker *b, bw_part *p, bw_err *e)
     if (p->producers) return true;
     if (p->producers_loading) return false;
     bw_tail_slot *s = slot_of(p);
-    if (bw_slot_end_offset(s) == atomic_load(&s->log_start)) { /* an empty log has no producers */
+    if (bw_slot_end_offset(s) == 0) { /* a log that was never written to has no producers */
         p->producers = bw_producers_new();
         if (!p->producers) *e = bw_fail(BW_ERR_NO_MEMORY, "no memory for the producer table");
         return p->producers != NULL;
@@ -238,7 +222,8 @@ static void appended(bw_broker *b, bw_produce *pr)
     if (pr->header.producer_id >= 0) {
         int64_t now = bw_clock_mono_ms();
         bw_producers_expire(p->producers, now - b->config.producer_id_expiration_ms);
-        bw_producers_note(p->producers, &pr->header, pr->base_offset, pr->timestamp, pr->end, now);
+        /* Without memory for it any sequence may come next. A transaction's producer has its entry already. */
+        (void)bw_producers_note(p->producers, &pr->header, pr->base_offset, pr->timestamp, pr->end, now);
     }
     if (pr->acks == BW_ACKS_DURABLE) wait_durable(b, pr);
     else answer(b, pr, BW_OK);

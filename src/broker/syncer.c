@@ -90,24 +90,44 @@ static void *syncer_main(void *broker)
 
 /* ---- recovery points ---- */
 
+/* Of those that moved: their points, with a new snapshot of producers where there is one; parts[0..] become those that they are of. */
+static size_t gather_points(bw_part **parts, size_t n, bw_meta_point *points, bw_buf *snapshots)
+{
+    size_t moved = 0;
+    for (size_t i = 0; i < n; i++) {
+        bw_meta_point *m = &points[moved];
+        bw_part *p = parts[i];
+        snapshots[moved] = (bw_buf){0};
+        if (!bw_partition_recovery_point(p->log, &m->point, &snapshots[moved])) continue;
+        m->topic = p->topic->id;
+        m->partition = p->index;
+        m->snapshot = snapshots[moved].data;
+        m->snapshot_len = snapshots[moved].len;
+        parts[i] = parts[moved]; /* swapped: all are given back in the end */
+        parts[moved++] = p;
+    }
+    return moved;
+}
+
 static void save_points(bw_broker *b)
 {
     bw_part **parts;
     size_t n = bw_parts_hold(b, &parts), moved = 0;
     bw_meta_point *points = parts ? malloc((n + 1) * sizeof *points) : NULL;
-    for (size_t i = 0; points && i < n; i++) {
-        bw_meta_point *m = &points[moved];
-        if (!bw_partition_recovery_point(parts[i]->log, &m->point)) continue;
-        m->topic = parts[i]->topic->id;
-        m->partition = parts[i]->index;
-        moved++;
-    }
+    bw_buf *snapshots = points ? malloc((n + 1) * sizeof *snapshots) : NULL;
+    if (snapshots) moved = gather_points(parts, n, points, snapshots);
     BW_KILL_POINT("keeper.points");
-    bw_err e = points ? bw_store_points_put(b->store, points, moved) : BW_ERR_NO_MEMORY;
+    bw_err e = snapshots ? bw_store_points_put(b->store, points, moved) : BW_ERR_NO_MEMORY;
+    BW_KILL_POINT("snapshot.stored");
     char why[700];
     if (e)
         bw_broker_event(b, BW_LOG_ERROR, "recovery_points_not_saved", "error=%s reason=%s", bw_err_name(e),
                         bw_event_text(bw_error_message(), why, sizeof why));
+    for (size_t i = 0; i < moved; i++) {
+        if (e) bw_partition_point_lost(parts[i]->log);
+        bw_buf_free(&snapshots[i]);
+    }
+    free(snapshots);
     free(points);
     bw_parts_drop(parts, parts ? n : 0);
 }

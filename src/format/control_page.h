@@ -19,6 +19,7 @@
  *   line 6 384 state 388 leader_epoch 392 fence 400 log_start 408 capacity 416 spare_seq 420 spare_bytes
  *          424 spare_inode 432 segment_max 436 message_max 440 spare_limit 444 flags            rare
  *   line 7 448 durable 456 durable_offset 464 sync_request 472 replicated 480 state_word 488 capacity_request 496 prepared
+ *          504 aborts
  * Lines are taken in pairs of 128 bytes by the processor's prefetcher: what only writers touch (0, 1), what readers poll (2; the
  * ring beside it is still) and what both look at (6, 7) are different pairs, and an append writes only one word of the second: the tail.
  * A *position* is one 64-bit word: segment sequence << 32 | byte position. The sequence starts at 1 and is never reused within a
@@ -121,7 +122,7 @@ typedef struct bw_tail_slot {
     _Atomic uint64_t bias; /* 0, or whom the lock is biased to (log/owners.h); changed under the mutex, and to 0 by its owner */
     /* line 2 */
     _Atomic uint64_t tail; /* P1, P2: the linearisation point of append and roll */
-    _Atomic int64_t first_unstable; /* INT64_MAX: none */
+    _Atomic int64_t first_unstable; /* no open transaction has a record below it; INT64_MAX: none is open. To be loaded after the tail */
     uint8_t pad2[48];
     /* lines 3 to 5 */
     bw_ring_entry ring[BW_RING];
@@ -148,7 +149,7 @@ typedef struct bw_tail_slot {
     _Atomic uint64_t capacity_request; /* the furthest end that a waiting writer needs; past the segment's limit: a spare. Raised
                                           before the coordinator is notified; a hint, a stale one is harmless */
     _Atomic uint64_t prepared; /* position up to which a writer has populated pages: a hint, readers map them ahead of the tail */
-    uint8_t pad4[8];
+    _Atomic uint64_t aborts; /* raised when an aborted transaction has its entry in the .txnindex, before first_unstable passes it */
 } bw_tail_slot;
 
 static_assert(sizeof(pthread_mutex_t) <= 48, "mutex does not fit its room");
@@ -166,6 +167,7 @@ static_assert(offsetof(bw_tail_slot, flags) == 444, "layout");
 static_assert(offsetof(bw_tail_slot, durable) == 448, "layout");
 static_assert(offsetof(bw_tail_slot, capacity_request) == 488, "layout");
 static_assert(offsetof(bw_tail_slot, prepared) == 496, "layout");
+static_assert(offsetof(bw_tail_slot, aborts) == 504, "layout");
 static_assert(offsetof(bw_tail_slot, ring) == 192, "layout");
 static_assert(sizeof(bw_ring_entry) == 32, "layout");
 static_assert(sizeof(bw_tail_slot) == BW_SLOT_BYTES, "layout");

@@ -201,6 +201,7 @@ static void partition_free(bw_partition *p)
     free(p->dropped);
     if (p->dir_fd >= 0) bw_os_close(p->dir_fd);
     free(p->dir_name);
+    bw_partition_producers_fini(p);
     pthread_mutex_destroy(&p->mutex);
     pthread_mutex_destroy(&p->sync_mutex);
     free(p);
@@ -214,6 +215,7 @@ bw_err bw_partition_open(const bw_partition_open_options *o, bw_partition **out,
     if (!p) return bw_fail(BW_ERR_NO_MEMORY, "no memory for a partition");
     pthread_mutex_init(&p->mutex, NULL);
     pthread_mutex_init(&p->sync_mutex, NULL);
+    pthread_mutex_init(&p->txn_mutex, NULL);
     char name[BW_PARTITION_DIR_MAX];
     bw_partition_dir_name(name, o->topic, o->partition);
     p->dir_name = strdup(name);
@@ -237,8 +239,8 @@ bw_err bw_partition_open(const bw_partition_open_options *o, bw_partition **out,
     else if (bw_partition_dir(p) < 0) e = bw_fail_errno(errno, "cannot open partition folder %s", p->dir_name);
     if (!e) p->gaps_below = bw_offset_file_read(bw_partition_dir(p), BW_GAPS_FILE);
     if (e) { /* said below */
-    } else if (o->fresh_slot) e = bw_partition_recover(p, &o->point, report);
-    else e = bw_partition_take_over(p, &o->point, report);
+    } else if (o->fresh_slot) e = bw_partition_recover(p, o, report);
+    else e = bw_partition_take_over(p, o, report);
     if (e) {
         e = bw_error_context(e, "partition %s", name);
         partition_free(p);
@@ -407,6 +409,11 @@ bw_err bw_partition_trim(bw_partition *p)
 
 bw_err bw_partition_close(bw_partition *p, bool trim_files, bw_recovery_point *point)
 {
+    return bw_partition_close_keep(p, trim_files, point, NULL);
+}
+
+bw_err bw_partition_close_keep(bw_partition *p, bool trim_files, bw_recovery_point *point, bw_buf *snapshot)
+{
     if (!p) return BW_OK;
     uint32_t state = atomic_load_explicit(&p->slot->state, memory_order_acquire);
     bool open = is_open(p);
@@ -428,6 +435,10 @@ bw_err bw_partition_close(bw_partition *p, bool trim_files, bw_recovery_point *p
     }
     if (state != BW_SLOT_DELETED) bw_partition_reap(p, 0, true);
     if (point) *point = p->point;
+    if (snapshot) {
+        *snapshot = p->snapshot;
+        p->snapshot = (bw_buf){0};
+    }
     bw_partition_unlock(p);
     if (e) e = bw_error_context(e, "partition %s", p->dir_name);
     partition_free(p);
@@ -451,16 +462,6 @@ void bw_partition_info_get(bw_partition *p, bw_partition_info *out)
     for (size_t i = 0; i + 1 < p->count; i++) out->size_bytes += p->segments[i]->final_length;
     out->size_bytes += bw_position_pos(tail);
     bw_partition_unlock(p);
-}
-
-bool bw_partition_recovery_point(bw_partition *p, bw_recovery_point *out)
-{
-    bw_partition_lock(p);
-    bool moved = p->point_moved;
-    p->point_moved = false;
-    *out = p->point;
-    bw_partition_unlock(p);
-    return moved;
 }
 
 int bw_partition_dir_fd(bw_partition *p)

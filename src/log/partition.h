@@ -8,6 +8,7 @@
 
 #include "log/append.h"
 #include "log/control.h"
+#include "log/producers.h"
 #include "log/read.h"
 
 typedef struct bw_partition bw_partition;
@@ -40,6 +41,10 @@ typedef struct bw_recovery_point {
     uint32_t position;     /* in that segment */
     uint32_t last_crc;     /* of the last batch below, 0 when none */
     bool poisoned;
+    /* The state of producers and transactions at state_offset (<= next_offset) is in the snapshot kept beside the point, whose checksum
+     * is state_crc; 0: there was none, and no snapshot. What came behind it is in the log. -1: not known: the whole log is walked. */
+    int64_t state_offset;
+    uint32_t state_crc;
 } bw_recovery_point;
 
 typedef struct bw_recovery_report {
@@ -74,6 +79,8 @@ typedef struct bw_partition_open_options {
     uint32_t bus_number;
     bool fresh_slot;          /* true: control data is new: recover from files. false: same boot and generation: take over */
     bw_recovery_point point;  /* all zero when unknown */
+    const uint8_t *snapshot;  /* that was kept beside it, or NULL; used during the call */
+    size_t snapshot_len;
     bool just_created;        /* by bw_partition_create_files: nobody can have seen anything yet */
     bw_partition_config config;
     const bw_fork_guard *guard;
@@ -89,6 +96,8 @@ bw_err bw_partition_open(const bw_partition_open_options *options, bw_partition 
 /* bw_partition_close: trim: nobody writes any more (writers.lock held exclusively): sync, cut the active segment's file to the
  * tail, sync; the recovery point is then the end. */
 bw_err bw_partition_close(bw_partition *p, bool trim, bw_recovery_point *point);
+/* bw_partition_close_keep: the same; *snapshot as in bw_partition_recovery_point. */
+bw_err bw_partition_close_keep(bw_partition *p, bool trim, bw_recovery_point *point, bw_buf *snapshot);
 /* bw_partition_trim: before a close with trim, for many: all of the cutting but its sync, which one journal commit then does for all. */
 bw_err bw_partition_trim(bw_partition *p);
 /* bw_partition_delete_files: after the slot was marked deleted: rename the folder aside ("<name>.<uuid>-delete") and remove it. */
@@ -129,14 +138,24 @@ typedef struct bw_partition_info {
     bw_slot_state state;
 } bw_partition_info;
 void bw_partition_info_get(bw_partition *p, bw_partition_info *out);
-/* The current recovery point: true when it moved since the last call. */
-bool bw_partition_recovery_point(bw_partition *p, bw_recovery_point *out);
+/* The current recovery point: true when it moved since the last call. *snapshot (empty before; the caller frees it; NULL: left there for
+ * the next call): when it has bytes, a new snapshot of the producer state, to be stored in one transaction with the point. When that
+ * fails: bw_partition_point_lost. */
+bool bw_partition_recovery_point(bw_partition *p, bw_recovery_point *out, bw_buf *snapshot);
+void bw_partition_point_lost(bw_partition *p);
 /* bw_partition_dir_fd: the folder's descriptor, kept open from now on. */
 int bw_partition_dir_fd(bw_partition *p);
 bw_tail_slot *bw_partition_slot(const bw_partition *p);
 
-/* bw_partition_scan_batches: every batch header from `from_ms` file times on, oldest first, for rebuilding producer state. */
-typedef bool (*bw_batch_scan_fn)(void *opaque, const bw_batch_header *h);
-bw_err bw_partition_scan_batches(bw_partition *p, int64_t newer_than_wall_ms, bw_batch_scan_fn fn, void *opaque);
+/* ---- producers and transactions (log/producers.h, log/txn.h); these read headers of what is not followed yet: not on the broker thread ---- */
+
+/* bw_partition_producers: a copy of the state of all that is visible. The caller frees it. NO_MEMORY, POISONED, IO. */
+bw_err bw_partition_producers(bw_partition *p, bw_producers **out);
+/* bw_partition_producer_last: what the log knows of one producer, of those that append directly too. NOT_FOUND. */
+bw_err bw_partition_producer_last(bw_partition *p, int64_t producer_id, bw_producer_info *out);
+/* bw_partition_expire_producers: forget who has written nothing for so long. */
+void bw_partition_expire_producers(bw_partition *p, int64_t silent_ms);
+/* bw_slot_last_stable: no record at or above it may be given to those who read committed records only. Any process. */
+int64_t bw_slot_last_stable(const bw_tail_slot *s);
 
 #endif

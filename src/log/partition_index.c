@@ -122,8 +122,10 @@ static bw_err follow_segment(bw_partition *p, bw_segment *s, uint32_t until)
         e = bw_walk_next(&w);
         if (e == BW_ERR_EMPTY)
             e = bw_fail(BW_ERR_CORRUPT, "byte %llu: no batch below the log's end", (unsigned long long)w.position);
+        if (!e && w.header.producer_id >= 0) e = bw_partition_note_batch(p, &w);
         if (!e) e = bw_indexer_add(&p->indexer, &w);
         if (e) break;
+        p->snapshot_log_bytes += w.size;
         s->length = (uint32_t)w.position;
         s->next_offset = w.next_offset;
         if (w.header.max_timestamp > s->max_timestamp) s->max_timestamp = w.header.max_timestamp;

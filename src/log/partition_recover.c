@@ -396,7 +396,8 @@ static void init_slot(recovery *r)
     atomic_store(&t->tail, tail);
     atomic_store(&t->next_offset, a->next_offset);
     atomic_store(&t->max_timestamp, newest);
-    atomic_store(&t->first_unstable, INT64_MAX);
+    atomic_store(&t->first_unstable, bw_producers_first_unstable(p->producers));
+    atomic_fetch_add(&t->aborts, 1);
     atomic_store(&t->intent_end, 0);
     atomic_store(&t->flags, 0);
     atomic_store(&t->leader_epoch, (uint32_t)r->epoch);
@@ -431,6 +432,9 @@ static bw_err finish(recovery *r)
     if (r->adopted) p->gaps_below = r->gap ? a->next_offset : 0;
     if (r->gap && (e = bw_offset_file_write(bw_partition_dir(p), BW_GAPS_FILE, p->gaps_below)) != BW_OK) return e;
     BW_KILL_POINT("recover.gaps");
+    e = bw_partition_load_producers(p, &r->point, r->snapshot, r->snapshot_len);
+    if (e) return e;
+    BW_KILL_POINT("recover.producers");
     bool raise = !p->just_created && (!clean || r->report->cut || r->report->foreign || r->report->quarantined || r->direct);
     if (raise) r->epoch++;
     if (raise || r->epoch_lost) {
@@ -450,8 +454,12 @@ static bw_err finish(recovery *r)
     p->dir_dirty = false;
     if (r->direct && bw_os_unlink(bw_partition_dir(p), "poisoned", 0) == 0) (void)bw_os_sync_dir(bw_partition_dir(p));
     init_slot(r);
-    p->point = (bw_recovery_point){.leader_epoch = -1};
+    p->point = (bw_recovery_point){.leader_epoch = -1, .state_offset = p->point.state_offset, .state_crc = p->point.state_crc};
+    bw_state_job state;
+    bw_partition_state_begin(p, a->next_offset, &state);
+    bw_partition_state_sync(bw_partition_dir(p), &state);
     bw_partition_note_point(p, a->next_offset, a, a->length, r->last_crc);
+    bw_partition_state_end(p, a->next_offset, &state, true);
     bw_segment_estimate_age(p, a);
     r->report->recovered = true;
     r->report->end_offset = a->next_offset;
@@ -459,9 +467,11 @@ static bw_err finish(recovery *r)
     return BW_OK;
 }
 
-bw_err bw_partition_recover(bw_partition *p, const bw_recovery_point *point, bw_recovery_report *report)
+bw_err bw_partition_recover(bw_partition *p, const bw_partition_open_options *o, bw_recovery_report *report)
 {
-    recovery r = {.p = p, .point = *point, .report = report, .expected = -1, .scan_epoch = INT32_MIN};
+    const bw_recovery_point *point = &o->point;
+    recovery r = {.p = p, .point = *point, .snapshot = o->snapshot, .snapshot_len = o->snapshot_len,
+                  .report = report, .expected = -1, .scan_epoch = INT32_MIN};
     r.direct = point->poisoned || bw_partition_poison_marker(p);
     bw_err e = bw_partition_list(p, &r.found);
     /* Kafka leaves no seals. Where there are some the log is our own, and only its point was lost: no offset may be missing. */

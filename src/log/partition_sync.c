@@ -48,6 +48,8 @@ void bw_partition_note_point(bw_partition *p, int64_t next_offset, const bw_segm
         .position = position,
         .last_crc = position ? last_crc : 0,
         .poisoned = p->point.poisoned,
+        .state_offset = p->point.state_offset,
+        .state_crc = p->point.state_crc,
     };
     if (point.leader_epoch == p->point.leader_epoch && point.next_offset == p->point.next_offset &&
         point.segment_base == p->point.segment_base && point.position == p->point.position && point.last_crc == p->point.last_crc)
@@ -79,6 +81,7 @@ typedef struct sync_job {
     int dir_fd;
     bw_segment **segments;
     size_t count;
+    bw_state_job state;
 } sync_job;
 
 /* mutex held: what is to be synced up to the present tail (S1). EMPTY: nothing. */
@@ -106,7 +109,8 @@ static bw_err prepare(bw_partition *p, sync_job *j)
         bw_os_close(j->dir_fd);
         return bw_fail(BW_ERR_NO_MEMORY, "no memory for a sync");
     }
-    j->dir = p->dir_dirty; /* from here on the sync happens, or poisons: a folder's sync is never forgotten */
+    bw_partition_state_begin(p, j->offset, &j->state);
+    j->dir = p->dir_dirty || j->state.folder; /* from here on the sync happens, or poisons: a folder's sync is never forgotten */
     p->dir_dirty = false;
     for (size_t i = 0; i < p->count; i++) {
         bw_segment *s = p->segments[i];
@@ -128,7 +132,7 @@ static bool was_dropped(bw_partition *p, const bw_segment *s)
 
 /* No lock held. What retention has deleted meanwhile need not reach the disk, but then its deletion must, or a recovery would find
  * it below the recovery point with holes. */
-static int run(bw_partition *p, const sync_job *j)
+static int run(bw_partition *p, sync_job *j)
 {
     bool skipped = false;
     if (j->dir && bw_os_sync_dir(j->dir_fd) != 0) return errno;
@@ -138,6 +142,7 @@ static int run(bw_partition *p, const sync_job *j)
         else if (bw_os_fdatasync(j->segments[i]->fd) != 0) return errno;
         BW_KILL_POINT("sync.segment");
     }
+    bw_partition_state_sync(j->dir_fd, &j->state);
     if (skipped && bw_os_sync_dir(j->dir_fd) != 0) return errno;
     return 0;
 }
@@ -157,6 +162,7 @@ static void finish(bw_partition *p, sync_job *j, int error)
         if (a) bw_partition_note_point(p, j->offset, a, bw_position_pos(j->target), j->last_crc);
         if (j->dir) bw_partition_unlink_spare_names(p);
     }
+    bw_partition_state_end(p, j->offset, &j->state, !error && p->point.next_offset == j->offset);
     for (size_t i = 0; i < j->count; i++) {
         bw_segment *s = j->segments[i];
         if (--s->users == 0 && s->dropped) bw_segment_free(s);

@@ -245,7 +245,11 @@ bw_err bw_partition_verify_takeover(bw_partition *p)
     const bw_segment *a = bw_partition_active(p);
     atomic_store_explicit(&p->slot->durable_offset, a->next_offset, memory_order_release);
     atomic_store_explicit(&p->slot->durable, tail, memory_order_release);
+    bw_state_job state;
+    bw_partition_state_begin(p, a->next_offset, &state);
+    bw_partition_state_sync(dir, &state);
     bw_partition_note_point(p, a->next_offset, a, bw_position_pos(tail), p->indexer.last_crc);
+    bw_partition_state_end(p, a->next_offset, &state, true);
     p->unverified = false;
     p->dir_dirty = false;
     BW_KILL_POINT("takeover.durable");
@@ -253,8 +257,24 @@ bw_err bw_partition_verify_takeover(bw_partition *p)
     return BW_OK;
 }
 
-bw_err bw_partition_take_over(bw_partition *p, const bw_recovery_point *point, bw_recovery_report *report)
+/* Transactions: what a coordinator that died between a marker and its index entry, or first_unstable, left undone is done now. Until
+ * then first_unstable was too low at worst. */
+static bw_err take_over_producers(bw_partition *p, const bw_partition_open_options *o)
 {
+    bw_err e = bw_partition_load_producers(p, &o->point, o->snapshot, o->snapshot_len);
+    if (e) return e;
+    BW_KILL_POINT("takeover.producers");
+    atomic_fetch_add_explicit(&p->slot->aborts, 1, memory_order_release);
+    int64_t stable = bw_producers_first_unstable(p->producers);
+    if (atomic_exchange_explicit(&p->slot->first_unstable, stable, memory_order_acq_rel) == stable) return BW_OK;
+    bw_wake(p->control, (uint32_t)p->number, BW_WAIT_TAIL);
+    bw_wake(p->control, (uint32_t)p->number, BW_WAIT_STATE);
+    return BW_OK;
+}
+
+bw_err bw_partition_take_over(bw_partition *p, const bw_partition_open_options *o, bw_recovery_report *report)
+{
+    const bw_recovery_point *point = &o->point;
     uint32_t state = atomic_load_explicit(&p->slot->state, memory_order_acquire);
     if (state == BW_SLOT_DELETED) return bw_fail(BW_ERR_DELETED, "the topic was deleted");
     if (state == BW_SLOT_RETIRED) return bw_fail(BW_ERR_RETIRED, "the control data was replaced");
@@ -273,6 +293,7 @@ bw_err bw_partition_take_over(bw_partition *p, const bw_recovery_point *point, b
     for (size_t i = 0; i < p->count; i++) p->dir_dirty |= p->segments[i]->spare_name;
     bw_segment_estimate_age(p, a);
     e = bw_partition_resume_index(p);
+    if (!e) e = take_over_producers(p, o);
     if (e) return e;
     p->unverified = true;
     if (state == BW_SLOT_POISONED || point->poisoned) {

@@ -175,10 +175,10 @@ static bw_err search_span(bw_partition *p, int dir, const span *s, int64_t ts, i
 
 bw_err bw_partition_offset_for_time(bw_partition *p, int64_t ts, int64_t *offset, int64_t *found)
 {
-    span *spans;
-    size_t count;
-    int64_t start, end;
-    int dir;
+    span *spans = NULL;
+    size_t count = 0;
+    int64_t start = 0, end = 0;
+    int dir = -1;
     bw_err e = copy_spans(p, &spans, &count, &start, &end, &dir);
     if (e) return e;
     e = BW_ERR_EMPTY;
@@ -194,37 +194,4 @@ bw_err bw_partition_offset_for_time(bw_partition *p, int64_t ts, int64_t *offset
         e = BW_OK;
     }
     return e;
-}
-
-bw_err bw_partition_scan_batches(bw_partition *p, int64_t newer_than_wall_ms, bw_batch_scan_fn fn, void *opaque)
-{
-    span *spans;
-    size_t count;
-    int64_t start, end;
-    int dir;
-    bw_err e = copy_spans(p, &spans, &count, &start, &end, &dir);
-    if (e) return e;
-    bool more = true;
-    for (size_t i = 0; !e && more && i < count; i++) {
-        int fd;
-        bw_walk w;
-        if (i + 1 < count && spans[i].mtime_ms < newer_than_wall_ms) continue;
-        e = open_span(dir, &spans[i], &fd);
-        if (e == BW_ERR_EMPTY) {
-            e = BW_OK;
-            continue;
-        }
-        if (e) break;
-        e = bw_walk_init_fd(&w, fd, false, spans[i].length, NULL, 0);
-        w.check_crc = false;
-        w.next_offset = spans[i].base_offset;
-        w.gaps_below = p->gaps_below;
-        while (!e && more && (e = bw_walk_next(&w)) == BW_OK) more = fn(opaque, &w.header);
-        bw_walk_fini(&w);
-        bw_os_close(fd);
-        if (e == BW_ERR_EMPTY) e = BW_OK;
-    }
-    free(spans);
-    bw_os_close(dir);
-    return e ? bw_error_context(e, "partition %s", p->dir_name) : BW_OK;
 }

@@ -4,6 +4,10 @@
  * watermark's own segment the limit is its byte position; in an earlier one it is the final position of the ring entry, or, when
  * the entry is gone, the sealed length. F6: a segment above the watermark's is never entered.
  *
+ * Committed readers: first_unstable is loaded *after* the tail (P1 of a transaction's first batch comes after first_unstable was lowered:
+ * who sees the batch sees that), and slot.aborts after both (read_aborted.c). What lies below a first_unstable is decided for ever: so the
+ * bound is loaded with the watermark, and kept as long as that.
+ *
  * What is given out has been checked: header against the limit, base offset against the one expected, epoch not going back,
  * checksum when asked. Nothing of a bad batch is given out, and the reader stays in front of it. */
 #include "log/reader.h"
@@ -32,6 +36,10 @@ bw_err bw_reader_open(const bw_reader_options *o, bw_reader **out)
     r->slot = &o->control->slots[o->partition];
     r->partition = o->partition;
     r->limit = o->limit;
+    r->decided = o->committed ? BW_ATTR_TRANSACTIONAL : 0;
+    r->bounded = o->committed || o->limit == BW_LIMIT_DURABLE;
+    r->bound = r->bounded ? 0 : INT64_MAX;
+    r->aborted_base = -1;
     r->check_crcs = o->check_crcs;
     r->use_pread = o->use_pread;
     r->guard = o->guard;
@@ -59,6 +67,7 @@ void bw_reader_close(bw_reader *r)
     if (!r->folder) bw_os_close(r->dir_fd);
     free(r->folder);
     free(r->buf);
+    bw_aborted_list_free(&r->aborted);
     free(r);
 }
 
@@ -92,6 +101,8 @@ void bw_reader_rest(bw_reader *r)
     free(r->buf);
     r->buf = NULL;
     r->buf_cap = r->buf_len = 0;
+    bw_aborted_list_free(&r->aborted);
+    r->aborted_until = 0;
 }
 
 void bw_reader_seek(bw_reader *r, int64_t offset)
@@ -110,12 +121,33 @@ bw_position bw_reader_watermark(const bw_reader *r)
     return atomic_load_explicit(r->limit == BW_LIMIT_DURABLE ? &r->slot->durable : &r->slot->tail, memory_order_acquire); /* R1 */
 }
 
-bool bw_reader_ready(bw_reader *r)
+/* Offsets from here on are not given. Loaded after the watermark: the last stable offset for committed readers; for durable ones the
+ * durable offset, which bounds them where a watermark's segment has already left the ring (it is stored before the watermark is). */
+static int64_t offset_bound(const bw_reader *r)
 {
-    if (atomic_load_explicit(&r->slot->state, memory_order_relaxed) >= BW_SLOT_DELETED) return true;
+    int64_t bound = INT64_MAX;
+    if (r->decided) bound = atomic_load_explicit(&r->slot->first_unstable, memory_order_acquire);
+    if (r->limit == BW_LIMIT_DURABLE) {
+        int64_t durable = atomic_load_explicit(&r->slot->durable_offset, memory_order_acquire);
+        if (durable < bound) bound = durable;
+    }
+    return bound;
+}
+
+static bool is_below_watermark(bw_reader *r)
+{
     if (!r->located) return r->rest_at == 0 || bw_reader_watermark(r) > r->rest_at;
     if (r->window.seq == 0) return true;
     return bw_reader_watermark(r) > bw_position_of(r->window.seq, r->pos);
+}
+
+bool bw_reader_ready(bw_reader *r)
+{
+    if (atomic_load_explicit(&r->slot->state, memory_order_relaxed) >= BW_SLOT_DELETED) return true;
+    if (!is_below_watermark(r)) return false;
+    if (!r->decided) return true;
+    int64_t at = r->located && r->expect > r->next ? r->expect : r->next;
+    return at < atomic_load_explicit(&r->slot->first_unstable, memory_order_acquire);
 }
 
 bw_err bw_reader_segment_limit(bw_reader *r, bw_position watermark, uint32_t *lim)
@@ -259,6 +291,7 @@ static bw_err find_place(bw_reader *r, uint32_t *lim)
             return BW_OK;
         }
         bw_position mark = bw_reader_watermark(r);
+        if (r->bounded) r->bound = offset_bound(r);
         if (mark != r->seen) {
             r->chase = r->looks > CHASE_LOOKS ? 0 : r->chase + 1;
             r->looks = 0;
@@ -319,13 +352,20 @@ static void step_over(bw_reader *r, const bw_batch_ref *b)
     r->expect = bw_batch_last_offset(&b->header) + 1;
 }
 
-/* Offsets from here on are not given. Read before the watermark: the last stable offset for committed readers; for durable ones
- * the durable offset, which bounds them where a watermark's segment has already left the ring. */
-static int64_t offset_bound(const bw_reader *r)
+/* In front of the bound that came with what was seen: is there a newer one? EMPTY: no. */
+static bw_err pass_bound(bw_reader *r)
 {
-    if (r->limit == BW_LIMIT_STABLE) return atomic_load_explicit(&r->slot->first_unstable, memory_order_acquire);
-    if (r->limit == BW_LIMIT_DURABLE) return atomic_load_explicit(&r->slot->durable_offset, memory_order_acquire);
-    return INT64_MAX;
+    uint32_t lim;
+    r->seen = 0;
+    bw_err e = find_place(r, &lim);
+    return !e && r->expect >= r->bound ? BW_ERR_EMPTY : e;
+}
+
+/* A batch that this reader must not be given, although it is below all limits. */
+static inline bw_err is_left_out(bw_reader *r, const bw_batch_header *h, bool *out)
+{
+    *out = false;
+    return __builtin_expect(h->attributes & r->decided, 0) ? bw_reader_is_aborted(r, h, out) : BW_OK;
 }
 
 bw_err bw_reader_next(bw_reader *r, bw_batch_ref *out)
@@ -334,21 +374,25 @@ bw_err bw_reader_next(bw_reader *r, bw_batch_ref *out)
     bw_err e = slot_gone(r);
     if (e) return e;
     for (;;) {
-        int64_t bound = offset_bound(r);
         uint32_t lim;
+        bool skip;
         e = find_place(r, &lim);
         if (e) return e;
-        if (r->expect >= bound) return BW_ERR_EMPTY;
+        if (__builtin_expect(r->expect >= r->bound, 0)) {
+            if ((e = pass_bound(r))) return e;
+            continue;
+        }
         e = check_batch(r, lim, out);
         if (e == BW_ERR_EMPTY) { /* old segment without a seal: its end */
             r->sealed = r->pos;
             continue;
         }
+        if (!e) e = is_left_out(r, &out->header, &skip);
         if (e) return e;
         step_over(r, out);
         if (r->expect <= r->next) continue; /* wholly before the wanted offset */
         r->next = r->expect;
-        return BW_OK;
+        if (!skip) return BW_OK;
     }
 }
 
@@ -359,12 +403,13 @@ bw_err bw_reader_run(bw_reader *r, size_t max_bytes, bw_run *out)
     if (e) return e;
     uint32_t first = r->pos - b.size;
     *out = (bw_run){b.data, b.size, b.header.base_offset, r->next, 1};
-    int64_t bound = offset_bound(r);
     uint32_t lim;
     if (!r->located || bw_reader_segment_limit(r, bw_reader_watermark(r), &lim) != BW_OK) return BW_OK;
-    while (r->pos < lim && out->len < max_bytes && r->expect < bound) {
+    if (r->bounded) r->bound = offset_bound(r); /* behind that watermark */
+    while (r->pos < lim && out->len < max_bytes && r->expect < r->bound) {
         if (!r->window.map && r->pos + (uint64_t)BW_BATCH_HEADER_BYTES > r->buf_from + (uint64_t)r->buf_len) break;
         bw_batch_header h;
+        bool skip;
         if (!r->window.map) { /* a run stays within what is buffered, so that its first byte stays where it is */
             const uint8_t *p = r->buf + (r->pos - r->buf_from);
             if (bw_batch_header_decode(p, lim - r->pos, false, &h) != BW_OK) break;
@@ -376,6 +421,7 @@ bw_err bw_reader_run(bw_reader *r, size_t max_bytes, bw_run *out)
         }
         if (out->len + bw_batch_size(&h) > max_bytes) break;
         if (check_batch(r, lim, &b) != BW_OK) break; /* the next call reports it */
+        if (is_left_out(r, &b.header, &skip) != BW_OK || skip) break;
         step_over(r, &b);
         r->next = r->expect;
         out->len += b.size;

@@ -2,7 +2,12 @@
  *
  * A reader belongs to one thread at a time. Mapped mode gives pointers into the log, valid until the next call on the reader
  * (the window they lie in stays mapped until then); pread mode (the daemon; file systems that can't populate) gives pointers into
- * the reader's own buffer. A reader never passes the watermark it was opened for. */
+ * the reader's own buffer. A reader never passes the watermark it was opened for.
+ *
+ * A committed reader (isolation read_committed) stops in front of the first record of an open transaction, whatever the watermark, and
+ * is not given the batches of aborted ones; control batches it is given, as every reader: who decodes skips them. Committed consumers
+ * wait as others do: a wake of the class that they arm for their limit (TAIL for visible, STATE for durable) also comes when
+ * first_unstable has moved. */
 #ifndef BW_LOG_READ_H
 #define BW_LOG_READ_H
 
@@ -12,13 +17,14 @@
 
 typedef struct bw_reader bw_reader;
 
-typedef enum bw_reader_limit { BW_LIMIT_VISIBLE = 0, BW_LIMIT_DURABLE = 1, BW_LIMIT_STABLE = 2 } bw_reader_limit;
+typedef enum bw_reader_limit { BW_LIMIT_VISIBLE = 0, BW_LIMIT_DURABLE = 1 } bw_reader_limit;
 
 typedef struct bw_reader_options {
     bw_control *control; /* outlives the reader */
     uint32_t partition;
     int dir_fd; /* the partition's folder; the reader keeps a duplicate. With `folder`: the folder that it lies in */
     bw_reader_limit limit;
+    bool committed; /* only records of committed transactions, and of none */
     bool check_crcs;
     bool use_pread;
     const bw_fork_guard *guard; /* may be NULL in the daemon */
@@ -55,10 +61,11 @@ int64_t bw_reader_position(const bw_reader *r);
 /* bw_reader_next: the next batch below the limit. EMPTY: nothing yet; OFFSET_OUT_OF_RANGE: below log_start or past the end, with
  * the range in the message; CORRUPT: names file and position, nothing of it is served; DELETED; RETIRED; IO; FORKED. */
 bw_err bw_reader_next(bw_reader *r, bw_batch_ref *out);
-/* bw_reader_run: whole batches, at least one and at most max_bytes (one batch when the first is larger), of one segment. */
+/* bw_reader_run: whole batches, at least one and at most max_bytes (one batch when the first is larger), of one segment; for a committed
+ * reader the run ends in front of an aborted batch. */
 bw_err bw_reader_run(bw_reader *r, size_t max_bytes, bw_run *out);
 /* bw_reader_ready: is there something below the limit at the position? One load; after a moment when the reader keeps catching up with a
- * writer. For looks between polls, the look-again after arming, and audits. */
+ * writer; a committed reader loads first_unstable, too. For looks between polls, the look-again after arming, and audits. */
 bool bw_reader_ready(bw_reader *r);
 
 #endif

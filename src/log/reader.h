@@ -3,6 +3,7 @@
 #define BW_LOG_READER_H
 
 #include "log/read.h"
+#include "log/txn_index.h"
 #include "log/window.h"
 
 struct bw_reader {
@@ -18,6 +19,9 @@ struct bw_reader {
     bool use_pread;
     const bw_fork_guard *guard;
 
+    int16_t decided;   /* attribute of batches that must be looked up in the aborted ones: transactional for committed readers, else 0 */
+    bool bounded;      /* bound is to be loaded with every watermark */
+    int64_t bound;     /* offsets from here on are not given; as of `seen` */
     bw_position seen;  /* newest watermark loaded: the shared line is looked at again only when this much has been read */
     uint32_t looks, chase; /* looks at the watermark since it moved; how often in a row it moved at once: see bw_reader_ready */
     int64_t next;      /* offset wanted */
@@ -33,7 +37,19 @@ struct bw_reader {
     size_t buf_cap;
     uint32_t buf_from;
     size_t buf_len;
+
+    /* committed readers, read_aborted.c: the aborted transactions, as read from the indexes */
+    bw_aborted_list aborted;  /* last offsets ascend */
+    size_t aborted_from;      /* those before it end below the position */
+    uint64_t aborts_seen;     /* slot.aborts when it was read */
+    int64_t aborted_low, aborted_until; /* they cover offsets from low on, and below until; until 0: not read */
+    int64_t aborted_base;     /* the newest file read, and how much of it; -1: none */
+    uint64_t aborted_bytes;
+    int64_t aborted_before;   /* last offset of the newest entry read */
 };
+
+/* bw_reader_is_aborted: the batch, which is decided (below `bound`), belongs to an aborted transaction: *aborted. CORRUPT, IO, NO_MEMORY. */
+bw_err bw_reader_is_aborted(bw_reader *r, const bw_batch_header *h, bool *aborted);
 
 /* bw_reader_enter: dir_fd is there; true: it was opened and is to be given back by bw_reader_leave. */
 bool bw_reader_enter(bw_reader *r);

@@ -7,6 +7,8 @@
 typedef struct recovery {
     bw_partition *p;
     bw_recovery_point point;
+    const uint8_t *snapshot; /* of producers, beside it */
+    size_t snapshot_len;
     bw_recovery_report *report;
     bw_found found;
     bool known;   /* the recovery point holds for these files */

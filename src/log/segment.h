@@ -15,6 +15,7 @@
 #include "format/index.h"
 #include "format/names.h"
 #include "log/partition.h"
+#include "log/txn_index.h"
 #include "log/walk.h"
 
 #include <pthread.h>
@@ -127,6 +128,22 @@ struct bw_partition {
     int64_t open_wall_ms, open_mono_ms; /* the wall clock without the jumps that are known of */
     bw_recovery_point point;
     bool point_moved;
+    /* producers and transactions, see partition_producers.c */
+    bw_producers *producers;      /* of all batches that were followed */
+    int64_t producers_next;       /* batches below this offset were noted */
+    uint64_t snapshot_changes;    /* of the table when the newest snapshot was made */
+    size_t snapshot_bytes;        /* of that one */
+    uint64_t snapshot_log_bytes;  /* followed since */
+    int64_t snapshot_mono_ms;
+    bw_buf snapshot;              /* the one that belongs to `point`, until it is taken */
+    /* txn.c; broker thread, but for what is atomic or under txn_mutex */
+    _Atomic bool aborting;        /* an abort's marker may be in the log whose entry is not in the index yet */
+    bw_aborted_list unindexed;
+    int64_t unindexed_base;       /* of their segment */
+    pthread_mutex_t txn_mutex;    /* leaf */
+    int64_t *unsynced_indexes;    /* base offsets of segments whose .txnindex has grown */
+    size_t unsynced_count, unsynced_cap;
+    bool index_created;           /* and a file was made */
     bw_dropped_file *dropped;
     size_t dropped_count, dropped_cap;
 };
@@ -240,9 +257,33 @@ bw_err bw_segment_close_rolled(bw_partition *p, bw_segment *s);
  * the only sign that records may have been seen which are lost. */
 bw_err bw_segment_cut(bw_partition *p, bw_segment *s);
 
+/* partition_producers.c; mutex held (or nobody else knows the partition yet) */
+/* bw_partition_load_producers: the state at the end of what is followed, from the snapshot and what lies behind it in the log; the
+ * indexes of aborted transactions behind it, too. */
+bw_err bw_partition_load_producers(bw_partition *p, const bw_recovery_point *point, const uint8_t *snapshot, size_t len);
+/* bw_partition_note_batch: the batch that w gave last, which has a producer id, is followed. */
+bw_err bw_partition_note_batch(bw_partition *p, bw_walk *w);
+/* The state moves with the recovery point: begin when all up to the point's offset is followed; sync, without the mutex, before the
+ * point is noted; end, after it. */
+typedef struct bw_state_job {
+    bool moves;         /* the state of this offset may be stored */
+    bool made;          /* with a new snapshot */
+    bw_buf snapshot;
+    uint64_t changes;
+    int64_t *indexes;   /* to be synced */
+    size_t index_count;
+    bool folder;        /* and the folder */
+} bw_state_job;
+void bw_partition_state_begin(bw_partition *p, int64_t offset, bw_state_job *j);
+void bw_partition_state_sync(int dir_fd, bw_state_job *j);
+void bw_partition_state_end(bw_partition *p, int64_t offset, bw_state_job *j, bool stored);
+/* bw_partition_unsynced_index: remember that this segment's index has grown; any thread. false: no memory. */
+bool bw_partition_unsynced_index(bw_partition *p, int64_t base_offset, bool created);
+void bw_partition_producers_fini(bw_partition *p);
+
 /* partition_recover.c, partition_takeover.c */
-bw_err bw_partition_recover(bw_partition *p, const bw_recovery_point *point, bw_recovery_report *report);
-bw_err bw_partition_take_over(bw_partition *p, const bw_recovery_point *point, bw_recovery_report *report);
+bw_err bw_partition_recover(bw_partition *p, const bw_partition_open_options *o, bw_recovery_report *report);
+bw_err bw_partition_take_over(bw_partition *p, const bw_partition_open_options *o, bw_recovery_report *report);
 bw_err bw_partition_verify_takeover(bw_partition *p);
 
 /* partition_dirty.c; mutex held */

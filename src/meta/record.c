@@ -1,7 +1,8 @@
 /* meta/record.c: layouts of the store's values, big-endian, each with its version in the first byte.
  *
  *   topic   u8 1 · uuid 16 · be32 partitions · u8 state · be64 created (wall ms) · be16 n · n × { u8 len, name, u8 len, value }
- *   point   u8 1 · be32 epoch · be64 next offset · be64 segment base · be32 position · be32 crc · u8 poisoned
+ *   point   u8 2 · be32 epoch · be64 next offset · be64 segment base · be32 position · be32 crc · u8 poisoned · be64 state offset ·
+ *           be32 crc of the producers' snapshot             version 1 had neither: the state is not known
  *
  * A version above ours is refused, not guessed at. */
 #include "meta/record.h"
@@ -11,7 +12,7 @@
 #include <stdlib.h>
 
 #define TOPIC_VERSION 1
-#define POINT_VERSION 1
+#define POINT_VERSION 2
 
 static bw_err append_text(bw_buf *out, const char *text)
 {
@@ -101,6 +102,8 @@ void bw_meta_point_encode(const bw_recovery_point *p, uint8_t out[BW_META_POINT_
     bw_put_be32(out + 21, p->position);
     bw_put_be32(out + 25, p->last_crc);
     out[29] = p->poisoned;
+    bw_put_be64(out + 30, (uint64_t)p->state_offset);
+    bw_put_be32(out + 38, p->state_crc);
 }
 
 bw_err bw_meta_point_decode(const void *data, size_t len, bw_recovery_point *out)
@@ -116,7 +119,10 @@ bw_err bw_meta_point_decode(const void *data, size_t len, bw_recovery_point *out
     out->position = bw_cursor_be32(&c);
     out->last_crc = bw_cursor_be32(&c);
     int poisoned = bw_cursor_u8(&c);
-    if (c.bad || version != POINT_VERSION || out->next_offset < 0 || out->segment_base < 0 || out->segment_base > out->next_offset)
+    out->state_offset = version > 1 ? (int64_t)bw_cursor_be64(&c) : -1;
+    out->state_crc = version > 1 ? bw_cursor_be32(&c) : 0;
+    bool state = out->state_offset >= -1 && out->state_offset <= out->next_offset;
+    if (c.bad || version < 1 || !state || out->next_offset < 0 || out->segment_base < 0 || out->segment_base > out->next_offset)
         return bw_fail(BW_ERR_CORRUPT, "a stored recovery point is broken; restore the meta folder from a backup");
     out->known = true;
     out->poisoned = poisoned != 0;

@@ -4,7 +4,7 @@
 
 #include "meta/store.h"
 
-#define BW_META_POINT_BYTES 30u
+#define BW_META_POINT_BYTES 42u
 
 bw_err bw_meta_topic_encode(const bw_meta_topic *t, bw_buf *out);
 /* bw_meta_topic_decode: name is the key. CORRUPT, NEWER_FORMAT, NO_MEMORY. bw_meta_topic_fini frees. */

@@ -75,7 +75,7 @@ const bw_store_repair *bw_store_repair_get(const bw_store *s);
 bw_uuid bw_store_bus_id(const bw_store *s);
 
 bw_err bw_store_topic_put(bw_store *s, const bw_meta_topic *t);
-/* bw_store_topic_remove: with its recovery points, in one transaction. NOT_FOUND. */
+/* bw_store_topic_remove: with its recovery points and snapshots, in one transaction. NOT_FOUND. */
 bw_err bw_store_topic_remove(bw_store *s, const char *name);
 /* bw_store_topics: all, malloc'd; freed by bw_store_topics_free. */
 bw_err bw_store_topics(bw_store *s, bw_meta_topic **topics, size_t *count);
@@ -85,11 +85,15 @@ typedef struct bw_meta_point {
     bw_uuid topic;
     uint32_t partition;
     bw_recovery_point point;
+    const uint8_t *snapshot; /* of producers: to be kept beside it from now on; NULL: the one that is there stays */
+    size_t snapshot_len;
 } bw_meta_point;
 /* bw_store_points_put: many in one transaction. */
 bw_err bw_store_points_put(bw_store *s, const bw_meta_point *points, size_t count);
 /* bw_store_point_get: NOT_FOUND when there is none. */
 bw_err bw_store_point_get(bw_store *s, const bw_uuid *topic, uint32_t partition, bw_recovery_point *out);
+/* bw_store_snapshot_get: beside the point; appended to out. NOT_FOUND. */
+bw_err bw_store_snapshot_get(bw_store *s, const bw_uuid *topic, uint32_t partition, bw_buf *out);
 
 /* bw_store_producer_id: an id never given out before. */
 bw_err bw_store_producer_id(bw_store *s, int64_t *id);

@@ -33,15 +33,16 @@ bw_err bw_store_topic_put(bw_store *s, const bw_meta_topic *t)
     return e;
 }
 
-static int remove_points(bw_store *s, MDB_txn *txn, const bw_uuid *id, bw_err *err)
+/* All entries of a topic in a table whose key is uuid, partition. */
+static int remove_points(bw_store *s, MDB_txn *txn, int table, const bw_uuid *id, bw_err *err)
 {
     MDB_cursor *cursor;
-    int rc = mdb_cursor_open(txn, s->e.tables[BW_TABLE_RECOVERY], &cursor);
+    int rc = mdb_cursor_open(txn, s->e.tables[table], &cursor);
     if (rc) return rc;
     MDB_val k = bw_val(id->b, 16), v;
     rc = mdb_cursor_get(cursor, &k, &v, MDB_SET_RANGE);
     while (!rc && k.mv_size == 20 && !memcmp(k.mv_data, id->b, 16)) {
-        if ((rc = bw_table_leaves(s, BW_TABLE_RECOVERY, k, v, err)) || (rc = mdb_cursor_del(cursor, 0))) break;
+        if ((rc = bw_table_leaves(s, table, k, v, err)) || (rc = mdb_cursor_del(cursor, 0))) break;
         rc = mdb_cursor_get(cursor, &k, &v, MDB_NEXT);
     }
     mdb_cursor_close(cursor);
@@ -63,7 +64,8 @@ static int do_topic_remove(bw_store *s, MDB_txn *txn, void *arg, bw_err *err)
     bw_uuid id = t.id;
     bw_meta_topic_fini(&t);
     if ((rc = mdb_del(txn, s->e.tables[BW_TABLE_TOPICS], &k, NULL))) return rc;
-    return remove_points(s, txn, &id, err);
+    rc = remove_points(s, txn, BW_TABLE_RECOVERY, &id, err);
+    return rc ? rc : remove_points(s, txn, BW_TABLE_SNAPSHOTS, &id, err);
 }
 
 bw_err bw_store_topic_remove(bw_store *s, const char *name)
@@ -146,6 +148,8 @@ static int do_points_put(bw_store *s, MDB_txn *txn, void *arg, bw_err *err)
         point_key(key, &a->points[i].topic, a->points[i].partition);
         bw_meta_point_encode(&a->points[i].point, value);
         int rc = bw_table_put(s, txn, BW_TABLE_RECOVERY, bw_val(key, sizeof key), bw_val(value, sizeof value), err);
+        if (!rc && a->points[i].snapshot)
+            rc = bw_table_put(s, txn, BW_TABLE_SNAPSHOTS, bw_val(key, sizeof key), bw_val(a->points[i].snapshot, a->points[i].snapshot_len), err);
         if (rc) return rc;
     }
     return 0;
@@ -181,6 +185,32 @@ bw_err bw_store_point_get(bw_store *s, const bw_uuid *topic, uint32_t partition,
     struct point_arg a = {.out = out};
     point_key(a.key, topic, partition);
     return bw_store_read(s, "cannot read a recovery point", do_point_get, &a);
+}
+
+struct snapshot_arg {
+    uint8_t key[20];
+    bw_buf *out;
+};
+
+static int do_snapshot_get(bw_store *s, MDB_txn *txn, void *arg, bw_err *err)
+{
+    struct snapshot_arg *a = arg;
+    MDB_val v;
+    int rc = bw_table_get(s, txn, BW_TABLE_SNAPSHOTS, bw_val(a->key, sizeof a->key), &v, err);
+    if (rc == MDB_NOTFOUND) {
+        *err = bw_fail(BW_ERR_NOT_FOUND, "no snapshot of producers is stored for this partition");
+        return BW_META_STOP;
+    }
+    if (rc) return rc;
+    *err = bw_buf_append(a->out, v.mv_data, v.mv_size);
+    return *err ? BW_META_STOP : 0;
+}
+
+bw_err bw_store_snapshot_get(bw_store *s, const bw_uuid *topic, uint32_t partition, bw_buf *out)
+{
+    struct snapshot_arg a = {.out = out};
+    point_key(a.key, topic, partition);
+    return bw_store_read(s, "cannot read a snapshot of producers", do_snapshot_get, &a);
 }
 
 /* ---- producers ---- */

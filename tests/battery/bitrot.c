@@ -136,13 +136,13 @@ static void make_master(rot *r)
     if (!p) world_die("open");
     write_log(r, p, 10, 250);
     if (bw_partition_sync(p)) world_die("sync");
-    bw_partition_recovery_point(p, &r->point);
+    bw_partition_recovery_point(p, &r->point, NULL);
     abandon(r, p);
     p = open_log(r, d->fd, &r->point, false, &report, &e); /* a second leader epoch */
     if (!p) world_die("open");
     write_log(r, p, 12, 250);
     if (bw_partition_sync(p) || bw_partition_tend(p, NULL) || bw_partition_delete_records(p, 1, &start)) world_die("sync");
-    bw_partition_recovery_point(p, &r->point);
+    bw_partition_recovery_point(p, &r->point, NULL);
     r->m.start = r->m.deleted = start;
     if (bw_partition_retain(p, bw_clock_wall_ms(), NULL)) world_die("retain");
     abandon(r, p);

@@ -147,7 +147,7 @@ static void cut_here(world *w)
 static void store_point(world *w)
 {
     bw_recovery_point point;
-    if (!bw_partition_recovery_point(w->p, &point)) return;
+    if (!bw_partition_recovery_point(w->p, &point, NULL)) return;
     if (w->points.count == 2) w->points.item[0] = w->points.item[1];
     else w->points.count++;
     w->points.item[w->points.count - 1] = point;

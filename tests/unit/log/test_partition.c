@@ -214,8 +214,8 @@ static void test_partition_sync_moves_durable_and_the_point(void **state)
     log_init(&f, 1 << 20);
     log_open(&f, true);
     bw_recovery_point pt;
-    (void)bw_partition_recovery_point(f.p, &pt);
-    assert_false(bw_partition_recovery_point(f.p, &pt));
+    (void)bw_partition_recovery_point(f.p, &pt, NULL);
+    assert_false(bw_partition_recovery_point(f.p, &pt, NULL));
     log_append_many(&f, 10, 5, 100);
     bw_tail_slot *s = &f.control->slots[0];
     assert_true(bw_partition_has_unsynced(f.p));
@@ -228,7 +228,7 @@ static void test_partition_sync_moves_durable_and_the_point(void **state)
     assert_int_equal(s->durable, s->tail);
     assert_int_equal(s->durable_offset, 50);
     assert_false(bw_partition_has_unsynced(f.p));
-    assert_true(bw_partition_recovery_point(f.p, &pt));
+    assert_true(bw_partition_recovery_point(f.p, &pt, NULL));
     assert_int_equal(pt.next_offset, 50);
     assert_int_equal(pt.position, bw_position_pos(s->tail));
     log_fini(&f);
@@ -340,27 +340,6 @@ static void test_partition_time_lookup_is_exact(void **state)
     log_fini(&f);
 }
 
-static bool count_batch(void *opaque, const bw_batch_header *h)
-{
-    int64_t *next = opaque;
-    assert_int_equal(h->base_offset, *next);
-    *next = bw_batch_last_offset(h) + 1;
-    return true;
-}
-
-static void test_partition_scan_gives_every_batch_in_order(void **state)
-{
-    (void)state;
-    log_fixture f;
-    log_init(&f, 64 << 10);
-    log_open(&f, true);
-    log_append_many(&f, 900, 2, 150);
-    int64_t next = 0;
-    assert_int_equal(bw_partition_scan_batches(f.p, 0, count_batch, &next), BW_OK);
-    assert_int_equal(next, 1800);
-    log_fini(&f);
-}
-
 static void test_partition_delete_files_leaves_nothing(void **state)
 {
     (void)state;
@@ -398,7 +377,6 @@ int main(void)
         cmocka_unit_test(test_partition_segment_ms_rolls_a_segment_that_is_not_empty),
         cmocka_unit_test(test_partition_two_writers_and_a_syncer_keep_the_order),
         cmocka_unit_test(test_partition_time_lookup_is_exact),
-        cmocka_unit_test(test_partition_scan_gives_every_batch_in_order),
         cmocka_unit_test(test_partition_delete_files_leaves_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

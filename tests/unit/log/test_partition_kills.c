@@ -115,7 +115,7 @@ static void life_sync(life *l)
     if (e) life_end(l, "sync", e);
     atomic_store(&l->j->durable, end);
     bw_recovery_point pt;
-    if (bw_partition_recovery_point(l->f.p, &pt)) l->j->point = pt;
+    if (bw_partition_recovery_point(l->f.p, &pt, NULL)) l->j->point = pt;
     e = bw_partition_tend_files(l->f.p);
     if (e && !l->failing) life_end(l, "tend", e);
 }

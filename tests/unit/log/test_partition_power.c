@@ -27,7 +27,7 @@ static void test_power_cut_before_the_first_point_is_stored_cuts_and_quarantines
     log_init(&f, 64 << 10);
     log_open(&f, true);
     bw_recovery_point first;
-    assert_true(bw_partition_recovery_point(f.p, &first));
+    assert_true(bw_partition_recovery_point(f.p, &first, NULL));
     assert_true(first.known);
     assert_int_equal(first.next_offset, 0);
     log_append_many(&f, 10, 1, 1000);
@@ -68,7 +68,7 @@ static void test_power_cut_that_takes_a_whole_new_segment_raises_the_epoch(void 
     }
     assert_int_equal(bw_position_pos(f.control->slots[0].tail), 64 << 10);
     assert_int_equal(bw_partition_sync(f.p), BW_OK);
-    assert_true(bw_partition_recovery_point(f.p, &f.point));
+    assert_true(bw_partition_recovery_point(f.p, &f.point, NULL));
     int64_t end = end_offset(&f);
     assert_int_equal(bw_partition_tend(f.p, NULL), BW_OK); /* a spare */
     assert_int_equal(log_try_append(&f, a, 1, 100, 0, NULL), BW_OK);
@@ -93,7 +93,7 @@ static void test_power_cut_between_the_indexes_still_opens(void **state)
     log_open(&f, true);
     log_append_many(&f, 40, 1, 1000);
     assert_int_equal(bw_partition_sync(f.p), BW_OK);
-    assert_true(bw_partition_recovery_point(f.p, &f.point));
+    assert_true(bw_partition_recovery_point(f.p, &f.point, NULL));
     log_crash(&f);
     log_open(&f, true);
     assert_int_equal(f.report.leader_epoch, 1);
@@ -158,7 +158,7 @@ static void test_uncommitted_batch_in_a_spare_does_not_come_back_as_the_first_se
     log_open(&f, true);
     log_append_many(&f, 150, 1, 1000);
     assert_int_equal(bw_partition_sync(f.p), BW_OK);
-    assert_true(bw_partition_recovery_point(f.p, &f.point));
+    assert_true(bw_partition_recovery_point(f.p, &f.point, NULL));
     f.config.retention_bytes = 1000;
     assert_int_equal(bw_partition_set_config(f.p, &f.config), BW_OK);
     assert_int_equal(bw_partition_retain(f.p, bw_clock_wall_ms(), NULL), BW_OK);
@@ -191,7 +191,7 @@ static void test_rotten_log_start_is_reported_and_not_believed(void **state)
     log_append_many(&f, 30, 1, 100);
     int64_t start;
     assert_int_equal(bw_partition_delete_records(f.p, 20, &start), BW_OK);
-    assert_true(bw_partition_recovery_point(f.p, &f.point));
+    assert_true(bw_partition_recovery_point(f.p, &f.point, NULL));
     log_crash(&f);
     bw_verify_totals totals;
     assert_int_equal(bw_verify(f.data, NULL, NULL, NULL, &totals), BW_OK);
@@ -217,7 +217,7 @@ static void test_rotten_time_index_misleads_no_look_up(void **state)
     log_append_many(&f, 100, 1, 1000);
     assert_int_equal(bw_partition_sync(f.p), BW_OK);
     assert_int_equal(bw_partition_tend(f.p, NULL), BW_OK);
-    assert_true(bw_partition_recovery_point(f.p, &f.point));
+    assert_true(bw_partition_recovery_point(f.p, &f.point, NULL));
     log_crash(&f);
     const char *name = "00000000000000000000.timeindex";
     for (off_t at = 0; at < log_size(&f, name); at += 5) {
@@ -244,7 +244,7 @@ static void test_rotten_base_offset_of_an_indexed_batch_is_not_served(void **sta
     log_append_many(&f, 120, 1, 1000);
     assert_int_equal(bw_partition_sync(f.p), BW_OK);
     assert_int_equal(bw_partition_tend(f.p, NULL), BW_OK);
-    assert_true(bw_partition_recovery_point(f.p, &f.point));
+    assert_true(bw_partition_recovery_point(f.p, &f.point, NULL));
     log_crash(&f);
     uint8_t entry[BW_INDEX_ENTRY_BYTES], low;
     char path[256];

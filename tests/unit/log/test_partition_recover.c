@@ -47,7 +47,7 @@ static void test_recover_tail_torn_at_each_byte_keeps_whole_batches(void **state
     log_append_many(&f, 4, 2, 20);
     assert_int_equal(bw_partition_sync(f.p), BW_OK);
     bw_recovery_point pt;
-    assert_true(bw_partition_recovery_point(f.p, &pt));
+    assert_true(bw_partition_recovery_point(f.p, &pt, NULL));
     uint32_t before = bw_position_pos(f.control->slots[0].tail);
     log_append_many(&f, 1, 2, 20);
     uint32_t after = bw_position_pos(f.control->slots[0].tail);
@@ -89,7 +89,7 @@ static void test_recover_flipped_byte_above_the_point_cuts_there(void **state)
     log_append_many(&f, 3, 1, 50);
     assert_int_equal(bw_partition_sync(f.p), BW_OK);
     bw_recovery_point pt;
-    assert_true(bw_partition_recovery_point(f.p, &pt));
+    assert_true(bw_partition_recovery_point(f.p, &pt, NULL));
     uint32_t from = bw_position_pos(f.control->slots[0].tail);
     log_append_many(&f, 1, 1, 50);
     uint32_t to = bw_position_pos(f.control->slots[0].tail);
@@ -126,7 +126,7 @@ static void test_recover_bad_batch_below_the_point_is_quarantined_and_the_rest_k
     log_append_many(&f, 20, 1, 50);
     assert_int_equal(bw_partition_sync(f.p), BW_OK);
     bw_recovery_point pt;
-    assert_true(bw_partition_recovery_point(f.p, &pt));
+    assert_true(bw_partition_recovery_point(f.p, &pt, NULL));
     f.point = pt;
     log_append_many(&f, 7, 1, 50); /* visible, not yet under the point */
     log_crash(&f);
@@ -317,7 +317,7 @@ static void test_recover_spare_behind_a_cut_is_dropped(void **state)
     log_append_many(&f, 1, 1, 100);
     assert_int_equal(bw_partition_sync(f.p), BW_OK);
     bw_recovery_point pt;
-    assert_true(bw_partition_recovery_point(f.p, &pt));
+    assert_true(bw_partition_recovery_point(f.p, &pt, NULL));
     int64_t end;
     fill_and_roll_unlinked(&f, &end);
     log_crash(&f);
@@ -384,7 +384,7 @@ static void test_recover_unclean_end_raises_the_epoch_though_nothing_is_cut(void
     log_append_many(&f, 3, 1, 50);
     assert_int_equal(bw_partition_sync(f.p), BW_OK);
     bw_recovery_point pt;
-    assert_true(bw_partition_recovery_point(f.p, &pt));
+    assert_true(bw_partition_recovery_point(f.p, &pt, NULL));
     f.point = pt;
     log_crash(&f);
     log_open(&f, true);
@@ -458,7 +458,7 @@ static void test_recover_poisoned_log_is_checked_from_the_medium(void **state)
     log_append_many(&f, 5, 1, 50);
     assert_int_equal(bw_partition_sync(f.p), BW_OK);
     bw_recovery_point pt;
-    assert_true(bw_partition_recovery_point(f.p, &pt));
+    assert_true(bw_partition_recovery_point(f.p, &pt, NULL));
     log_append_many(&f, 5, 1, 50);
     log_crash(&f);
     assert_int_equal(syncfs(f.data_fd), 0); /* not sync: another file system may be in trouble */
@@ -469,7 +469,7 @@ static void test_recover_poisoned_log_is_checked_from_the_medium(void **state)
     assert_int_equal(end_offset(&f), 10);
     assert_int_equal(f.control->slots[0].state, BW_SLOT_OPEN);
     assert_false(log_exists(&f, "poisoned"));
-    assert_true(bw_partition_recovery_point(f.p, &pt));
+    assert_true(bw_partition_recovery_point(f.p, &pt, NULL));
     assert_false(pt.poisoned);
     log_append_many(&f, 5, 1, 50);
     assert_int_equal(log_read_from(&f, 0, NULL), 15);
@@ -488,7 +488,7 @@ static void test_takeover_of_a_poisoned_partition_stays_poisoned(void **state)
     log_open(&f, false);
     assert_int_equal(f.control->slots[0].state, BW_SLOT_POISONED);
     bw_recovery_point pt;
-    assert_true(bw_partition_recovery_point(f.p, &pt));
+    assert_true(bw_partition_recovery_point(f.p, &pt, NULL));
     assert_true(pt.poisoned);
     assert_int_equal(bw_partition_sync(f.p), BW_ERR_POISONED);
     assert_int_equal(log_read_from(&f, 0, NULL), 5);

@@ -143,7 +143,7 @@ static void test_rest_survives_a_takeover_and_a_recovery(void **state)
         begin(&f, 64 << 10);
         log_append_many(&f, 40, 1, 1000);
         assert_int_equal(rest(&f), BW_OK);
-        (void)bw_partition_recovery_point(f.p, &f.point);
+        (void)bw_partition_recovery_point(f.p, &f.point, NULL);
         log_crash(&f);
         open_counted(&f, fresh);
         assert_int_equal(log_read_from(&f, 0, NULL), 40);

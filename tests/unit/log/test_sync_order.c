@@ -295,7 +295,7 @@ static void test_salvaged_batches_are_on_the_disk_before_they_have_their_name(vo
     log_append_many(&f, 20, 1, 50);
     assert_int_equal(bw_partition_sync(f.p), BW_OK);
     bw_recovery_point point;
-    assert_true(bw_partition_recovery_point(f.p, &point));
+    assert_true(bw_partition_recovery_point(f.p, &point, NULL));
     f.point = point;
     log_append_many(&f, 7, 1, 50);
     log_crash(&f);

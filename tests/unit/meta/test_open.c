@@ -45,7 +45,7 @@ static bw_uuid id_of(uint32_t topic) { return (bw_uuid){{(uint8_t)topic, 7}}; }
 static void put(fixture *f, uint32_t topic, int64_t offset)
 {
     bw_meta_point points[30];
-    for (uint32_t i = 0; i < 30; i++) points[i] = (bw_meta_point){id_of(topic), i, {.next_offset = offset + i}};
+    for (uint32_t i = 0; i < 30; i++) points[i] = (bw_meta_point){.topic = id_of(topic), .partition = i, .point = {.next_offset = offset + i}};
     assert_int_equal(bw_store_points_put(f->store, points, 30), BW_OK);
 }
 static int64_t get(fixture *f, uint32_t topic, uint32_t partition)

@@ -94,7 +94,9 @@ static void test_store_remove_takes_the_recovery_points_along(void **state)
     bw_meta_point points[600];
     for (uint32_t i = 0; i < 600; i++) {
         points[i] = (bw_meta_point){
-            i % 2 ? a.id : b.id, i / 2, {.leader_epoch = 7, .next_offset = 100 + i, .segment_base = 5, .position = 9, .last_crc = 11}};
+            .topic = i % 2 ? a.id : b.id, .partition = i / 2,
+            .point = {.leader_epoch = 7, .next_offset = 100 + i, .segment_base = 5, .position = 9, .last_crc = 11, .state_offset = 50 + i,
+                      .state_crc = i}};
         points[i].point.poisoned = i == 4;
     }
     assert_int_equal(bw_store_points_put(f->store, points, 600), BW_OK);
@@ -125,7 +127,7 @@ static void test_store_map_grows_by_itself(void **state)
     bw_meta_point *points = calloc(20000, sizeof *points);
     for (int round = 0; round < 4; round++) {
         for (uint32_t i = 0; i < 20000; i++)
-            points[i] = (bw_meta_point){{{(uint8_t)round}}, i, {.next_offset = i}};
+            points[i] = (bw_meta_point){.topic = {{(uint8_t)round}}, .partition = i, .point = {.next_offset = i}};
         assert_int_equal(bw_store_points_put(f->store, points, 20000), BW_OK);
     }
     free(points);
