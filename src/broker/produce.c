@@ -82,6 +82,8 @@ static bw_err check_batch(bw_broker *b, bw_part *p, bw_op *op, bw_batch_header *
     if (e) return bw_error_context(e, "topic '%s' partition %u: the batch is refused", p->topic->name, p->index);
     if (h->attributes & BW_ATTR_TRANSACTIONAL)
         return bw_fail(BW_ERR_UNSUPPORTED, "transactional batches are not taken by this version");
+    if ((h->attributes & BW_ATTR_TRANSACTIONAL) && h->producer_id < 0)
+        return bw_fail(BW_ERR_INVALID_ARGUMENT, "a transactional batch needs a producer id");
     if (h->record_count == 0) return bw_fail(BW_ERR_INVALID_ARGUMENT, "a batch without records");
     if (h->producer_id >= 0 && (h->base_sequence < 0 || h->producer_epoch < 0))
         return bw_fail(BW_ERR_INVALID_ARGUMENT, "a batch with producer id %lld needs an epoch and a sequence", (long long)h->producer_id);
@@ -213,6 +215,8 @@ static void wait_durable(bw_broker *b, bw_produce *pr)
     bw_broker_again(b, p);
 }
 
+static bool is_transactional(const bw_produce *pr) { return pr->header.attributes & BW_ATTR_TRANSACTIONAL; }
+
 static void appended(bw_broker *b, bw_produce *pr)
 {
     bw_part *p = pr->part;
@@ -224,6 +228,7 @@ static void appended(bw_broker *b, bw_produce *pr)
         bw_producers_expire(p->producers, now - b->config.producer_id_expiration_ms);
         /* Without memory for it any sequence may come next. A transaction's producer has its entry already. */
         (void)bw_producers_note(p->producers, &pr->header, pr->base_offset, pr->timestamp, pr->end, now);
+        if (is_transactional(pr)) bw_txn_settle(p->log, p->producers);
     }
     if (pr->acks == BW_ACKS_DURABLE) wait_durable(b, pr);
     else answer(b, pr, BW_OK);
@@ -278,12 +283,14 @@ static outcome try_produce(bw_broker *b, bw_produce *pr)
             return FINISHED;
         }
     }
+    if (is_transactional(pr) && (e = bw_txn_begin(p->log, p->producers, pr->header.producer_id, bw_clock_mono_ms()))) return refuse(b, pr, e);
     e = append_once(b, pr);
     if (e == BW_ERR_FENCED) {
         bw_appender_close(p->appender);
         p->appender = NULL;
         e = append_once(b, pr);
     }
+    if (e && is_transactional(pr)) bw_txn_settle(p->log, p->producers);
     if (!e) {
         appended(b, pr);
         return FINISHED;
@@ -415,7 +422,7 @@ static bool joins(const bw_part *p, bw_produce *const *group, size_t n, const bw
     for (size_t i = n; i-- > 0;) {
         const bw_batch_header *before = &group[i]->header;
         if (before->producer_id != h->producer_id) continue;
-        return before->producer_epoch == h->producer_epoch &&
+        return before->producer_epoch == h->producer_epoch && !((before->attributes ^ h->attributes) & BW_ATTR_TRANSACTIONAL) &&
                h->base_sequence == bw_sequence_after(before->base_sequence, before->last_offset_delta + 1);
     }
     bw_producer_batch known;
@@ -452,7 +459,16 @@ static bool append_group(bw_broker *b, bw_part *p, bw_produce **group, size_t n)
     }
     if (bw_part_appender(b, p, &appender) != BW_OK) return false;
     serve_after_append(b, p);
-    if (bw_append_many(appender, pieces, n, newest, bw_clock_mono_ns() + APPEND_PATIENCE_NS, &result) != BW_OK) return false;
+    bool transactional = false;
+    bw_err e = BW_OK;
+    for (size_t i = 0; !e && i < n; i++) {
+        if (!is_transactional(group[i])) continue;
+        transactional = true;
+        e = bw_txn_begin(p->log, p->producers, group[i]->header.producer_id, bw_clock_mono_ms());
+    }
+    if (!e) e = bw_append_many(appender, pieces, n, newest, bw_clock_mono_ns() + APPEND_PATIENCE_NS, &result);
+    if (e && transactional) bw_txn_settle(p->log, p->producers);
+    if (e) return false;
     bw_position end = result.end;
     int64_t base = result.base_offset;
     for (size_t i = n; i-- > 0;) {
