@@ -29,6 +29,11 @@ void bw_request_fini(bw_request *r)
     g->protocols = NULL;
     g->assignments = NULL;
     g->topic_count = g->part_count = g->protocol_count = g->assignment_count = 0;
+    free(r->queue.topics);
+    free(r->queue.items);
+    r->queue.topics = NULL;
+    r->queue.items = NULL;
+    r->queue.topic_count = r->queue.item_count = 0;
 }
 
 static void answer_init(bw_answer *a, uint16_t type, uint32_t correlation)
@@ -57,6 +62,11 @@ void bw_answer_fini(bw_answer *a)
     a->group.parts = NULL;
     a->group.members = NULL;
     a->group.part_count = a->group.member_count = 0;
+    free(a->queue.runs);
+    free(a->queue.items);
+    a->queue.runs = NULL;
+    a->queue.items = NULL;
+    a->queue.run_count = a->queue.item_count = 0;
 }
 
 const char *bw_api_name(uint16_t type)

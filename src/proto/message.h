@@ -60,6 +60,15 @@ typedef enum bw_api_key {
     BW_API_ABORT_TRANSACTION = 44, /* by an administrator */
     BW_API_DESCRIBE_PRODUCERS = 45,
     BW_API_PRODUCER_LAST = 46,
+    /* queue groups: message_queue.h */
+    BW_API_QUEUE_JOIN = 50,
+    BW_API_QUEUE_FETCH = 51,
+    BW_API_QUEUE_ACK = 52,
+    BW_API_QUEUE_LEAVE = 53,
+    BW_API_QUEUE_DESCRIBE = 54,
+    BW_API_QUEUE_PEEK = 55,
+    BW_API_QUEUE_SETTLE = 56, /* by hand, whoever holds it */
+    BW_API_QUEUE_DELETE = 57,
     BW_API_KEY_COUNT
 } bw_api_key;
 
@@ -71,6 +80,7 @@ static inline bool bw_str_is(bw_str s, const char *text) { return s.len == strle
 static inline bw_str bw_str_of(const char *text) { return (bw_str){text, text ? strlen(text) : 0}; }
 
 #include "proto/message_groups.h"
+#include "proto/message_queue.h"
 #include "proto/message_txn.h"
 
 typedef struct bw_config_pair { bw_str name; bw_str value; bool has_value; } bw_config_pair;
@@ -114,6 +124,7 @@ typedef struct bw_request {
     bw_str transport;        /* REPORT: "direct" or "ipc" */
     bw_str reason;           /* REPORT: why not direct */
     bw_group_request group;  /* OFFSET_COMMIT to DELETE_GROUP, TXN_OFFSET_COMMIT */
+    bw_queue_request queue;  /* QUEUE_JOIN to QUEUE_DELETE */
     bw_txn_request txn;      /* INIT_PRODUCER_ID, TXN_OFFSET_COMMIT to PRODUCER_LAST */
 } bw_request;
 
@@ -178,6 +189,7 @@ typedef struct bw_answer {
     const uint8_t *doc;
     size_t doc_len;
     bw_group_answer group; /* OFFSET_COMMIT to LEAVE_GROUP */
+    bw_queue_answer queue; /* QUEUE_JOIN to QUEUE_SETTLE */
 } bw_answer;
 
 /* bw_request_init: all defaults of `type` (numbers 0, -1 where that means none, allow_auto_create true). */

@@ -51,6 +51,7 @@ struct bw_shape {
 typedef struct bw_shapes { bw_shape request, answer; } bw_shapes;
 /* bw_group_shapes: of the types of groups (message_fields_groups.c); NULL: it is none of them. */
 const bw_shapes *bw_group_shapes(uint16_t type);
+const bw_shapes *bw_queue_shapes(uint16_t type); /* likewise, message_fields_queue.c */
 /* bw_txn_shapes: of the types of transactions (message_fields_txn.c); NULL: it is none of them. */
 const bw_shapes *bw_txn_shapes(uint16_t type);
 /* The items of offsets in lists, for all who carry them. */
