@@ -12,7 +12,7 @@
 
 # Debian packages, the one list. Nothing else is needed; `make deps` installs what is missing.
 BUILD_PACKAGES := gcc libc6-dev libnng-dev liblmdb-dev libmsgpack-dev libisal-dev liblz4-dev libzstd-dev libsnappy-dev \
-                  zlib1g-dev libjansson-dev libinih-dev uthash-dev
+                  zlib1g-dev libjansson-dev libinih-dev uthash-dev libxxhash-dev
 TEST_PACKAGES := python3 libcmocka-dev clang libclang-rt-14-dev spin libfuse3-dev e2fsprogs
 
 VERSION := $(shell sed -n 's/.*BW_VERSION_STRING "\(.*\)"/\1/p' include/busway/version.h)

@@ -270,6 +270,12 @@ int bw_os_fdatasync(int fd) { RETRY_OBSERVED(fdatasync, fdatasync(fd), .fd = fd)
 int bw_os_fsync(int fd) { RETRY_OBSERVED(fsync, fsync(fd), .fd = fd); }
 int bw_os_sync_dir(int dir_fd) { RETRY_OBSERVED(fsync, fsync(dir_fd), .fd = dir_fd); }
 int bw_os_fstat(int fd, struct stat *st) { RETRY(fstat, fstat(fd, st)); }
+int bw_os_set_mtime(int fd, int64_t ms)
+{
+    struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000}};
+    RETRY(futimens, futimens(fd, times));
+}
+
 int bw_os_mkdir(int dir_fd, const char *path, mode_t mode)
 {
     RETRY_OBSERVED(mkdir, mkdirat(dir_fd, path, mode), .fd = dir_fd, .name = path);

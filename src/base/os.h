@@ -16,7 +16,7 @@
 #define BW_OS_CALLS(X)                                                                                                         \
     X(open) X(close) X(pread) X(pwrite) X(fallocate) X(ftruncate) X(fdatasync) X(fsync) X(mmap) X(munmap) X(madvise) X(fstat)  \
     X(mkdir) X(link) X(rename) X(unlink) X(opendir) X(statfs) X(flock) X(futex) X(socket) X(connect) X(send) X(recv)       \
-    X(chown) X(chmod) X(bind) X(accept) X(epoll) X(membarrier)
+    X(chown) X(chmod) X(bind) X(accept) X(epoll) X(membarrier) X(futimens)
 
 typedef enum bw_os_call {
 #define BW_OS_ENUM(name) BW_OS_##name,
@@ -65,6 +65,8 @@ void *bw_os_mmap(void *addr, size_t len, int prot, int flags, int fd, off_t at);
 int bw_os_munmap(void *addr, size_t len);
 int bw_os_madvise(void *addr, size_t len, int advice);
 int bw_os_fstat(int fd, struct stat *st);
+/* bw_os_set_mtime: the file's time of last change; that of last access stays. */
+int bw_os_set_mtime(int fd, int64_t ms);
 int bw_os_mkdir(int dir_fd, const char *path, mode_t mode);
 int bw_os_link(int old_dir, const char *old_path, int new_dir, const char *new_path);
 int bw_os_rename(int old_dir, const char *old_path, int new_dir, const char *new_path);

@@ -98,7 +98,7 @@ typedef struct bw_ring_entry {
     _Atomic uint32_t seq;
     _Atomic uint32_t final_position; /* 0 while active */
     _Atomic uint64_t base_offset;
-    _Atomic uint64_t inode;
+    _Atomic uint64_t inode; /* 0: the file was replaced (log/compact.h): by name */
     _Atomic uint32_t limit; /* segment.bytes when it was made */
     uint32_t pad;
 } bw_ring_entry;

@@ -204,6 +204,7 @@ static void partition_free(bw_partition *p)
     bw_partition_producers_fini(p);
     pthread_mutex_destroy(&p->mutex);
     pthread_mutex_destroy(&p->sync_mutex);
+    pthread_rwlock_destroy(&p->files_lock);
     free(p);
 }
 
@@ -216,6 +217,8 @@ bw_err bw_partition_open(const bw_partition_open_options *o, bw_partition **out,
     pthread_mutex_init(&p->mutex, NULL);
     pthread_mutex_init(&p->sync_mutex, NULL);
     pthread_mutex_init(&p->txn_mutex, NULL);
+    pthread_rwlock_init(&p->files_lock, NULL);
+    p->clean_upto = -1;
     char name[BW_PARTITION_DIR_MAX];
     bw_partition_dir_name(name, o->topic, o->partition);
     p->dir_name = strdup(name);

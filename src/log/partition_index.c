@@ -32,7 +32,7 @@ void bw_indexer_trim(bw_indexer *ix)
     if (ix->times.len == 0) bw_buf_free(&ix->times);
 }
 
-static bw_err add_time_entry(bw_indexer *ix)
+bw_err bw_indexer_last_time(bw_indexer *ix)
 {
     if (ix->max_timestamp <= ix->last_time_entry) return BW_OK;
     uint8_t entry[BW_TIMEINDEX_ENTRY_BYTES];
@@ -54,7 +54,7 @@ bw_err bw_indexer_add(bw_indexer *ix, const bw_walk *w)
         uint8_t entry[BW_INDEX_ENTRY_BYTES];
         bw_index_put(entry, ix->base_offset, last, (uint32_t)w->at);
         e = bw_buf_append(&ix->index, entry, sizeof entry);
-        if (!e) e = add_time_entry(ix);
+        if (!e) e = bw_indexer_last_time(ix);
         ix->bytes_since = 0;
     }
     ix->bytes_since += w->size;
@@ -99,7 +99,7 @@ void bw_indexer_restart(bw_indexer *ix, int dir_fd, int64_t base_offset, uint32_
 
 void bw_indexer_complete(bw_indexer *ix, int dir_fd)
 {
-    if (add_time_entry(ix) == BW_OK && bw_indexer_flush(ix, dir_fd) == BW_OK) return;
+    if (bw_indexer_last_time(ix) == BW_OK && bw_indexer_flush(ix, dir_fd) == BW_OK) return;
     bw_indexer_restart(ix, dir_fd, ix->base_offset, ix->interval); /* no index is better than half of one */
 }
 

@@ -27,6 +27,7 @@
 
 #include "base/killpoint.h"
 #include "base/lock.h"
+#include "log/compact.h"
 #include "log/smallfile.h"
 
 #include <errno.h>
@@ -233,6 +234,13 @@ static bw_err recover_segment(recovery *r, size_t i, bool *again)
     }
 }
 
+/* The point's segment was cleaned, and is part of an older one now: that one's seal covers the point. */
+static bool was_merged(recovery *r, int64_t base)
+{
+    bw_seal seal;
+    return bw_segment_read_seal(r->p, base, &seal) && seal.next_offset > r->point.segment_base && seal.next_offset >= r->point.next_offset;
+}
+
 /* Is the recovery point one of these files at all? */
 static void check_known(recovery *r)
 {
@@ -242,7 +250,8 @@ static void check_known(recovery *r)
     if (!r->known || (f->log_count > 0 && f->logs[f->log_count - 1] >= pt->segment_base)) {
         for (size_t i = 0; i < f->log_count; i++)
             if (f->logs[i] >= pt->segment_base) {
-                if (f->logs[i] > pt->segment_base && i > 0) r->known = false; /* its segment is missing: trust nothing */
+                if (f->logs[i] > pt->segment_base && i > 0 && !was_merged(r, f->logs[i - 1]))
+                    r->known = false; /* its segment is missing: trust nothing */
                 return;
             }
         return;
@@ -435,6 +444,8 @@ static bw_err finish(recovery *r)
     e = bw_partition_load_producers(p, &r->point, r->snapshot, r->snapshot_len);
     if (e) return e;
     BW_KILL_POINT("recover.producers");
+    if (r->report->cut || r->report->foreign || r->report->quarantined) /* what was clean may be other records now */
+        (void)bw_os_unlink(bw_partition_dir(p), BW_CLEANER_CHECKPOINT_FILE, 0);
     bool raise = !p->just_created && (!clean || r->report->cut || r->report->foreign || r->report->quarantined || r->direct);
     if (raise) r->epoch++;
     if (raise || r->epoch_lost) {

@@ -93,7 +93,7 @@ static bw_err delete_oldest(bw_partition *p, bool at_once)
 
 static bool may_delete_oldest(const bw_partition *p)
 {
-    return p->count > 1 && p->follow_at > 0 && p->segments[0]->rolled && p->segments[0]->linked;
+    return !p->swapping && p->count > 1 && p->follow_at > 0 && p->segments[0]->rolled && p->segments[0]->linked;
 }
 
 /* ---- bytes ---- */
@@ -202,6 +202,13 @@ bw_err bw_partition_retain(bw_partition *p, int64_t now_ms, uint32_t *deleted)
 }
 
 /* ---- delete records ---- */
+
+void bw_partition_drop_deleted(bw_partition *p)
+{
+    int64_t start = atomic_load_explicit(&p->slot->log_start, memory_order_acquire);
+    while (may_delete_oldest(p) && p->segments[1]->base_offset <= start)
+        if (delete_oldest(p, false) != BW_OK) return; /* retention tries again */
+}
 
 bw_err bw_partition_delete_records(bw_partition *p, int64_t before, int64_t *log_start)
 {

@@ -22,7 +22,7 @@ static bool grow_list(void **list, size_t count, size_t *cap, size_t item)
     return true;
 }
 
-typedef struct list_job { bw_partition *p; bw_found *found; } list_job;
+typedef struct list_job { bw_partition *p; bw_found *found; bool half_swapped; } list_job;
 
 static bool ends_with(const char *name, const char *suffix)
 {
@@ -44,6 +44,8 @@ static bool list_entry(void *opaque, const char *name)
         if (!f->failed) f->spares[f->spare_count++] = seq;
     } else if (ends_with(name, ".seal")) {
         f->seals++;
+    } else if (ends_with(name, ".cleaned") || ends_with(name, ".seal.swap")) {
+        j->half_swapped = true;
     } else if (ends_with(name, ".deleted") || ends_with(name, ".tmp")) {
         (void)bw_os_unlink(bw_partition_dir(j->p), name, 0); /* left by a deletion or replacement that was cut short */
     }
@@ -65,8 +67,15 @@ static int compare_seq(const void *a, const void *b)
 bw_err bw_partition_list(bw_partition *p, bw_found *out)
 {
     *out = (bw_found){0};
-    list_job j = {p, out};
+    list_job j = {p, out, false};
     if (bw_os_list_dir(bw_partition_dir(p), list_entry, &j) != 0) return bw_fail_errno(errno, "cannot list the partition's folder");
+    if (j.half_swapped) { /* the cleaner died: its work first, then what there is */
+        bw_err e = bw_compact_recover(p);
+        bw_found_free(out);
+        *out = (bw_found){0};
+        if (e) return e;
+        if (bw_os_list_dir(bw_partition_dir(p), list_entry, &j) != 0) return bw_fail_errno(errno, "cannot list the partition's folder");
+    }
     if (out->failed) return bw_fail(BW_ERR_NO_MEMORY, "no memory for the segment list");
     if (out->log_count) qsort(out->logs, out->log_count, sizeof *out->logs, compare_base);
     if (out->spare_count) qsort(out->spares, out->spare_count, sizeof *out->spares, compare_seq);

@@ -2,7 +2,8 @@
  *
  * Look-up: segments in order; the first whose largest timestamp reaches the wanted one is scanned from where its time index says
  * that nothing before can be it. The files are read with descriptors of our own and without the partition's mutex held, so that a
- * long scan keeps nobody waiting; a segment that is deleted meanwhile keeps its bytes until it is closed. */
+ * long scan keeps nobody waiting; a segment that is deleted meanwhile keeps its bytes until it is closed. Only the cleaner waits with the
+ * names that it swaps (files_lock): between the list and the opening of a file its records must not move into another one. */
 #include "log/segment.h"
 
 #include "base/clock.h"
@@ -179,13 +180,18 @@ bw_err bw_partition_offset_for_time(bw_partition *p, int64_t ts, int64_t *offset
     size_t count = 0;
     int64_t start = 0, end = 0;
     int dir = -1;
+    pthread_rwlock_rdlock(&p->files_lock);
     bw_err e = copy_spans(p, &spans, &count, &start, &end, &dir);
-    if (e) return e;
+    if (e) {
+        pthread_rwlock_unlock(&p->files_lock);
+        return e;
+    }
     e = BW_ERR_EMPTY;
     for (size_t i = 0; e == BW_ERR_EMPTY && i < count; i++) {
         if (spans[i].max_timestamp < ts && spans[i].exact) continue; /* from an index it is a hint: too low when that rots */
         if (spans[i].length > 0) e = search_span(p, dir, &spans[i], ts, start, offset, found);
     }
+    pthread_rwlock_unlock(&p->files_lock);
     free(spans);
     bw_os_close(dir);
     if (e == BW_ERR_EMPTY) {

@@ -216,6 +216,13 @@ static bw_err fall_back_to_pread(bw_reader *r)
                              : bw_window_open_base(&w, r->dir_fd, r->window.base_offset, BW_WINDOW_PREAD);
     bw_reader_leave(r, entered);
     if (e) return e;
+    if (w.inode != r->window.inode) { /* cleaned meanwhile: the position is that of another file */
+        bw_window_close(&w);
+        r->use_pread = true;
+        r->located = false;
+        if (r->next < r->expect) r->next = r->expect;
+        return BW_ERR_EMPTY;
+    }
     bw_window_close(&r->window);
     r->window = w;
     r->use_pread = true;
@@ -311,7 +318,7 @@ static bw_err find_place(bw_reader *r, uint32_t *lim)
 
 bool bw_reader_gap_is_sound(bw_reader *r, int64_t base_offset)
 {
-    if (r->gaps_below < 0) {
+    if (base_offset >= r->gaps_below) { /* the cleaner may have raised it since: it was on the disk before this gap was */
         bool entered = bw_reader_enter(r);
         r->gaps_below = bw_offset_file_read(r->dir_fd, BW_GAPS_FILE);
         bw_reader_leave(r, entered);

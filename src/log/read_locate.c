@@ -15,7 +15,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-enum { INDEX_BYTES_MAX = 16 << 20 };
+enum { INDEX_BYTES_MAX = 16 << 20, REPLACED_TRIES = 16 };
 
 static bw_window_mode mode_of(const bw_reader *r) { return r->use_pread ? BW_WINDOW_PREAD : BW_WINDOW_READ; }
 
@@ -152,13 +152,27 @@ static void enter_window(bw_reader *r)
     r->located = true;
 }
 
+/* Does the segment's name lead to another file than the one that is open? Then the cleaner was here, and a seal that was read in
+ * between may be that one's. */
+static bool was_replaced(bw_reader *r, int64_t base)
+{
+    char name[BW_SEGMENT_NAME_MAX];
+    struct stat st;
+    bw_segment_name(name, base, ".log");
+    return bw_os_stat_at(r->dir_fd, name, &st) == 0 && (uint64_t)st.st_ino != r->window.inode;
+}
+
 static bw_err open_base(bw_reader *r, int64_t base)
 {
-    bw_err e = bw_window_open_base(&r->window, r->dir_fd, base, mode_of(r));
-    if (e) return e;
-    enter_window(r);
     bool has_seal;
-    e = sealed_length(r, &has_seal);
+    bw_err e;
+    int tries = 0;
+    do {
+        e = bw_window_open_base(&r->window, r->dir_fd, base, mode_of(r));
+        if (e) return e;
+        enter_window(r);
+        e = sealed_length(r, &has_seal);
+    } while (was_replaced(r, base) && ++tries < REPLACED_TRIES);
     if (e || has_seal || !r->window.map) return e;
     /* Its end is looked for behind the last batch, where the coordinator may cut the file at any time: nothing there is mapped. */
     e = bw_window_open_base(&r->window, r->dir_fd, base, BW_WINDOW_PREAD);
@@ -179,7 +193,7 @@ static bw_err locate(bw_reader *r, bw_position watermark)
     r->rest_at = 0;
     uint32_t seq = ring_floor(r, bw_position_seq(watermark), r->next);
     bw_err e = seq ? open_seq(r, seq) : BW_ERR_NOT_FOUND;
-    if (e == BW_ERR_NOT_FOUND) {
+    for (int tries = 0; e == BW_ERR_NOT_FOUND && tries < REPLACED_TRIES; tries++) { /* again: it was merged into the one before */
         int64_t floor, above;
         e = folder_neighbours(r, r->next, &floor, &above);
         if (e) return e;
@@ -226,16 +240,35 @@ static bool set_aside(bw_reader *r, int64_t from, int64_t before)
     return found;
 }
 
+/* Does the seal of the segment that begins at `base` say that it holds `offset`? */
+static bool reaches_past(bw_reader *r, int64_t base, int64_t offset)
+{
+    uint8_t bytes[BW_SEAL_BYTES];
+    char name[BW_SEGMENT_NAME_MAX];
+    bw_seal seal;
+    bw_segment_name(name, base, ".seal");
+    int fd = bw_os_open_beneath(r->dir_fd, name, O_RDONLY, 0);
+    if (fd < 0) return false;
+    bool got = bw_os_pread(fd, bytes, sizeof bytes, 0) == (ssize_t)sizeof bytes && bw_seal_decode(bytes, sizeof bytes, &seal) == BW_OK;
+    bw_os_close(fd);
+    return got && seal.base_offset == base && seal.next_offset > offset;
+}
+
 static bw_err advance(bw_reader *r, bw_position watermark)
 {
     uint32_t seq = r->window.seq;
     int64_t here = r->window.base_offset, expect = r->expect;
     if (seq && seq >= bw_position_seq(watermark)) return BW_ERR_EMPTY;
     bw_err e = seq ? open_seq(r, seq + 1) : BW_ERR_NOT_FOUND;
-    if (e == BW_ERR_NOT_FOUND) { /* by name; then it may be one of the ring again */
+    for (int tries = 0; e == BW_ERR_NOT_FOUND && tries < REPLACED_TRIES; tries++) { /* by name; then it may be one of the ring again */
         int64_t floor, above;
-        e = folder_neighbours(r, here, &floor, &above);
+        e = folder_neighbours(r, expect, &floor, &above);
         if (e) return e;
+        if (floor >= 0 && floor < expect && reaches_past(r, floor, expect)) { /* merged */
+            if (r->next < expect) r->next = expect;
+            return locate(r, watermark);
+        }
+        if (floor == expect) above = floor;
         if (above < 0) return BW_ERR_EMPTY;
         seq = ring_floor(r, bw_position_seq(watermark), above);
         bw_ring_entry *entry = seq ? bw_ring_at(r->slot, seq) : NULL;

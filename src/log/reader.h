@@ -31,7 +31,7 @@ struct bw_reader {
     uint32_t sealed;   /* length of the segment once it is sealed, 0 while not known */
     int64_t expect;    /* base offset of the batch at pos */
     int32_t epoch;     /* highest leader epoch seen in this segment */
-    int64_t gaps_below;/* as BW_GAPS_FILE says; -1: it was not asked yet */
+    int64_t gaps_below;/* as BW_GAPS_FILE said last; -1: it was not asked yet */
 
     uint8_t *buf;      /* pread mode: bytes [buf_from, buf_from + buf_len) of the window's file */
     size_t buf_cap;

@@ -7,7 +7,7 @@
  * Descriptors: opened before a segment's first store and kept until everything in it is synced, because only a descriptor that was
  * open when a writeback failed is told so.
  *
- * Locks: sync_mutex (one sync at a time) before mutex (all of struct bw_partition) before the partition's shared lock. No sync
+ * Locks: sync_mutex (one sync at a time), files_lock, mutex (all of struct bw_partition), the partition's shared lock, in this order. No sync
  * runs under mutex, so that a slow disk does not keep writers waiting for room. Shared lock: for a few stores, never for I/O. */
 #ifndef BW_LOG_SEGMENT_H
 #define BW_LOG_SEGMENT_H
@@ -79,6 +79,8 @@ bw_err bw_indexer_add(bw_indexer *ix, const bw_walk *w);
 void bw_indexer_restart(bw_indexer *ix, int dir_fd, int64_t base_offset, uint32_t interval);
 /* bw_indexer_complete: the segment is final: last time entry, flush; when that fails the files are removed (they are hints). */
 void bw_indexer_complete(bw_indexer *ix, int dir_fd);
+/* bw_indexer_last_time: the segment is final: its last time entry. */
+bw_err bw_indexer_last_time(bw_indexer *ix);
 bw_err bw_indexer_flush(bw_indexer *ix, int dir_fd);
 void bw_indexer_free(bw_indexer *ix);
 /* bw_indexer_trim: gives back the memory of flushed entries. */
@@ -88,9 +90,10 @@ typedef struct bw_dropped_file { int64_t base_offset; int64_t due_mono_ms; } bw_
 
 struct bw_partition {
     pthread_mutex_t mutex, sync_mutex;
+    pthread_rwlock_t files_lock; /* shared: several segment files are opened, one after the other; exclusive: they are swapped */
     char *dir_name;        /* in data_fd */
     int data_fd;
-    int64_t gaps_below;    /* batches with a base offset below this may skip offsets; set at open */
+    _Atomic int64_t gaps_below; /* batches with a base offset below this may skip offsets; set at open, raised by the cleaner */
     int32_t number;
     int dir_fd;            /* by bw_partition_dir alone; closed when mutex is released */
     bool dir_kept;         /* somebody was given dir_fd */
@@ -144,6 +147,9 @@ struct bw_partition {
     int64_t *unsynced_indexes;    /* base offsets of segments whose .txnindex has grown */
     size_t unsynced_count, unsynced_cap;
     bool index_created;           /* and a file was made */
+    bool swapping;         /* the cleaner is renaming: segments are not deleted */
+    int64_t clean_upto;    /* cleaner checkpoint: all below is clean; -1: not read yet */
+    int64_t clean_horizon_ms; /* all delete horizons of the last pass have passed then; 0: there are none */
     bw_dropped_file *dropped;
     size_t dropped_count, dropped_cap;
 };
@@ -298,5 +304,11 @@ bool bw_partition_dirty_presses(const bw_partition *p, uint64_t bytes);
 /* partition_retain.c */
 void bw_partition_reap(bw_partition *p, int64_t now_mono_ms, bool all);
 void bw_partition_retain_bytes(bw_partition *p, uint32_t *deleted);
+/* bw_partition_drop_deleted: segments wholly below the log start. */
+void bw_partition_drop_deleted(bw_partition *p);
+
+/* compact_swap.c */
+/* bw_compact_recover: finishes what a death of the cleaner left half done, removes what it had not decided. For open. */
+bw_err bw_compact_recover(bw_partition *p);
 
 #endif

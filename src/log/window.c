@@ -73,6 +73,7 @@ bw_err bw_window_open_seq(bw_window *w, int dir_fd, bw_tail_slot *slot, uint32_t
         atomic_thread_fence(memory_order_acquire);
         if (s != seq || atomic_load_explicit(&e->seq, memory_order_relaxed) != s)
             return bw_fail(BW_ERR_NOT_FOUND, "segment %u is no longer among the newest", seq);
+        if (inode == 0) return bw_fail(BW_ERR_NOT_FOUND, "segment %u was cleaned", seq);
         for (int spare = 0; spare < 2; spare++) {
             if (spare) bw_spare_name(name, seq);
             else bw_segment_name(name, base, ".log");
@@ -80,11 +81,14 @@ bw_err bw_window_open_seq(bw_window *w, int dir_fd, bw_tail_slot *slot, uint32_t
             if (fd < 0 && errno == ENOENT) continue;
             if (fd < 0) return bw_fail_errno(errno, "cannot open segment %s", name);
             struct stat st;
-            if (bw_os_fstat(fd, &st) < 0 || (uint64_t)st.st_ino != inode) {
+            bool same = bw_os_fstat(fd, &st) == 0 && (uint64_t)st.st_ino == inode;
+            /* The cleaner takes the inode from the entry before another file gets the name, perhaps one with the same number. */
+            if (!same || atomic_load_explicit(&e->inode, memory_order_acquire) != inode) {
                 bw_os_close(fd);
                 continue;
             }
             w->seq = seq;
+            w->inode = inode;
             w->base_offset = base;
             return window_fill(w, fd, limit, mode, name);
         }
@@ -112,6 +116,7 @@ bw_err bw_window_open_base(bw_window *w, int dir_fd, int64_t base_offset, bw_win
                        BW_POSITION_MAX);
     }
     w->base_offset = base_offset;
+    w->inode = (uint64_t)st.st_ino;
     return window_fill(w, fd, (uint32_t)st.st_size, mode, name);
 }
 

@@ -22,6 +22,7 @@ typedef struct bw_window {
     size_t map_bytes;
     uint32_t limit;     /* bytes that the segment may grow to */
     int64_t base_offset;
+    uint64_t inode;
     uint32_t populated; /* bytes below are in this process's page table */
     uint32_t chunk;     /* bytes to populate next time; follows the rate */
     int64_t chunk_at_ns; /* when the last chunk was populated; chunk and this carry over to the next segment */
