@@ -6,6 +6,7 @@
 
 #include "base/killpoint.h"
 #include "log/smallfile.h"
+#include "log/txn_index.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -25,6 +26,8 @@ typedef struct cleaning {
     bool changed;
     bool ends_empty;   /* the last batch of the span was dropped: as the group's last one it is written without records */
     bw_batch_header last;
+    bw_aborted_list indexed; /* entries of the old .txnindex files */
+    bool had_index;
     int64_t mtime_ms;  /* of the newest of the old files */
     const bw_batch_header *header; /* of the batch that is looked at */
 } cleaning;
@@ -115,13 +118,12 @@ static bw_err clean_marker(cleaning *g, const uint8_t *batch, const bw_batch_hea
     size_t len = bw_batch_size(h);
     bw_err e = marker_is_alone(g, batch, h, &alone);
     if (e) return e;
-    bool goes = alone && (h->record_count == 0 || (horizon >= 0 && horizon <= c->past_ms));
-    if (alone && !goes) c->horizons = true;
+    bool goes = alone && !needed && (h->record_count == 0 || (horizon >= 0 && horizon <= c->past_ms));
+    if (alone && !needed && !goes) c->horizons = true;
     if (alone && h->record_count > 0 && horizon < 0) e = bw_batch_filter_horizon(&c->filter, batch, h, c->horizon_ms, &out, &len);
-    else if (goes && needed && h->record_count > 0) e = bw_batch_filter_empty(&c->filter, h, &out, &len);
     c->report->records_before += (uint64_t)h->record_count;
     c->report->records_after += goes ? 0 : (uint64_t)h->record_count;
-    g->ends_empty = goes && !needed;
+    g->ends_empty = goes;
     g->changed |= out != batch || g->ends_empty;
     return e || g->ends_empty ? e : emit(g, out, len);
 }
@@ -166,12 +168,22 @@ static bw_err clean_batch(cleaning *g, bw_walk *w)
     return h->attributes & BW_ATTR_CONTROL ? clean_marker(g, batch, h, needed) : clean_data(g, batch, h, needed);
 }
 
+static bw_err read_index(cleaning *g, int64_t base)
+{
+    uint64_t end;
+    bw_err e = bw_txn_index_read(g->c->dir_fd, base, 0, base - 1, &g->indexed, &end);
+    if (e == BW_ERR_NOT_FOUND) return BW_OK;
+    g->had_index = true;
+    return e;
+}
+
 static bw_err clean_span(cleaning *g, const compact_span *s)
 {
     int fd;
     bw_walk w;
     struct stat st;
-    bw_err e = compaction_open(g->c, s, &fd);
+    bw_err e = read_index(g, s->base_offset);
+    if (!e) e = compaction_open(g->c, s, &fd);
     if (e) return e;
     if (bw_os_fstat(fd, &st) == 0) {
         int64_t mtime = (int64_t)st.st_mtim.tv_sec * 1000 + st.st_mtim.tv_nsec / 1000000;
@@ -203,6 +215,28 @@ static bw_err write_hint(cleaning *g, const char *suffix, const bw_buf *entries)
     return bw_smallfile_write(g->c->dir_fd, name, entries->data, entries->len, true);
 }
 
+/* Those aborted transactions of which the old files held batches: for committed readers that have them open still. They are gone from
+ * the new file, and from its index at the next cleaning. A segment that had an index keeps one, so that the old one is replaced. */
+static bw_err write_aborted(cleaning *g)
+{
+    bw_buf out = {0};
+    char name[BW_SEGMENT_NAME_MAX + 8];
+    bw_err e = bw_buf_reserve(&out, BW_TXN_ENTRY_BYTES);
+    for (size_t i = 0; !e && g->had_index && i < g->indexed.count; i++) {
+        const bw_aborted *a = &g->indexed.items[i];
+        bw_batch_header marker = {.producer_id = a->producer_id, .base_offset = a->last};
+        const compact_aborted *found = compaction_find_aborted(g->c, &marker);
+        uint8_t entry[BW_TXN_ENTRY_BYTES];
+        if (!found || !found->seen || found->last != a->last) continue;
+        bw_aborted_put(entry, a);
+        e = bw_buf_append(&out, entry, sizeof entry);
+    }
+    cleaned_name(name, g->base, BW_TXN_INDEX_SUFFIX);
+    if (!e && g->had_index) e = bw_smallfile_write(g->c->dir_fd, name, out.data, out.len, true);
+    bw_buf_free(&out);
+    return e;
+}
+
 /* Reads it back; makes indexes and seal. */
 static bw_err read_back(cleaning *g, bw_indexer *ix, compact_new *fresh)
 {
@@ -224,6 +258,7 @@ static bw_err read_back(cleaning *g, bw_indexer *ix, compact_new *fresh)
     if (!e) e = bw_indexer_last_time(ix);
     if (!e) e = write_hint(g, ".index", &ix->index);
     if (!e && ix->index.len) e = write_hint(g, ".timeindex", &ix->times);
+    if (!e) e = write_aborted(g);
     fresh->seal = (bw_seal){.length = (uint32_t)g->at, .base_offset = g->base, .next_offset = g->end, .batches = ix->merkle.count,
                             .root = bw_merkle_root(&ix->merkle)};
     return e;
@@ -300,6 +335,7 @@ bw_err compaction_clean(compaction *c, size_t from, size_t *n)
     if (swap) e = finish(&g, &fresh);
     if (g.fd >= 0) bw_os_close(g.fd);
     free(g.room);
+    bw_aborted_list_free(&g.indexed);
     if (swap && !e) e = compaction_swap(c, from, *n, &fresh);
     if (!swap || e) compaction_unlink_cleaned(c->dir_fd, g.base);
     if (e) return e;

@@ -6,7 +6,9 @@
  *     reader's bound is in the files by then. Read again, from where reading ended, only when slot.aborts has moved.
  *   For an entry i and any later one j: first(j) >= stable(i), because below the last stable offset all was decided. So a search ends at the
  *     first entry whose `stable` lies above the batch, and a list that was cut off after entry i is complete for all batches below stable(i).
- *   Entries are appended by one thread in the order of the markers: when a file has one, no older file grows any more. */
+ *   Entries are appended by one thread in the order of the markers: when a file has one, no older file grows any more.
+ * The cleaner merges segments, and their indexes: the entries of one that is gone are in the next older one (which is read too), and that
+ * one is another file than before: whoever has read it in part, or lost one that was listed, reads all of them again. */
 #include "log/reader.h"
 
 #include "format/names.h"
@@ -15,7 +17,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 
-enum { ENTRIES_MOST = 64 << 10 };
+enum { ENTRIES_MOST = 64 << 10, REPLACED_TRIES = 16 };
 
 typedef struct base_list {
     int64_t from;
@@ -24,11 +26,8 @@ typedef struct base_list {
     bool failed;
 } base_list;
 
-static bool list_one(void *opaque, const char *name)
+static bool add_base(base_list *l, int64_t base)
 {
-    base_list *l = opaque;
-    int64_t base;
-    if (!bw_segment_name_parse(name, BW_TXN_INDEX_SUFFIX, &base) || base < l->from) return true;
     if (l->count == l->cap) {
         size_t cap = l->cap ? 2 * l->cap : 16;
         int64_t *more = realloc(l->items, cap * sizeof *more);
@@ -40,13 +39,30 @@ static bool list_one(void *opaque, const char *name)
     return true;
 }
 
+static bool list_one(void *opaque, const char *name)
+{
+    base_list *l = opaque;
+    int64_t base;
+    if (!bw_segment_name_parse(name, BW_TXN_INDEX_SUFFIX, &base)) return true;
+    if (base < l->from) { /* of older ones only the newest */
+        if (l->count == 0 || l->items[0] >= l->from) {
+            if (!add_base(l, base)) return false;
+            int64_t first = l->items[0];
+            l->items[0] = base;
+            if (l->count > 1) l->items[l->count - 1] = first;
+        } else if (base > l->items[0]) l->items[0] = base;
+        return true;
+    }
+    return add_base(l, base);
+}
+
 static int ascending(const void *a, const void *b)
 {
     int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
     return (x > y) - (x < y);
 }
 
-/* Indexes of segments from l->from on. */
+/* Indexes of segments from l->from on, and the one before. */
 static bw_err list_indexes(const bw_reader *r, base_list *l)
 {
     if (bw_os_list_dir(r->dir_fd, list_one, l) != 0) return bw_fail_errno(errno, "cannot list the partition's folder");
@@ -55,17 +71,30 @@ static bw_err list_indexes(const bw_reader *r, base_list *l)
     return BW_OK;
 }
 
+/* Which file has the name: its inode; 0: none. */
+static uint64_t index_file(const bw_reader *r, int64_t base)
+{
+    char name[BW_SEGMENT_NAME_MAX];
+    struct stat st;
+    bw_segment_name(name, base, BW_TXN_INDEX_SUFFIX);
+    return bw_os_stat_at(r->dir_fd, name, &st) == 0 ? (uint64_t)st.st_ino : 0;
+}
+
 /* One file, from where reading ended. Of what it gives nothing that ends below `low` is kept. */
 static bw_err read_one(bw_reader *r, int64_t base, int64_t low)
 {
     bool more = base == r->aborted_base;
+    uint64_t file = index_file(r, base);
+    if (more && file != r->aborted_file) return BW_ERR_CORRUPT; /* replaced: read it all again */
     size_t kept = r->aborted.count;
     uint64_t end;
     int64_t before = more ? r->aborted_before : base - 1;
     bw_err e = bw_txn_index_read(r->dir_fd, base, more ? r->aborted_bytes : 0, before, &r->aborted, &end);
-    if (e) return e == BW_ERR_NOT_FOUND ? BW_OK : e;
+    if (!e && index_file(r, base) != file) e = BW_ERR_CORRUPT;
+    if (e) return e;
     if (end > 0) {
         r->aborted_base = base;
+        r->aborted_file = file;
         r->aborted_bytes = end;
         if (r->aborted.count > kept) r->aborted_before = r->aborted.items[r->aborted.count - 1].last;
     }
@@ -128,7 +157,8 @@ static bw_err refresh(bw_reader *r, int64_t offset)
         drop_passed(r, offset);
         e = only_newest(r) ? read_one(r, r->aborted_base, offset) : read_files(r, r->aborted_base, offset);
     }
-    if (!go_on || e == BW_ERR_CORRUPT) {
+    if (!go_on) e = BW_ERR_CORRUPT;
+    for (int tries = 0; (e == BW_ERR_CORRUPT || e == BW_ERR_NOT_FOUND) && tries < REPLACED_TRIES; tries++) {
         forget(r, offset);
         e = read_files(r, r->window.base_offset, offset);
     }

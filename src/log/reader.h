@@ -40,6 +40,7 @@ struct bw_reader {
 
     /* committed readers, read_aborted.c: the aborted transactions, as read from the indexes */
     bw_aborted_list aborted;  /* last offsets ascend */
+    uint64_t aborted_file;    /* the file that was read last: its inode */
     size_t aborted_from;      /* those before it end below the position */
     uint64_t aborts_seen;     /* slot.aborts when it was read */
     int64_t aborted_low, aborted_until; /* they cover offsets from low on, and below until; until 0: not read */

@@ -249,7 +249,7 @@ static void test_compact_log_opens_again(void **state)
         shape s = PLAIN_SHAPE;
         write_round(&f, o, &s, 300, 50);
         fill_active(&f, o);
-        bw_partition_recovery_point(f.p, &f.point); /* of a segment that will be merged, and not kept again */
+        bw_partition_recovery_point(f.p, &f.point, NULL); /* of a segment that will be merged, and not kept again */
         write_round(&f, o, &s, 300, 50);
         fill_active(&f, o);
         bw_compact_report r = compact(&f, NULL);

@@ -24,9 +24,14 @@ static void live_and_die(legacy *l, const char *point, int pass)
     shape s = {4, 500, BW_CODEC_NONE, -1, 0, true};
     l->f = f; /* its folders: whatever comes, they are removed */
     write_round(&f, o, &s, 60, 2);
-    for (int i = 0; i < 2; i++) write_round(&f, o, &s, 180, 300);
+    uint32_t x = 1;
+    for (int i = 0; i < 240; i++) { /* here and there, so that every segment loses something */
+        int keys[4];
+        for (int k = 0; k < 4; k++) keys[k] = (int)((x = x * 1103515245 + 12345) >> 16) % 300;
+        write_batch(&f, o, &s, keys, NULL);
+    }
     fill_active(&f, o);
-    bw_partition_recovery_point(f.p, &f.point);
+    bw_partition_recovery_point(f.p, &f.point, NULL);
     l->o = *o;
     l->f = f;
     bw_compact_options c = options();
