@@ -5,7 +5,6 @@
 
 #include "log_fixture.h"
 
-#include "base/killpoint.h"
 #include "log/txn.h"
 #include "log/txn_index.h"
 
