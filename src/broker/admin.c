@@ -1,5 +1,5 @@
 /* broker/admin.c: who may do what, and which function answers which request. */
-#include "broker/core.h"
+#include "broker/offsets.h"
 
 #include "base/os.h"
 
@@ -134,6 +134,9 @@ static const api apis[BW_API_KEY_COUNT] = {
     [BW_API_RELEASE_MAILBOX] = {bw_handle_release_mailbox, BW_ROLE_CLIENT, true},
     [BW_API_REPORT] = {handle_report, BW_ROLE_CLIENT, false},
     [BW_API_STATUS] = {bw_handle_status, BW_ROLE_CLIENT, false},
+    [BW_API_OFFSET_COMMIT] = {bw_handle_offset_commit, BW_ROLE_CLIENT, true},
+    [BW_API_OFFSET_FETCH] = {bw_handle_offset_fetch, BW_ROLE_CLIENT, true},
+    [BW_API_OFFSET_DELETE] = {bw_handle_offset_delete, BW_ROLE_CLIENT, true},
 };
 
 static bw_err refuse(const bw_broker *b, const bw_op *op)

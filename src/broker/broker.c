@@ -1,5 +1,5 @@
 /* broker/broker.c: start and stop. */
-#include "broker/committer.h"
+#include "broker/offsets.h"
 
 #include "base/os.h"
 #include "log/wait.h"
@@ -61,6 +61,7 @@ static void init_locks(bw_broker *b)
 
 static void destroy(bw_broker *b)
 {
+    bw_offsets_free(b);
     bw_committer_free(b->committer);
     bw_store_close(b->store);
     bw_datadir_close(b->dir);
@@ -135,6 +136,7 @@ static bw_err start(bw_broker *b)
     if (!e) e = bw_store_open(b->dir->path, b->config.meta_map_bytes, &b->store);
     if (!e) say_repair(b);
     if (!e) e = share_runtime(b);
+    if (!e) e = bw_offsets_load(b);
     if (!e) e = bw_broker_bring_up(b);
     if (!e && !(e = bw_broker_start_thread(&b->broker_thread, bw_broker_thread_main, b))) b->broker_running = true;
     if (!e && !(e = bw_broker_start_thread(&b->socket_thread, bw_broker_socket_main, b))) b->socket_running = true;

@@ -32,6 +32,12 @@ typedef struct bw_daemon_config {
     int64_t producer_id_expiration_ms;   /* producer.id.expiration.ms, 86400000 */
     uint64_t meta_map_bytes;             /* LMDB map size, 64 MiB to start, grows by itself */
     int64_t dirty_max_bytes;             /* log.dirty.max.bytes; -1: an eighth of the memory */
+    int64_t offset_metadata_max_bytes;   /* offset.metadata.max.bytes, 4096 */
+    int32_t offsets_retention_minutes;   /* offsets.retention.minutes, 10080 */
+    int64_t offsets_check_interval_ms;   /* offsets.retention.check.interval.ms, 600000 */
+    int32_t offsets_groups_max;          /* offsets.groups.max */
+    int32_t offsets_per_group_max;       /* offsets.per.group.max */
+    int64_t offsets_memory_max_bytes;    /* offsets.memory.max.bytes */
     int64_t disk_reserve_bytes;          /* space kept for commits and deletes; below it appends get no new capacity */
     /* defaults for topics: log.retention.ms & co. are given as the topic names in [topic-defaults] */
     struct bw_topic_config *topic_defaults;

@@ -42,6 +42,15 @@
     X(dirty_max_bytes, SIZE, "log.dirty.max.bytes", -1, INT64_MAX / 2, "-1", NULL,                                                   \
       "Data that may be written and not yet synced, of all topics; writers wait beyond it. -1: an eighth of the memory that this "    \
       "process may use, at least 16 MiB. Lower it where clients run in containers with less memory than the daemon; 0: no limit.")    \
+    X(offset_metadata_max_bytes, SIZE, "offset.metadata.max.bytes", 0, 65535, "4096", NULL, "Largest metadata of a committed offset.")  \
+    X(offsets_retention_minutes, NUMBER, "offsets.retention.minutes", 1, INT32_MAX, "10080", NULL,                                   \
+      "Committed offsets of a group expire so long after its last member left, or, of one that never had members, after the commit.")   \
+    X(offsets_check_interval_ms, DURATION, "offsets.retention.check.interval.ms", 1, INT64_MAX / 2000000, "600000", NULL,            \
+      "How often expired offsets are looked for.")                                                                                   \
+    X(offsets_groups_max, NUMBER, "offsets.groups.max", 1, INT32_MAX, "100000", NULL, "Groups that may have committed offsets.")     \
+    X(offsets_per_group_max, NUMBER, "offsets.per.group.max", 1, INT32_MAX, "131072", NULL, "Committed offsets of one group.")       \
+    X(offsets_memory_max_bytes, SIZE, "offsets.memory.max.bytes", 65536, INT64_MAX / 2, "256MiB", NULL,                              \
+      "Memory for the committed offsets of all groups, about 250 bytes each and their metadata.")                                    \
     X(disk_reserve_bytes, SIZE, "disk.reserve.bytes", 0, INT64_MAX / 2, "16MiB", NULL,                                               \
       "Free space that data may not take, so that metadata and deletes go on; at most a twentieth of the file system. Below it "     \
       "appends answer \"disk full\" until there is half as much again.")

@@ -41,6 +41,7 @@ typedef struct bw_fetch_link bw_fetch_link;
 typedef struct bw_job bw_job;
 typedef struct bw_attachment bw_attachment;
 typedef struct bw_committer bw_committer;
+typedef struct bw_offsets bw_offsets;
 
 /* ---- what is asked ---- */
 
@@ -101,6 +102,7 @@ struct bw_part {
     _Atomic uint32_t stage;    /* leaves UNOPENED once; log and why are set before */
     _Atomic(bw_partition *) log; /* NULL: not open */
     char *why;
+    bw_partition_history history; /* set before stage */
     bool fresh, just_created;  /* how it is to be opened: from the files, not from the slot; made by this process */
     bool open_queued;          /* under opener_lock, as open_next */
     bw_part *open_next;
@@ -120,6 +122,8 @@ struct bw_part {
     bw_produce *undurable, *undurable_last; /* appended; wait for durable; ends ascend */
     bw_fetch_link *fetches;
     bw_sub *subs;
+    struct bw_offset_target *offsets; /* what is committed; NULL: nothing, or not looked for yet */
+    struct bw_hold *holds;            /* commits that wait for durable */
     bw_producers *producers; /* NULL: not read from the log yet */
     bool producers_loading;
     bool armed, in_again, in_unarmed;
@@ -218,6 +222,7 @@ struct bw_broker {
     bw_job *jobs, *jobs_last;
     bool worker_stop;
     bw_committer *committer; /* broker thread; NULL: nothing was committed yet */
+    bw_offsets *offsets;     /* offsets.h */
     /* of the opener */
     pthread_t opener_thread;
     pthread_mutex_t opener_lock;

@@ -8,7 +8,7 @@
  * partitions on which something waits, a fence, one more look at each of them (the sleeper's side of the protocol in log/wait.c),
  * then the thread sleeps; the broker thread until the next timer. The 1 s tick runs only while something waits or a writer is watched,
  * and serves every partition that has waiters: a lost wake costs at most that. */
-#include "broker/core.h"
+#include "broker/offsets.h"
 
 #include "log/wait.h"
 
@@ -50,12 +50,13 @@ void bw_broker_again(bw_broker *b, bw_part *p)
 
 static bool waits_for(const bw_part *p, bw_wait_class cls)
 {
-    return bw_fetch_waiting(p, cls) || bw_sub_waiting(p, cls) || (cls == BW_WAIT_STATE && bw_produce_waiting(p));
+    return bw_fetch_waiting(p, cls) || bw_sub_waiting(p, cls) || (cls == BW_WAIT_STATE && (bw_produce_waiting(p) || p->holds));
 }
 
 void bw_part_serve(bw_broker *b, bw_part *p)
 {
     bw_produce_serve(b, p);
+    if (p->holds) bw_offsets_serve(b, p);
     bw_fetch_serve(b, p);
     bw_sub_serve(b, p);
     if (!p->armed && !p->in_unarmed && (waits_for(p, BW_WAIT_TAIL) || waits_for(p, BW_WAIT_STATE))) {
@@ -174,6 +175,7 @@ static size_t round_once(bw_broker *b)
     work += serve_notified(b);
     work += bw_timers_run(&b->timers, b, bw_clock_mono_ns());
     work += serve_again(b);
+    bw_offsets_flush(b);
     bw_reactor_flush(b->reactor);
     return work;
 }

@@ -11,7 +11,7 @@
  * Rest: a partition's files are open from the first write on (see log/partition_rest.c). Beyond rest_above open files the least lately
  * used ones are put to rest, many at a time: room withdrawn from all, each synced, each closed. A partition that is asked for room
  * meanwhile stays awake. One that wants to wake at the limit is starved until others rest. */
-#include "broker/core.h"
+#include "broker/offsets.h"
 
 #include "base/killpoint.h"
 #include "base/os.h"
@@ -81,6 +81,25 @@ static bw_part *one_must_wait(bw_broker *b, bw_str topic, int32_t partition)
     return t && !t->deleting && partition >= 0 && (uint32_t)partition < t->part_count ? must_wait(b, t->parts[partition]) : NULL;
 }
 
+struct group_wait {
+    bw_broker *b;
+    bw_part *last;
+};
+static void wait_for_committed(void *opaque, bw_part *part)
+{
+    struct group_wait *w = opaque;
+    bw_part *p = must_wait(w->b, part);
+    if (p) w->last = p;
+}
+
+/* All for which the group has committed offsets. */
+static bw_part *group_must_wait(bw_broker *b, bw_str group)
+{
+    struct group_wait w = {b, NULL};
+    bw_offsets_each_part(b, group, wait_for_committed, &w);
+    return w.last;
+}
+
 static bw_part *op_must_wait(bw_broker *b, const bw_op *op)
 {
     const bw_request *r = &op->request;
@@ -98,6 +117,13 @@ static bw_part *op_must_wait(bw_broker *b, const bw_op *op)
         for (size_t i = 0; i < r->part_count; i++)
             if ((p = one_must_wait(b, r->parts[i].topic, r->parts[i].partition))) last = p;
         return last;
+    case BW_API_OFFSET_COMMIT:
+    case BW_API_OFFSET_FETCH:
+    case BW_API_OFFSET_DELETE:
+        for (size_t i = 0; i < r->group.part_count; i++)
+            if ((p = one_must_wait(b, r->group.parts[i].topic, r->group.parts[i].partition))) last = p;
+        return r->group.part_count || r->type != BW_API_OFFSET_FETCH ? last : group_must_wait(b, r->group.id);
+    case BW_API_DESCRIBE_GROUP: return group_must_wait(b, r->group.id);
     case BW_API_DESCRIBE_TOPICS:
     case BW_API_ALTER_TOPIC:
         if (r->topic.len) return (t = bw_topic_find(b, r->topic)) && !t->deleting ? topic_must_wait(b, t) : NULL;
@@ -165,7 +191,7 @@ static void open_one(bw_broker *b, bw_part *p, bool wanted)
 {
     if (atomic_load(&slot_of(p)->state) != BW_SLOT_DELETED) bw_part_open(b, p);
     else atomic_store(&p->stage, BW_PART_FAILED);
-    if (atomic_exchange(&p->ops_wait, false)) {
+    if (atomic_exchange(&p->ops_wait, false) || p->history.count) { /* with a history, what is committed may have to be clamped */
         p->opened_event = (bw_event){.kind = BW_EVENT_PART_OPENED, .part = p};
         bw_broker_push(b, &p->opened_event);
     }

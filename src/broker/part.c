@@ -170,6 +170,11 @@ static bw_err open_log(bw_broker *b, bw_part *p)
     e = bw_partition_open(&o, &log, &report);
     bw_buf_free(&snapshot);
     if (e) return e;
+    if (report.leader_epoch > 0 && (e = bw_partition_history_get(log, &p->history))) { /* epoch 0: nothing was ever lost */
+        bw_recovery_point ignored;
+        (void)bw_partition_close(log, false, &ignored);
+        return e;
+    }
     atomic_store(&p->used_ms, bw_clock_mono_ms());
     pthread_mutex_lock(&b->parts_lock);
     p->log = log; /* from here on the keeper tends it */
@@ -355,6 +360,7 @@ void bw_part_stop_io(bw_broker *b, bw_part *p)
 
 void bw_part_free(bw_part *p)
 {
+    free(p->history.epochs);
     free(p->why);
     free(p);
 }

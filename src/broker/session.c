@@ -3,7 +3,7 @@
  * Life of a session: the listener opens it (any thread); requests, then one close, come as events in order; when the close was
  * handled and no request or job of it is under way any more, `gone` is called, once, and it is freed. `consumed` comes exactly
  * once for each request, before `gone`. After the close nothing is sent. */
-#include "broker/committer.h"
+#include "broker/offsets.h"
 
 #include "base/os.h"
 
@@ -98,6 +98,7 @@ static void session_closed(bw_broker *b, bw_session *s)
     bw_sub_drop_session(b, s);
     bw_fetch_drop_session(b, s);
     bw_produce_drop_session(b, s);
+    bw_offsets_drop_session(b, s);
     bw_attach_session_closed(b, s);
     if (s->prev) s->prev->next = s->next;
     else b->sessions = s->next;
@@ -131,7 +132,10 @@ void bw_session_dispatch(bw_broker *b, bw_event *e)
         break;
     case BW_EVENT_CLOSED: session_closed(b, e->session); break;
     case BW_EVENT_JOB_DONE: e->job->done(b, e->job); break;
-    case BW_EVENT_PART_OPENED: bw_opener_release(b, e->part); break;
+    case BW_EVENT_PART_OPENED:
+        bw_offsets_part_opened(b, e->part);
+        bw_opener_release(b, e->part);
+        break;
     case BW_EVENT_COMMITTED: bw_committer_done(b, e->commit); break;
     }
 }

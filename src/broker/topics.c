@@ -6,7 +6,7 @@
  *   alter    1 record in LMDB  2 new partitions' files and slots  3 configuration into the running partitions
  *   delete   1 record marked "deleting" (the promise)  2 slots marked deleted, everyone woken  3 files  4 record removed  5 answer
  *            A crash after 1: the next start goes on with 3. */
-#include "broker/core.h"
+#include "broker/offsets.h"
 
 #include "base/killpoint.h"
 #include "base/os.h"
@@ -337,6 +337,7 @@ bw_err bw_topic_delete_start(bw_broker *b, bw_topic *t, bw_op *op)
         bw_part_remove(b, p);
         bw_opener_release(b, p); /* what waited for it is told */
     }
+    bw_offsets_topic_deleted(b, t);
     bw_attach_forget_topic(b, &t->id);
     *job = (bw_job){.run = delete_run, .done = delete_done, .op = op, .topic = t};
     return bw_worker_submit(b, job);

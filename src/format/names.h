@@ -7,6 +7,7 @@
  *     log-start-offset-checkpoint           "0\n<offset>\n": only where the log starts inside its first segment
  *     gaps-offset-checkpoint                "0\n<offset>\n": only where Kafka had compacted the log before it came here: below this
  *                                           offset a batch or segment may skip offsets; from it on they are dense
+ *     life-epoch-checkpoint                 "0\n<epoch>\n": only where the log was restored from a copy: the first epoch of its present life
  * .seal, 48 bytes, little-endian: magic "BWSEAL01", u32 format 1, u32 final length, i64 base offset, i64 next offset,
  *   u64 batches, u32 root, u32 crc32c of bytes 0..43. root: Merkle root (murmur2 of two nodes as 8 bytes, an odd one carried
  *   up) whose leaves are the CRC-32C of each batch's first 21 bytes (its own checksum vouches for the rest). A CRC would not do for

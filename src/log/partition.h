@@ -6,6 +6,7 @@
 #ifndef BW_LOG_PARTITION_H
 #define BW_LOG_PARTITION_H
 
+#include "format/names.h"
 #include "log/append.h"
 #include "log/control.h"
 #include "log/producers.h"
@@ -145,6 +146,15 @@ bool bw_partition_recovery_point(bw_partition *p, bw_recovery_point *out, bw_buf
 void bw_partition_point_lost(bw_partition *p);
 /* bw_partition_dir_fd: the folder's descriptor, kept open from now on. */
 int bw_partition_dir_fd(bw_partition *p);
+/* What tells one life of the log from another: which leader epoch began at which offset (an epoch begins where recovery may have lost
+ * records), oldest first, malloc'd, at most 4096; and the first epoch of the present life: before it the log was another one. 0 while
+ * it was never restored from a copy. */
+typedef struct bw_partition_history {
+    bw_epoch_entry *epochs;
+    size_t count;
+    int32_t life_epoch;
+} bw_partition_history;
+bw_err bw_partition_history_get(bw_partition *p, bw_partition_history *out);
 bw_tail_slot *bw_partition_slot(const bw_partition *p);
 
 /* ---- producers and transactions (log/producers.h, log/txn.h); these read headers of what is not followed yet: not on the broker thread ---- */

@@ -448,6 +448,8 @@ static bw_err finish(recovery *r)
         (void)bw_os_unlink(bw_partition_dir(p), BW_CLEANER_CHECKPOINT_FILE, 0);
     bool raise = !p->just_created && (!clean || r->report->cut || r->report->foreign || r->report->quarantined || r->direct);
     if (raise) r->epoch++;
+    if (r->report->foreign && (e = bw_offset_file_write(bw_partition_dir(p), BW_LIFE_FILE, r->epoch)) != BW_OK) return e;
+    BW_KILL_POINT("recover.life");
     if (raise || r->epoch_lost) {
         e = bw_partition_write_epochs(p, r->epoch, raise ? a->next_offset : p->segments[0]->base_offset);
         if (e) return e;

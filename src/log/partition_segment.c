@@ -237,6 +237,15 @@ bw_err bw_partition_read_epoch(bw_partition *p, int32_t *epoch, bool *lost)
     return e;
 }
 
+bw_err bw_partition_history_get(bw_partition *p, bw_partition_history *out)
+{
+    bw_partition_lock(p);
+    bw_err e = read_epochs(p, &out->epochs, &out->count);
+    out->life_epoch = (int32_t)bw_offset_file_read(bw_partition_dir(p), BW_LIFE_FILE);
+    bw_partition_unlock(p);
+    return e;
+}
+
 /* Kafka's rule: entries from start_offset on are forgotten, the new one follows. */
 bw_err bw_partition_write_epochs(bw_partition *p, int32_t epoch, int64_t start_offset)
 {

@@ -21,6 +21,8 @@ int64_t bw_offset_file_read(int dir_fd, const char *name);
 /* In a partition's folder: batches and segments that begin below this offset may skip offsets, because Kafka had compacted the log
  * before it was adopted. Not there: no offset may be missing. */
 #define BW_GAPS_FILE "gaps-offset-checkpoint"
+/* Likewise: the leader epoch from which on the log is what it is now: before it, it was another one (it ended below its recovery point). */
+#define BW_LIFE_FILE "life-epoch-checkpoint"
 /* bw_smallfile_write: into a new folder that nobody looks at yet; the folder is not synced. */
 bw_err bw_smallfile_write(int dir_fd, const char *name, const void *data, size_t len, bool sync);
 /* bw_folder_remove: unlink the plain files in a folder, then the folder itself; the parent is synced. Best effort on content. */

@@ -168,8 +168,8 @@ static bw_err check_small_files(partition_check *c)
         e = bw_epoch_checkpoint_decode((const char *)data.data, data.len, &c->epochs, &c->epoch_count);
         if (e) bw_inspection_report(c->in, 0, -1, true, "%s", bw_error_message());
     }
-    static const char *const offset_files[] = {BW_LOG_START_FILE, BW_GAPS_FILE};
-    for (size_t i = 0; i < 2; i++) {
+    static const char *const offset_files[] = {BW_LOG_START_FILE, BW_GAPS_FILE, BW_LIFE_FILE};
+    for (size_t i = 0; i < 3; i++) {
         int64_t offset;
         set_path(c, path, offset_files[i]);
         if (bw_offset_file_check(c->fd, offset_files[i], &offset) == BW_ERR_CORRUPT)
