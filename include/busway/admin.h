@@ -23,7 +23,9 @@ BW_API bw_err bw_topic_alter(bw_bus *bus, const char *topic, int32_t partitions,
 /* bw_topic_partitions: how many partitions the topic has. */
 BW_API bw_err bw_topic_partitions(bw_bus *bus, const char *topic, int32_t *count);
 /* bw_topics_describe: topic NULL: all. JSON array of {"name","id","partitions":[{"partition","log_start_offset",
- * "end_offset","durable_offset","size_bytes","segments","leader_epoch","state"}],"config":{name:{"value","default":bool}}}. */
+ * "end_offset","durable_offset","size_bytes","segments","leader_epoch","state",
+ * "compaction":{"runs","last_ms","took_ms","dirty_per_mille","clean_offset","bytes_before","bytes_after","records_before","records_after"}:
+ * only once it was compacted, of the last time}],"config":{name:{"value","default":bool}}}. */
 BW_API bw_err bw_topics_describe(bw_bus *bus, const char *topic, char **json);
 /* bw_delete_records: what lies before offset (BW_OFFSET_END: everything) is gone for readers at once; whole segments are
  * removed. *log_start is the new start. Errors: OFFSET_OUT_OF_RANGE. */

@@ -45,10 +45,15 @@ uint32_t bw_attach_writers(const bw_session *s)
     return n;
 }
 
-static bw_err check_direct(bw_broker *b, const bw_op *op)
+/* A compacted topic's records are checked for their keys here, so its writers come through the socket; who was attached when the
+ * policy was changed stays, and the cleaner keeps what has no key. */
+static bw_err check_direct(bw_broker *b, const bw_op *op, const bw_topic *t)
 {
     const bw_peer *peer = &op->session->peer;
     if (b->no_direct[0]) return bw_fail(BW_ERR_UNSUPPORTED, "%s", b->no_direct);
+    if (op->request.for_write && bw_topic_config_compacts(&t->config))
+        return bw_fail(BW_ERR_UNSUPPORTED, "topic '%s' is compacted: each record must have a key, which the daemon checks; use transport=ipc",
+                       t->name);
     if (op->request.for_write && (peer->uid < 0 || (uint64_t)peer->uid != b->uid))
         return bw_fail(BW_ERR_NOT_PERMITTED, "direct write needs the data owner's uid %llu, this is uid %lld; use transport=ipc",
                        (unsigned long long)b->uid, (long long)peer->uid);
@@ -71,7 +76,7 @@ static bw_err attach(bw_broker *b, bw_op *op, bw_topic **out)
 {
     bw_session *s = op->session;
     bw_err e = bw_topic_of(b, op->request.topic, false, out);
-    if (!e) e = check_direct(b, op);
+    if (!e) e = check_direct(b, op, *out);
     if (e) return e;
     bw_attachment *a = find(s, &(*out)->id);
     size_t count = 0;

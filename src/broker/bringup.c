@@ -205,6 +205,10 @@ bw_err bw_broker_bring_up(bw_broker *b)
     bw_broker_event(b, BW_LOG_INFO, b->fresh ? "recovered" : "taken_over", "topics=%u partitions=%u ms=%lld", HASH_CNT(by_name, b->topics_by_name),
                     b->parts_count, (long long)(bw_clock_mono_ms() - began));
     e = bw_keeper_start(b);
+    bool compacts = false;
+    bw_topic *t, *tmp;
+    HASH_ITER(by_name, b->topics_by_name, t, tmp) compacts |= bw_topic_config_compacts(&t->config);
+    if (!e && compacts) bw_cleaner_want(b);
     return e ? e : bw_opener_start(b);
 }
 

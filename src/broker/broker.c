@@ -49,6 +49,8 @@ static void init_locks(bw_broker *b)
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_cond_init(&b->queue_cond, &attr);
     pthread_cond_init(&b->points_cond, &attr);
+    pthread_cond_init(&b->cleaner_cond, &attr);
+    pthread_mutex_init(&b->cleaner_lock, NULL);
     pthread_condattr_destroy(&attr);
     pthread_cond_init(&b->opener_cond, NULL);
     pthread_mutex_init(&b->opener_lock, NULL);
@@ -75,6 +77,8 @@ static void destroy(bw_broker *b)
     pthread_cond_destroy(&b->queue_cond);
     pthread_cond_destroy(&b->job_cond);
     pthread_cond_destroy(&b->points_cond);
+    pthread_cond_destroy(&b->cleaner_cond);
+    pthread_mutex_destroy(&b->cleaner_lock);
     pthread_cond_destroy(&b->opener_cond);
     pthread_mutex_destroy(&b->opener_lock);
     pthread_mutex_destroy(&b->queue_lock);
@@ -207,6 +211,7 @@ void bw_broker_stop(bw_broker *b)
         pthread_join(b->socket_thread, NULL);
     }
     b->draining = true;
+    bw_cleaner_stop(b);
     bw_opener_stop(b);
     bw_worker_stop(b); /* its outcomes are in the queue, as the committer's */
     bw_committer_stop(b);

@@ -141,6 +141,15 @@ static bw_err unknown_topic_option(const char *name, size_t len)
     return bw_fail(BW_ERR_INVALID_CONFIG, "unknown topic configuration '%.*s'; there are: %s", (int)(len > 100 ? 100 : len), name, list);
 }
 
+/* Both policies, in either order, with or without a blank: a list in Kafka. */
+static bool is_both(const char *value, size_t len)
+{
+    static const char *const ways[] = {"delete,compact", "delete, compact", "compact, delete"};
+    for (size_t i = 0; i < sizeof ways / sizeof *ways; i++)
+        if (strlen(ways[i]) == len && !memcmp(ways[i], value, len)) return true;
+    return false;
+}
+
 bw_err bw_topic_config_set(bw_topic_config *c, const bw_topic_config *defaults, const char *name, size_t name_len, const char *value,
                            size_t value_len)
 {
@@ -150,9 +159,7 @@ bw_err bw_topic_config_set(bw_topic_config *c, const bw_topic_config *defaults, 
         memmove((char *)c + o->offset, (const char *)defaults + o->offset, o->width);
         return BW_OK;
     }
-    if (!strcmp(o->name, "cleanup.policy") && value_len >= 7 && memmem(value, value_len, "compact", 7))
-        return bw_fail(BW_ERR_INVALID_CONFIG, "cleanup.policy = '%.*s': this version deletes only, it does not compact; allowed: delete",
-                       (int)(value_len > 100 ? 100 : value_len), value);
+    if (!strcmp(o->name, "cleanup.policy") && is_both(value, value_len)) return bw_option_parse(o, c, "compact,delete", 14);
     return bw_option_parse(o, c, value, value_len);
 }
 
@@ -161,20 +168,29 @@ bw_err bw_topic_config_check(const bw_topic_config *c)
     if (c->index_interval_bytes > c->segment_bytes)
         return bw_fail(BW_ERR_INVALID_CONFIG, "index.interval.bytes = %lld is larger than segment.bytes = %lld", (long long)c->index_interval_bytes,
                        (long long)c->segment_bytes);
+    if (c->min_compaction_lag_ms > c->max_compaction_lag_ms)
+        return bw_fail(BW_ERR_INVALID_CONFIG, "min.compaction.lag.ms = %lld is larger than max.compaction.lag.ms = %lld",
+                       (long long)c->min_compaction_lag_ms, (long long)c->max_compaction_lag_ms);
     return BW_OK;
 }
 
 void bw_topic_config_partition(const bw_topic_config *c, bw_partition_config *out)
 {
+    bool compacts = bw_topic_config_compacts(c), deletes = strstr(c->cleanup_policy, "delete") != NULL;
     *out = (bw_partition_config){
         .segment_bytes = (uint32_t)c->segment_bytes,
-        .segment_ms = c->segment_ms,
-        .retention_bytes = c->retention_bytes,
-        .retention_ms = c->retention_ms,
+        .segment_ms = compacts && c->max_compaction_lag_ms < c->segment_ms ? c->max_compaction_lag_ms : c->segment_ms,
+        .retention_bytes = deletes ? c->retention_bytes : -1,
+        .retention_ms = deletes ? c->retention_ms : -1,
         .max_message_bytes = (uint32_t)c->max_message_bytes,
         .index_interval_bytes = (uint32_t)c->index_interval_bytes,
         .log_append_time = !strcmp(c->timestamp_type, "LogAppendTime"),
         .file_delete_delay_ms = c->file_delete_delay_ms,
+        .compact = compacts,
+        .min_dirty_ratio = c->min_cleanable_dirty_ratio,
+        .min_compaction_lag_ms = c->min_compaction_lag_ms,
+        .max_compaction_lag_ms = c->max_compaction_lag_ms,
+        .delete_retention_ms = c->delete_retention_ms,
     };
 }
 

@@ -38,6 +38,9 @@ typedef struct bw_daemon_config {
     int32_t offsets_groups_max;          /* offsets.groups.max */
     int32_t offsets_per_group_max;       /* offsets.per.group.max */
     int64_t offsets_memory_max_bytes;    /* offsets.memory.max.bytes */
+    uint64_t cleaner_dedupe_bytes;       /* log.cleaner.dedupe.buffer.size, 64 MiB */
+    int64_t cleaner_io_bytes;            /* log.cleaner.io.max.bytes.per.second, -1 */
+    int64_t cleaner_backoff_ms;          /* log.cleaner.backoff.ms, 15000 */
     int64_t disk_reserve_bytes;          /* space kept for commits and deletes; below it appends get no new capacity */
     /* defaults for topics: log.retention.ms & co. are given as the topic names in [topic-defaults] */
     struct bw_topic_config *topic_defaults;
@@ -55,7 +58,11 @@ typedef struct bw_topic_config {
     int64_t file_delete_delay_ms; /* 60000 */
     char timestamp_type[16];      /* CreateTime | LogAppendTime */
     char compression_type[16];    /* producer | uncompressed | gzip | snappy | lz4 | zstd */
-    char cleanup_policy[16];      /* delete (compact is not there yet: INVALID_CONFIG) */
+    char cleanup_policy[16];      /* delete | compact | compact,delete */
+    double min_cleanable_dirty_ratio; /* 0.5 */
+    int64_t min_compaction_lag_ms;    /* 0 */
+    int64_t max_compaction_lag_ms;    /* INT64_MAX: never */
+    int64_t delete_retention_ms;      /* 86400000 */
 } bw_topic_config;
 
 void bw_daemon_config_init(bw_daemon_config *c);
@@ -73,6 +80,7 @@ bw_err bw_daemon_config_check(bw_daemon_config *c);
 /* bw_daemon_config_reference: the reference as mdoc/roff-free plain text, or as the body of a man page. */
 bw_err bw_daemon_config_reference(bw_buf *out, bool man);
 
+static inline bool bw_topic_config_compacts(const bw_topic_config *c) { return c->cleanup_policy[0] == 'c'; }
 void bw_topic_config_init(bw_topic_config *c);
 /* bw_topic_config_set: Kafka's topic names ("retention.ms"). value NULL: back to `defaults`. */
 bw_err bw_topic_config_set(bw_topic_config *c, const bw_topic_config *defaults, const char *name, size_t name_len,

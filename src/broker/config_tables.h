@@ -53,7 +53,14 @@
       "Memory for the committed offsets of all groups, about 250 bytes each and their metadata.")                                    \
     X(disk_reserve_bytes, SIZE, "disk.reserve.bytes", 0, INT64_MAX / 2, "16MiB", NULL,                                               \
       "Free space that data may not take, so that metadata and deletes go on; at most a twentieth of the file system. Below it "     \
-      "appends answer \"disk full\" until there is half as much again.")
+      "appends answer \"disk full\" until there is half as much again.")                                                            \
+    X(cleaner_dedupe_bytes, SIZE, "log.cleaner.dedupe.buffer.size", 65536, INT64_C(1) << 40, "64MiB", NULL,                          \
+      "Memory of the cleaner's map of keys, 24 bytes a key; half as much again for a moment while it grows. Keys that do not fit "     \
+      "are cleaned in a further pass.")                                                                                              \
+    X(cleaner_io_bytes, SIZE, "log.cleaner.io.max.bytes.per.second", -1, INT64_MAX / 2, "-1", NULL,                                  \
+      "Most that the cleaner reads and writes in a second, together; -1: no limit.")                                                 \
+    X(cleaner_backoff_ms, DURATION, "log.cleaner.backoff.ms", 1, INT64_MAX / 2000000, "15000", NULL,                                 \
+      "How long the cleaner sleeps when there is nothing to clean.")
 
 #define BW_TOPIC_OPTIONS(X)                                                                                                          \
     X(retention_ms, DURATION, "retention.ms", -1, INT64_MAX / 2000000, "604800000", NULL,                                            \
@@ -72,7 +79,17 @@
       "Whose clock a record's time is: the producer's, or the log's when the batch is appended.")                                    \
     X(compression_type, CHOICE, "compression.type", 0, 0, "producer", "producer|uncompressed|gzip|snappy|lz4|zstd",                  \
       "How batches are stored: as the producer sends them, or all with one codec.")                                                  \
-    X(cleanup_policy, CHOICE, "cleanup.policy", 0, 0, "delete", "delete", "What becomes of old segments.")
+    X(cleanup_policy, CHOICE, "cleanup.policy", 0, 0, "delete", "delete|compact|compact,delete",                                     \
+      "What becomes of old records: delete segments by retention.ms and retention.bytes; compact: keep the last value of each key; "   \
+      "or both. Records of a compacted topic need a key; a null value deletes one.")                                                  \
+    X(min_cleanable_dirty_ratio, RATIO, "min.cleanable.dirty.ratio", 0, 1, "0.5", NULL,                                              \
+      "A log is compacted when more than this part of it was written since the last time.")                                          \
+    X(min_compaction_lag_ms, DURATION, "min.compaction.lag.ms", 0, INT64_MAX, "0", NULL,                                             \
+      "A record stays at least so long, although there is a newer one with its key.")                                                \
+    X(max_compaction_lag_ms, DURATION, "max.compaction.lag.ms", 1, INT64_MAX, "9223372036854775807", NULL,                           \
+      "A record is looked at by the cleaner after so long at the latest.")                                                           \
+    X(delete_retention_ms, DURATION, "delete.retention.ms", 0, INT64_MAX / 2, "86400000", NULL,                                      \
+      "How long a null value is still there after it was compacted for the first time, for those who read from the start.")
 /* clang-format on */
 
 extern const bw_option bw_daemon_options[];

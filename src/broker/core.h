@@ -10,6 +10,7 @@
  *   opener thread   opens partitions, and lets them rest when too many files are open (that syncs too).
  *   points thread   recovery points to LMDB, so that no sync of data waits for LMDB's.
  *   committer       metadata for which clients wait, many in one transaction (committer.h); made when it is first needed.
+ *   cleaner thread  made with the first compacted topic: compaction, one partition after the other.
  *   worker thread   made when it is first needed: long file work of single requests (deletes, searches by time, scans).
  *   any thread      puts events into `queue` and pokes the broker thread.
  * Between them: `parts` (which partitions there are) under parts_lock, with a count of users in each bw_part; events; atomics. */
@@ -94,6 +95,14 @@ struct bw_session {
 
 typedef enum bw_part_stage { BW_PART_UNOPENED = 0, BW_PART_OPEN = 1, BW_PART_FAILED = 2 /* why says why */ } bw_part_stage;
 
+/* The last compaction of a partition. */
+typedef struct bw_cleaned {
+    int64_t at_ms, took_ms; /* wall clock, when it ended */
+    double dirty_ratio;     /* before */
+    int64_t upto;
+    uint64_t bytes_before, bytes_after, records_before, records_after, runs;
+} bw_cleaned;
+
 struct bw_part {
     bw_topic *topic;
     uint32_t index;
@@ -133,6 +142,8 @@ struct bw_part {
     /* keeper and syncer */
     _Atomic int64_t synced_ms;  /* when it was last seen with nothing unsynced */
     _Atomic bool sync_due;      /* the coordinator wants a sync although nobody may have asked */
+    bool cleaning_failed;       /* cleaner: and it was logged */
+    bw_cleaned *cleaned;        /* under cleaner_lock; NULL: never */
     _Atomic bool failing;       /* its last tending failed and was logged */
 };
 
@@ -223,6 +234,11 @@ struct bw_broker {
     bool worker_stop;
     bw_committer *committer; /* broker thread; NULL: nothing was committed yet */
     bw_offsets *offsets;     /* offsets.h */
+    /* of the cleaner */
+    pthread_t cleaner_thread;
+    pthread_mutex_t cleaner_lock;
+    pthread_cond_t cleaner_cond;
+    bool cleaner_running, cleaner_stop, cleaner_hurry;
     /* of the opener */
     pthread_t opener_thread;
     pthread_mutex_t opener_lock;
@@ -405,6 +421,13 @@ void bw_opener_drop_ops(bw_broker *b);
 void bw_keeper_say(bw_broker *b, bw_part *p, bw_err e, const char *event);
 bw_err bw_keeper_start(bw_broker *b);
 void bw_keeper_stop(bw_broker *b);
+
+/* cleaner.c */
+/* bw_cleaner_want: there is a compacted topic, or its configuration has changed: the thread looks at once. Broker thread. */
+void bw_cleaner_want(bw_broker *b);
+void bw_cleaner_stop(bw_broker *b);
+/* bw_cleaner_get: false: the partition was never compacted. */
+bool bw_cleaner_get(bw_broker *b, const bw_part *p, bw_cleaned *out);
 
 /* broker.c */
 bw_err bw_broker_start_thread(pthread_t *thread, void *(*fn)(void *), void *arg);

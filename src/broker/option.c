@@ -54,6 +54,7 @@ void bw_option_allowed(const bw_option *o, char *out, size_t size)
     case BW_OPTION_SIZE: snprintf(out, size, "a size in bytes or with K, KiB, M, MiB, G, GiB: %s%s%s", range, low, high); break;
     case BW_OPTION_DURATION: snprintf(out, size, "a duration in ms or with ms, s, min, h, d: %s%s%s", range, low, high); break;
     case BW_OPTION_CHOICE: snprintf(out, size, "one of %s", o->choices); break;
+    case BW_OPTION_RATIO: snprintf(out, size, "a number from 0 to 1"); break;
     case BW_OPTION_LEVEL: snprintf(out, size, "one of error, warn, info, debug"); break;
     }
 }
@@ -119,6 +120,21 @@ static bool parse_bool(const char *text, bool *out)
     return false;
 }
 
+/* "digits[.digits]", 0 to 1, whatever the locale. */
+static bool parse_ratio(const char *text, double *out)
+{
+    double value = 0, scale = 1;
+    const char *p = text;
+    if (!isdigit((unsigned char)*p)) return false;
+    for (; isdigit((unsigned char)*p); p++) value = value * 10 + (*p - '0');
+    if (*p == '.') {
+        if (!isdigit((unsigned char)*++p)) return false;
+        for (; isdigit((unsigned char)*p); p++) value += (*p - '0') * (scale /= 10);
+    }
+    *out = value;
+    return !*p && value <= 1;
+}
+
 static bool is_choice(const char *choices, const char *text)
 {
     size_t len = strlen(text);
@@ -159,6 +175,7 @@ bw_err bw_option_parse(const bw_option *o, void *config, const char *value, size
     text[len] = 0;
     int64_t number;
     bool flag;
+    double ratio;
     switch (o->kind) {
     case BW_OPTION_TEXT: return parse_text(o, field, text);
     case BW_OPTION_LIST:
@@ -177,6 +194,10 @@ bw_err bw_option_parse(const bw_option *o, void *config, const char *value, size
     case BW_OPTION_CHOICE:
         if (!is_choice(o->choices, text) || len >= o->width) return refuse(o, value, len);
         memcpy(field, text, len + 1);
+        return BW_OK;
+    case BW_OPTION_RATIO:
+        if (!parse_ratio(text, &ratio)) return refuse(o, value, len);
+        memcpy(field, &ratio, sizeof ratio);
         return BW_OK;
     case BW_OPTION_LEVEL:
         for (size_t i = 0; i < sizeof levels / sizeof *levels; i++) {
@@ -202,6 +223,7 @@ void bw_option_print(const bw_option *o, const void *config, char *out, size_t s
     const char *field = (const char *)config + o->offset;
     const char *text = NULL;
     bool flag;
+    double ratio;
     bw_log_level level;
     int64_t number;
     int32_t number32;
@@ -226,6 +248,12 @@ void bw_option_print(const bw_option *o, const void *config, char *out, size_t s
         snprintf(out, size, "%lld", (long long)number);
         break;
     case BW_OPTION_CHOICE: snprintf(out, size, "%s", field); break;
+    case BW_OPTION_RATIO: /* a millionth is enough; no locale's comma */
+        memcpy(&ratio, field, sizeof ratio);
+        number32 = (int32_t)(ratio * 1000000 + 0.5);
+        snprintf(out, size, "%d.%06d", number32 / 1000000, number32 % 1000000);
+        for (size_t n = strlen(out); n > 1 && out[n - 1] == '0' && out[n - 2] != '.'; n--) out[n - 1] = 0;
+        break;
     case BW_OPTION_LEVEL:
         memcpy(&level, field, sizeof level);
         out[0] = 0;

@@ -16,6 +16,7 @@ typedef enum bw_option_kind {
     BW_OPTION_SIZE,
     BW_OPTION_DURATION,
     BW_OPTION_CHOICE, /* char[]: one of `choices`, separated by '|' */
+    BW_OPTION_RATIO,  /* double: 0 to 1 */
     BW_OPTION_LEVEL,  /* bw_log_level: error, warn, info, debug */
 } bw_option_kind;
 

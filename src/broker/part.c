@@ -362,6 +362,7 @@ void bw_part_free(bw_part *p)
 {
     free(p->history.epochs);
     free(p->why);
+    free(p->cleaned);
     free(p);
 }
 

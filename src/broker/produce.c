@@ -11,6 +11,7 @@
 #include "broker/core.h"
 
 #include "broker/recode.h"
+#include "format/batch_filter.h"
 #include "log/txn.h"
 #include "log/wait.h"
 
@@ -79,6 +80,7 @@ static bw_err check_batch(bw_broker *b, bw_part *p, bw_op *op, bw_batch_header *
         return bw_fail(BW_ERR_RECORD_TOO_LARGE, "a batch of %zu bytes; topic '%s' takes at most %lld (max.message.bytes)", r->payload_len,
                        p->topic->name, (long long)c->max_message_bytes);
     bw_err e = bw_batch_validate(r->payload, r->payload_len, b->config.socket_request_max_bytes, true, h);
+    if (!e && bw_topic_config_compacts(c)) e = bw_batch_check_keys(r->payload, h, b->config.socket_request_max_bytes);
     if (e) return bw_error_context(e, "topic '%s' partition %u: the batch is refused", p->topic->name, p->index);
     if (h->attributes & BW_ATTR_TRANSACTIONAL)
         return bw_fail(BW_ERR_UNSUPPORTED, "transactional batches are not taken by this version");

@@ -43,11 +43,24 @@ static const char *state_name(bw_slot_state state)
     return (unsigned)state < 4 ? names[state] : "unknown";
 }
 
-static int put_partition(msgpack_packer *pk, const bw_part *p)
+static int put_cleaned(msgpack_packer *pk, const bw_cleaned *c)
+{
+    int bad = put_text(pk, "compaction") | msgpack_pack_map(pk, 9);
+    bad |= key_int(pk, "runs", (int64_t)c->runs) | key_int(pk, "last_ms", c->at_ms) | key_int(pk, "took_ms", c->took_ms);
+    bad |= key_int(pk, "dirty_per_mille", (int64_t)(c->dirty_ratio * 1000 + 0.5)) | key_int(pk, "clean_offset", c->upto);
+    bad |= key_int(pk, "bytes_before", (int64_t)c->bytes_before) | key_int(pk, "bytes_after", (int64_t)c->bytes_after);
+    bad |= key_int(pk, "records_before", (int64_t)c->records_before) | key_int(pk, "records_after", (int64_t)c->records_after);
+    return bad;
+}
+
+static int put_partition(bw_broker *b, msgpack_packer *pk, const bw_part *p)
 {
     bw_partition_info info = {.state = BW_SLOT_POISONED};
+    bw_cleaned cleaned;
     if (p->log) bw_partition_info_get(p->log, &info);
-    int bad = msgpack_pack_map(pk, p->log ? 8 : 9);
+    bool was_cleaned = bw_cleaner_get(b, p, &cleaned);
+    int bad = msgpack_pack_map(pk, (p->log ? 8 : 9) + was_cleaned);
+    if (was_cleaned) bad |= put_cleaned(pk, &cleaned);
     bad |= key_int(pk, "partition", p->index) | key_int(pk, "log_start_offset", info.log_start) | key_int(pk, "end_offset", info.end_offset);
     bad |= key_int(pk, "durable_offset", info.durable_offset) | key_int(pk, "size_bytes", (int64_t)info.size_bytes);
     bad |= key_int(pk, "segments", info.segments) | key_int(pk, "leader_epoch", info.leader_epoch);
@@ -80,7 +93,7 @@ static int put_topic(bw_broker *b, msgpack_packer *pk, const bw_topic *t)
     int bad = msgpack_pack_map(pk, 5);
     bad |= key_text(pk, "name", t->name) | key_text(pk, "id", id) | key_int(pk, "created_ms", t->created_ms);
     bad |= put_text(pk, "partitions") | msgpack_pack_array(pk, t->part_count);
-    for (uint32_t i = 0; i < t->part_count; i++) bad |= put_partition(pk, t->parts[i]);
+    for (uint32_t i = 0; i < t->part_count; i++) bad |= put_partition(b, pk, t->parts[i]);
     struct config_walk w = {.pk = pk};
     bw_topic_config_each(&t->config, b->config.topic_defaults, count_config, &w);
     bad |= put_text(pk, "config") | msgpack_pack_map(pk, w.count);

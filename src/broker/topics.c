@@ -220,6 +220,7 @@ bw_err bw_topic_create_new(bw_broker *b, bw_str name, int32_t partitions, const 
     BW_KILL_POINT("topic.running");
     char id[23];
     bw_uuid_base64(&t->id, id);
+    if (bw_topic_config_compacts(&t->config)) bw_cleaner_want(b);
     bw_broker_event(b, BW_LOG_INFO, "topic_created", "topic=%s id=%s partitions=%u", t->name, id, t->part_count);
     *out = t;
     return BW_OK;
@@ -261,6 +262,7 @@ bw_err bw_topic_alter_config(bw_broker *b, bw_topic *t, int32_t partitions, cons
     for (uint32_t i = 0; !e && i < t->part_count; i++)
         if (t->parts[i]->log) e = bw_partition_set_config(t->parts[i]->log, &pc);
     if (!e && m.partitions > t->part_count) e = bw_topic_open_parts(b, t, m.partitions, true);
+    if (bw_topic_config_compacts(&config)) bw_cleaner_want(b);
     if (!e) bw_broker_event(b, BW_LOG_INFO, "topic_altered", "topic=%s partitions=%u", t->name, t->part_count);
     return e;
 }

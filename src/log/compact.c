@@ -151,6 +151,19 @@ static bw_err run(compaction *c)
     return e;
 }
 
+bool bw_partition_compact_options(bw_partition *p, bw_compact_options *o)
+{
+    bw_partition_lock(p);
+    const bw_partition_config *c = &p->config;
+    bool compact = c->compact;
+    o->min_dirty_ratio = c->min_dirty_ratio;
+    o->min_lag_ms = c->min_compaction_lag_ms;
+    o->max_lag_ms = c->max_compaction_lag_ms;
+    o->delete_retention_ms = c->delete_retention_ms;
+    bw_partition_unlock(p);
+    return compact;
+}
+
 bw_err bw_partition_compact(bw_partition *p, const bw_compact_options *options, bw_compact_report *report)
 {
     compaction c = {.p = p, .o = options, .report = report, .dir_fd = bw_partition_open_folder(p)};

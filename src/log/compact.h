@@ -76,6 +76,8 @@ typedef struct bw_compact_report {
     uint32_t segments_before, segments_after;
 } bw_compact_report;
 
+/* bw_partition_compact_options: what the topic says of them. false: it is not compacted. */
+bool bw_partition_compact_options(bw_partition *p, bw_compact_options *options);
 /* bw_partition_compact: a pass, if it is due. BW_OK: see the report. EMPTY: not due (due, ratio, first_dirty are set). WOKEN: go_on said
  * no. BUSY: segments were deleted meanwhile, or the partition's lock was not to be had: again later. DELETED. CORRUPT: a batch is broken;
  * nothing was changed behind it. DISK_FULL, IO, NO_MEMORY. One thread at a time. */

@@ -30,6 +30,9 @@ typedef struct bw_partition_config {
     bool log_append_time;          /* message.timestamp.type */
     int64_t file_delete_delay_ms;  /* file.delete.delay.ms */
     bw_dirty_budget *dirty;        /* outlives the partition; NULL: no bound */
+    bool compact;                  /* cleanup.policy has compact: see log/compact.h for these */
+    double min_dirty_ratio;
+    int64_t min_compaction_lag_ms, max_compaction_lag_ms, delete_retention_ms;
     int64_t disk_reserve_bytes;    /* no new capacity while the file system has less than this free; 0: none */
 } bw_partition_config;
 
