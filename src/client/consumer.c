@@ -1,5 +1,5 @@
 /* client/consumer.c: open, close, poll. See consumer.h for where partitions are. */
-#include "client/consumer.h"
+#include "client/consumer_group.h"
 
 #include "format/codec.h"
 
@@ -146,6 +146,7 @@ bw_err bw_cpart_fill(bw_cpart *p, const uint8_t *data, const bw_batch_header *h,
         .it_left = h->record_count,
     };
     p->position = last + 1;
+    p->leader_epoch = h->leader_epoch;
     atomic_store_explicit(&c->records, atomic_load_explicit(&c->records, memory_order_relaxed) + (uint64_t)h->record_count,
                           memory_order_relaxed);
     atomic_store_explicit(&c->bytes, atomic_load_explicit(&c->bytes, memory_order_relaxed) + bw_batch_size(h), memory_order_relaxed);
@@ -206,28 +207,53 @@ static bw_err nothing(bw_consumer *c, bw_batch *batch)
         name_part(p, batch);
         return bw_fail(BW_ERR_NOT_CONNECTED, "there is no connection to the daemon; it is tried again");
     }
+    if (c->group && c->group->state == BW_MEMBER_WANTS && !c->parts && !bw_conn_is_up(&c->conn)) {
+        *batch = (bw_batch){.partition = -1};
+        return bw_fail(BW_ERR_NOT_CONNECTED, "group %s: there is no connection to the daemon; it is tried again", c->group->id);
+    }
     return BW_ERR_TIMED_OUT;
+}
+
+static void sleep_for(bw_consumer *c, bw_deadline deadline)
+{
+    atomic_store_explicit(&c->sleeps, atomic_load_explicit(&c->sleeps, memory_order_relaxed) + 1, memory_order_relaxed);
+    if (c->group) deadline = bw_group_until(c->group, deadline);
+    if (c->ipc_count || c->by_watch || c->direct_count == 0) bw_consumer_sleep_poll(c, deadline);
+    else bw_consumer_sleep_direct(c, deadline);
+    if (c->group) c->group->due_ms = 0; /* what ended the sleep may have been a push */
 }
 
 bw_err bw_consumer_poll(bw_consumer *c, int32_t timeout_ms, bw_batch *batch)
 {
     if (!c || !batch) return bw_fail(BW_ERR_INVALID_ARGUMENT, "there is no consumer or no place for the batch");
     BW_CHECK_FORK(c->bus);
+    if (__builtin_expect(c->group != NULL, 0)) {
+        bw_err e = bw_group_check_call(c, "bw_consumer_poll");
+        if (e) return e;
+    }
     if (c->giving) bw_consumer_release(c);
     if (c->epoll_fd >= 0) bw_consumer_unring(c); /* what rings from here on is seen by the next wait */
     bw_deadline deadline = 0;
+    bool looked = false;
     for (;;) {
+        if (__builtin_expect(c->group != NULL, 0) && bw_group_is_due(c)) { /* before take_wake: it may take the poke of a wake */
+            bw_err e = bw_group_work(c->group, timeout_ms, batch);
+            if (e) return e == BW_ERR_TIMED_OUT ? nothing(c, batch) : e;
+        }
         if (take_wake(c)) return BW_ERR_WOKEN;
         bw_err e = give_any(c, batch);
         if (e != BW_ERR_EMPTY) return e;
         if (bw_consumer_look(c)) continue;
         if (c->epoll_fd >= 0 && bw_consumer_arm(c)) continue; /* the descriptor must show what comes from now on */
+        if (c->group && !looked && bw_group_should_look(c)) {
+            looked = true;
+            c->group->due_ms = 0;
+        }
+        if (c->group && bw_group_is_due(c)) continue;
         if (timeout_ms == 0) return nothing(c, batch);
         if (deadline == 0) deadline = bw_deadline_in_ms(timeout_ms);
         if (bw_deadline_left_ns(deadline) == 0) return nothing(c, batch);
-        atomic_store_explicit(&c->sleeps, atomic_load_explicit(&c->sleeps, memory_order_relaxed) + 1, memory_order_relaxed);
-        if (c->ipc_count || c->by_watch || c->direct_count == 0) bw_consumer_sleep_poll(c, deadline);
-        else bw_consumer_sleep_direct(c, deadline);
+        sleep_for(c, deadline);
     }
 }
 
@@ -244,14 +270,16 @@ bw_err bw_consumer_open(bw_bus *bus, const bw_consumer_options *options, bw_cons
             return bw_fail(BW_ERR_INVALID_ARGUMENT, "consumer options: size is not set; begin with BW_CONSUMER_OPTIONS_INIT");
         memcpy(&o, options, options->size < sizeof o ? options->size : sizeof o);
     }
-    if (o.read_limit > BW_READ_DURABLE || o.auto_offset_reset > BW_RESET_LATEST || o.fetch_max_bytes == 0)
-        return bw_fail(BW_ERR_INVALID_ARGUMENT, "consumer options: unknown read_limit or auto_offset_reset, or fetch_max_bytes 0");
+    if (o.read_limit > BW_READ_DURABLE || o.auto_offset_reset > BW_RESET_LATEST || o.isolation > BW_READ_COMMITTED || o.fetch_max_bytes == 0)
+        return bw_fail(BW_ERR_INVALID_ARGUMENT,
+                       "consumer options: unknown read_limit, auto_offset_reset or isolation, or fetch_max_bytes 0");
     bw_consumer *c = calloc(1, sizeof *c);
     if (!c) return bw_fail(BW_ERR_NO_MEMORY, "no memory for a consumer");
     c->bus = bus;
     c->options = o;
     c->epoll_fd = c->timer_fd = -1;
     c->items_tail = &c->items;
+    c->parts_tail = &c->parts;
     c->next_subscription = 1;
     c->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (c->event_fd < 0) {
@@ -260,6 +288,14 @@ bw_err bw_consumer_open(bw_bus *bus, const bw_consumer_options *options, bw_cons
         return e;
     }
     c->inbox.event_fd = c->event_fd;
+    if (o.group_id) {
+        bw_err e = bw_group_open(c);
+        if (e) {
+            close(c->event_fd);
+            free(c);
+            return e;
+        }
+    }
     pthread_mutex_lock(&bus->mutex);
     c->next = bus->consumers;
     bus->consumers = c;
@@ -290,14 +326,10 @@ void bw_consumer_close(bw_consumer *c)
 {
     if (!c || bw_forked(&c->bus->guard)) return;
     bw_consumer_release(c);
-    while (c->parts) {
-        bw_cpart *p = c->parts;
-        c->parts = p->next_part;
-        bw_cpart_rest(p);
-        if (p->direct) bw_cpart_close_direct(p);
-        else bw_cpart_close_ipc(p);
-        free(p);
-    }
+    if (c->group && bw_group_check_call(c, "bw_consumer_close") != BW_OK) return;
+    if (c->group) bw_group_leave(c->group, bw_deadline_in_ms(BW_GROUP_CLOSE_MS));
+    while (c->parts) bw_cpart_remove(c->parts);
+    if (c->group) bw_group_close(c);
     bw_consumer_close_ipc(c);
     bw_consumer_drop_mailbox(c);
     bw_consumer_fd_close(c);

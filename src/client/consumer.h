@@ -34,6 +34,7 @@ enum {
 typedef enum bw_where { BW_AT_REST = 0, BW_AT_READY, BW_AT_IDLE, BW_AT_ARMED } bw_where;
 
 typedef struct bw_cpart bw_cpart;
+typedef struct bw_cgroup bw_cgroup;
 
 /* One DATA frame that was not consumed yet: a reference into a receive buffer. */
 typedef struct bw_item {
@@ -48,7 +49,7 @@ typedef struct bw_item {
 
 struct bw_cpart {
     bw_cpart *prev, *next; /* in the ready ring or the idle list */
-    bw_cpart *next_part;   /* all of the consumer */
+    bw_cpart *next_part, **before; /* all of the consumer, in the order of assignment */
     bw_consumer *consumer;
     char topic[BW_TOPIC_NAME_MAX + 1];
     int32_t partition;
@@ -56,6 +57,13 @@ struct bw_cpart {
     bool direct, paused, stopped;
     bool has_window; /* its reader may have a segment mapped */
     int64_t position;
+    int32_t leader_epoch; /* of the batch given last; -1: none since the last seek */
+    /* groups */
+    bool wanting;         /* not opened yet; from `position`, which may be BEGINNING or END */
+    bw_err untold;        /* for the next poll: why it can't be read */
+    char *trouble;        /* its message */
+    int64_t committed;    /* the position that was committed last; -1: none */
+    bw_uuid topic_id;     /* all zero: not known */
     /* direct */
     bw_attach *attach;
     bw_reader *reader;
@@ -75,7 +83,8 @@ struct bw_consumer {
     bw_bus *bus;
     bw_consumer *next; /* the bus's list */
     bw_consumer_options options;
-    bw_cpart *parts, *numbered, *subscribed;
+    bw_cgroup *group; /* NULL: none (consumer_group.h) */
+    bw_cpart *parts, **parts_tail, *numbered, *subscribed;
     bw_cpart *ready;  /* ring: the next to be polled */
     bw_cpart *idle;   /* list */
     uint32_t direct_count, ipc_count, idle_count, armed_count;
@@ -125,6 +134,14 @@ bw_err bw_cpart_reset(bw_cpart *p, int64_t log_start, int64_t end, int64_t *posi
 /* bw_cpart_fill: a batch for the caller; decompresses. EMPTY: nothing for users in it (control, empty, before the position). */
 bw_err bw_cpart_fill(bw_cpart *p, const uint8_t *data, const bw_batch_header *h, bw_batch *out);
 
+/* ---- consumer_assign.c ---- */
+/* bw_cpart_create: a partition of this consumer, last in its list, not opened. NULL: no memory. */
+bw_cpart *bw_cpart_create(bw_consumer *c, const char *topic, int32_t partition);
+/* bw_cpart_open: the direct path, or the socket with the reason noted. */
+bw_err bw_cpart_open(bw_cpart *p, int64_t offset);
+void bw_cpart_remove(bw_cpart *p);
+bw_cpart *bw_consumer_find(const bw_consumer *c, const char *topic, int32_t partition);
+
 /* ---- consumer_direct.c ---- */
 bw_err bw_cpart_open_direct(bw_cpart *p, bw_deadline deadline);
 void bw_cpart_close_direct(bw_cpart *p);
@@ -140,6 +157,8 @@ void bw_consumer_sleep_direct(bw_consumer *c, bw_deadline deadline);
 bw_err bw_consumer_use_watch(bw_consumer *c);
 bw_err bw_consumer_take_mailbox(bw_consumer *c, bw_env *env);
 void bw_consumer_drop_mailbox(bw_consumer *c);
+/* bw_consumer_renew_mailbox: after the daemon came back, which does not know our mailbox and may give it to others. */
+void bw_consumer_renew_mailbox(bw_consumer *c);
 
 /* ---- consumer_ipc.c ---- */
 bw_err bw_cpart_open_ipc(bw_cpart *p, int64_t offset, bw_deadline deadline);
@@ -152,6 +171,8 @@ bw_err bw_consumer_give_ipc(bw_consumer *c, bw_batch *batch);
 void bw_consumer_release(bw_consumer *c);
 /* bw_consumer_reconnect: and subscribe again from where we are. */
 bw_err bw_consumer_reconnect(bw_consumer *c, bw_deadline deadline);
+/* bw_consumer_ensure_conn: a connection of its own, not yet up. */
+bw_err bw_consumer_ensure_conn(bw_consumer *c);
 void bw_consumer_sleep_poll(bw_consumer *c, bw_deadline deadline);
 void bw_consumer_close_ipc(bw_consumer *c);
 

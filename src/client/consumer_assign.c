@@ -1,5 +1,5 @@
 /* client/consumer_assign.c: which partitions a consumer reads, and from where. */
-#include "client/consumer.h"
+#include "client/consumer_group.h"
 
 #include "format/names.h"
 
@@ -22,7 +22,7 @@ static bw_err check_offset(int64_t offset)
     return bw_fail(BW_ERR_INVALID_ARGUMENT, "offset %lld is neither an offset nor BW_OFFSET_BEGINNING or BW_OFFSET_END", (long long)offset);
 }
 
-static bw_cpart *find(const bw_consumer *c, const char *topic, int32_t partition)
+bw_cpart *bw_consumer_find(const bw_consumer *c, const char *topic, int32_t partition)
 {
     bw_cpart *p = c->parts;
     while (p && (p->partition != partition || strcmp(p->topic, topic) != 0)) p = p->next_part;
@@ -33,21 +33,11 @@ static bw_err find_or_fail(bw_consumer *c, const char *topic, int32_t partition,
 {
     bw_err e = check(c, topic);
     if (e) return e;
-    *out = find(c, topic, partition);
+    *out = bw_consumer_find(c, topic, partition);
     return *out ? BW_OK : bw_fail(BW_ERR_NOT_FOUND, "topic %s partition %d is not assigned to this consumer", topic, partition);
 }
 
-static bw_err seek(bw_cpart *p, int64_t offset)
-{
-    if (p->direct) {
-        bw_cpart_seek_direct(p, offset);
-        return BW_OK;
-    }
-    return bw_cpart_open_ipc(p, offset, bw_bus_request_deadline(p->consumer->bus));
-}
-
-/* The direct path, or the socket with the reason noted. */
-static bw_err open_part(bw_cpart *p, int64_t offset)
+bw_err bw_cpart_open(bw_cpart *p, int64_t offset)
 {
     bw_bus *bus = p->consumer->bus;
     bw_deadline deadline = bw_bus_request_deadline(bus);
@@ -66,30 +56,69 @@ static bw_err open_part(bw_cpart *p, int64_t offset)
     return bw_cpart_open_ipc(p, offset, deadline);
 }
 
-static bw_err assign_one(bw_consumer *c, const char *topic, int32_t partition, int64_t offset)
+static bw_err seek(bw_cpart *p, int64_t offset)
 {
-    bw_cpart *p = find(c, topic, partition);
-    if (p) return seek(p, offset);
-    p = calloc(1, sizeof *p);
-    if (!p) return bw_fail(BW_ERR_NO_MEMORY, "no memory for a partition");
+    p->untold = BW_OK;
+    p->leader_epoch = -1;
+    if (p->direct) {
+        bw_cpart_seek_direct(p, offset);
+        return BW_OK;
+    }
+    bw_consumer *c = p->consumer;
+    if (p->held_tail || !c->group || c->group->state == BW_MEMBER_OUT)
+        return bw_cpart_open_ipc(p, offset, bw_bus_request_deadline(c->bus));
+    p->position = offset; /* of a group, and not opened yet */
+    p->wanting = true;
+    p->stopped = false;
+    c->group->due_ms = 0;
+    return BW_OK;
+}
+
+bw_cpart *bw_cpart_create(bw_consumer *c, const char *topic, int32_t partition)
+{
+    bw_cpart *p = calloc(1, sizeof *p);
+    if (!p) return NULL;
     p->consumer = c;
     p->partition = partition;
+    p->leader_epoch = -1;
+    p->committed = -1;
     memcpy(p->topic, topic, strlen(topic) + 1);
-    bw_err e = open_part(p, offset);
-    if (e) {
-        bw_cpart_close_ipc(p);
-        free(p);
-        return bw_error_context(e, "topic %s partition %d", topic, partition);
-    }
-    bw_cpart **at = &c->parts; /* in the order of assignment */
-    while (*at) at = &(*at)->next_part;
-    *at = p;
-    return BW_OK;
+    p->before = c->parts_tail;
+    *p->before = p; /* in the order of assignment */
+    c->parts_tail = &p->next_part;
+    return p;
+}
+
+void bw_cpart_remove(bw_cpart *p)
+{
+    bw_consumer *c = p->consumer;
+    *p->before = p->next_part;
+    if (p->next_part) p->next_part->before = p->before;
+    else c->parts_tail = p->before;
+    bw_cpart_rest(p);
+    if (p->direct) bw_cpart_close_direct(p);
+    else bw_cpart_close_ipc(p);
+    free(p->trouble);
+    free(p);
+}
+
+static bw_err assign_one(bw_consumer *c, const char *topic, int32_t partition, int64_t offset, const bw_uuid *id)
+{
+    bw_cpart *p = bw_consumer_find(c, topic, partition);
+    if (p) return seek(p, offset);
+    p = bw_cpart_create(c, topic, partition);
+    if (!p) return bw_fail(BW_ERR_NO_MEMORY, "no memory for a partition");
+    p->topic_id = *id;
+    bw_err e = bw_cpart_open(p, offset);
+    if (!e) return BW_OK;
+    bw_cpart_remove(p);
+    return bw_error_context(e, "topic %s partition %d", topic, partition);
 }
 
 bw_err bw_consumer_assign(bw_consumer *c, const char *topic, int32_t partition, int64_t offset)
 {
     bw_err e = check(c, topic);
+    if (!e) e = bw_group_check_by_hand(c);
     if (!e) e = check_offset(offset);
     if (!e) e = bw_topic_name_check(topic, strlen(topic));
     bw_topic_info info;
@@ -98,34 +127,21 @@ bw_err bw_consumer_assign(bw_consumer *c, const char *topic, int32_t partition, 
     if (partition != BW_PARTITION_ANY && (partition < 0 || partition >= info.partitions))
         return bw_fail(BW_ERR_UNKNOWN_PARTITION, "topic %s has no partition %d; it has %d", topic, partition, info.partitions);
     int32_t from = partition == BW_PARTITION_ANY ? 0 : partition, to = partition == BW_PARTITION_ANY ? info.partitions : partition + 1;
-    for (int32_t i = from; i < to && !e; i++) e = assign_one(c, topic, i, offset);
+    for (int32_t i = from; i < to && !e; i++) e = assign_one(c, topic, i, offset, &info.id);
     bw_consumer_fd_update(c);
     return e;
-}
-
-static void remove_part(bw_cpart *p)
-{
-    bw_consumer *c = p->consumer;
-    for (bw_cpart **at = &c->parts; *at; at = &(*at)->next_part) {
-        if (*at != p) continue;
-        *at = p->next_part;
-        break;
-    }
-    bw_cpart_rest(p);
-    if (p->direct) bw_cpart_close_direct(p);
-    else bw_cpart_close_ipc(p);
-    free(p);
 }
 
 bw_err bw_consumer_unassign(bw_consumer *c, const char *topic, int32_t partition)
 {
     bw_err e = check(c, topic);
+    if (!e) e = bw_group_check_by_hand(c);
     if (e) return e;
     bool any = false;
     for (bw_cpart *p = c->parts, *next; p; p = next) {
         next = p->next_part;
         if (strcmp(p->topic, topic) != 0 || (partition != BW_PARTITION_ANY && p->partition != partition)) continue;
-        remove_part(p);
+        bw_cpart_remove(p);
         any = true;
     }
     bw_consumer_fd_update(c);
@@ -157,9 +173,9 @@ bw_err bw_consumer_position(bw_consumer *c, const char *topic, int32_t partition
 {
     if (!c) return bw_fail(BW_ERR_INVALID_ARGUMENT, "there is no consumer");
     BW_CHECK_FORK(c->bus);
-    bw_cpart *p = topic ? find(c, topic, partition) : NULL;
+    bw_cpart *p = topic ? bw_consumer_find(c, topic, partition) : NULL;
     if (!p) return bw_fail(BW_ERR_NOT_FOUND, "topic %s partition %d is not assigned to this consumer", topic ? topic : "", partition);
-    if (offset) *offset = p->position;
+    if (offset) *offset = p->position >= 0 ? p->position : BW_OFFSET_INVALID;
     return BW_OK;
 }
 
@@ -180,7 +196,7 @@ bw_err bw_consumer_resume(bw_consumer *c, const char *topic, int32_t partition)
     if (e || !p->paused) return e;
     p->paused = false;
     if (p->direct) bw_cpart_make_ready(p);
-    else bw_cpart_resume_ipc(p);
+    else if (p->held_tail) bw_cpart_resume_ipc(p);
     bw_consumer_fd_update(c);
     return BW_OK;
 }

@@ -60,8 +60,7 @@ void bw_consumer_drop_mailbox(bw_consumer *c)
     c->env = NULL;
 }
 
-/* The daemon came back: it does not know our mailbox and may give it to others. */
-static void renew_mailbox(bw_consumer *c)
+void bw_consumer_renew_mailbox(bw_consumer *c)
 {
     uint32_t epoch = atomic_load(&c->bus->conn.epoch), number = 0;
     if (!c->env || epoch == c->mail_epoch || !bw_conn_is_up(&c->bus->conn) || bw_bus_mailbox(c->bus, &number) != BW_OK) return;
@@ -161,6 +160,7 @@ void bw_cpart_seek_direct(bw_cpart *p, int64_t offset)
         offset = atomic_load_explicit(&p->slot->durable_offset, memory_order_acquire);
     else if (offset == BW_OFFSET_END) offset = bw_slot_end_offset(p->slot);
     p->position = offset;
+    p->leader_epoch = -1;
     p->stopped = false;
     bw_reader_seek(p->reader, offset);
     bw_cpart_make_ready(p);
@@ -347,7 +347,7 @@ void bw_consumer_audit(bw_consumer *c)
         bool gone = atomic_load_explicit(&p->attach->control->header->retired, memory_order_relaxed);
         if (gone || bw_reader_ready(p->reader)) notified(p);
     }
-    renew_mailbox(c);
+    bw_consumer_renew_mailbox(c);
 }
 
 void bw_consumer_sleep_direct(bw_consumer *c, bw_deadline deadline)

@@ -1,6 +1,6 @@
 /* client/consumer_fd.c: a descriptor for event loops: an epoll set of the eventfd (wake-ups of the watch thread, wake, what was read
  * while something else was asked), the socket, and a timer for trying to connect again. */
-#include "client/consumer.h"
+#include "client/consumer_group.h"
 
 #include <errno.h>
 #include <sys/epoll.h>
@@ -27,11 +27,12 @@ static bool watch_fd(int epoll_fd, int fd)
     return epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &event) == 0 || errno == EEXIST;
 }
 
-static void set_timer(bw_consumer *c, bool on)
+/* In so many ms; 0: not at all. */
+static void set_timer(bw_consumer *c, int64_t ms)
 {
-    if (!on && !c->timer_on) return;
-    c->timer_on = on;
-    struct itimerspec t = {{0, 0}, {0, on ? RETRY_MS * 1000000L : 0}};
+    if (ms == 0 && !c->timer_on) return;
+    c->timer_on = ms != 0;
+    struct itimerspec t = {{0, 0}, {ms / 1000, ms % 1000 * 1000000L}};
     timerfd_settime(c->timer_fd, 0, &t, NULL);
 }
 
@@ -42,7 +43,12 @@ void bw_consumer_fd_update(bw_consumer *c)
     int fd = c->has_conn ? atomic_load(&c->conn.fd) : -1;
     uint32_t epoch = c->has_conn ? atomic_load(&c->conn.epoch) : 0;
     if (fd >= 0 && epoch != c->epoll_epoch && watch_fd(c->epoll_fd, fd)) c->epoll_epoch = epoch; /* a closed one leaves by itself */
-    set_timer(c, down);
+    int64_t ms = down ? RETRY_MS : 0;
+    if (c->group && c->group->state != BW_MEMBER_OUT) { /* its leases and commits come due without anything to read */
+        int64_t left = c->group->alarm_ms - bw_clock_coarse_ms();
+        ms = left < 1 ? 1 : down && left > RETRY_MS ? RETRY_MS : left;
+    }
+    set_timer(c, ms);
     if (c->items || c->ready) bw_consumer_ring(c);
 }
 

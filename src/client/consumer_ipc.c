@@ -5,7 +5,7 @@
  * Consumed bytes are granted again when half a window has gathered, so that the memory held is bounded by the windows. A frame of a
  * subscription that was given up is dropped when its turn comes. After a lost connection every partition is subscribed again from
  * the position of what was given last: what was queued is dropped, nothing is given twice. */
-#include "client/consumer.h"
+#include "client/consumer_group.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -50,7 +50,7 @@ static bool pushed(void *opaque, const bw_frame *frame, bw_rx *rx)
     bw_consumer *c = opaque;
     bw_answer a;
     memset(&a, 0, sizeof a);
-    if (frame->type != BW_API_DATA) return true;
+    if (frame->type != BW_API_DATA) return !c->group || bw_group_pushed(c->group, frame);
     if (bw_answer_decode(frame, &a) != BW_OK) return false;
     bool wanted = part_of(c, a.subscription) != NULL;
     bw_item *item = wanted ? item_get(c) : NULL;
@@ -162,7 +162,7 @@ static bw_err subscribe_once(bw_cpart *p, int64_t offset, bw_deadline deadline)
     return e;
 }
 
-static bw_err ensure_conn(bw_consumer *c)
+bw_err bw_consumer_ensure_conn(bw_consumer *c)
 {
     if (c->has_conn) return BW_OK;
     bw_conn_options o = {.client_id = c->bus->client_id, .push = pushed, .opaque = c};
@@ -184,7 +184,7 @@ bw_err bw_consumer_reconnect(bw_consumer *c, bw_deadline deadline)
     c->items = NULL;
     c->items_tail = &c->items;
     for (bw_cpart *p = c->parts; p; p = p->next_part) {
-        if (p->direct || p->stopped) continue;
+        if (p->direct || p->stopped || !p->held_tail) continue;
         int64_t at = p->position;
         e = subscribe_once(p, at, deadline);
         p->position = at;
@@ -222,7 +222,7 @@ static bw_err subscribe(bw_cpart *p, int64_t offset, bw_deadline deadline)
 bw_err bw_cpart_open_ipc(bw_cpart *p, int64_t offset, bw_deadline deadline)
 {
     bw_consumer *c = p->consumer;
-    bw_err e = ensure_conn(c);
+    bw_err e = bw_consumer_ensure_conn(c);
     if (e) return e;
     bool fresh = !p->held_tail;
     if (fresh) {
@@ -230,12 +230,13 @@ bw_err bw_cpart_open_ipc(bw_cpart *p, int64_t offset, bw_deadline deadline)
         c->ipc_count++;
     }
     p->stopped = false;
+    p->leader_epoch = -1;
     e = subscribe(p, offset, deadline);
     if (e && fresh) {
         p->held_tail = NULL;
         c->ipc_count--;
-    } else if (e) {
-        p->stopped = true;
+    } else {
+        p->stopped = e != BW_OK;
     }
     if (c->ipc_count && c->direct_count && !c->by_watch) {
         bw_err w = bw_consumer_use_watch(c);
@@ -387,7 +388,8 @@ void bw_consumer_sleep_poll(bw_consumer *c, bw_deadline deadline)
 {
     if (c->by_watch && bw_consumer_arm(c)) return;
     bw_deadline until = bw_deadline_first(deadline, bw_deadline_in_ms(BW_SLEEP_CAP_MS));
-    if (c->ipc_count && bw_conn_is_up(&c->conn)) {
+    bool by_socket = c->ipc_count || (c->group && c->has_conn);
+    if (by_socket && bw_conn_is_up(&c->conn)) {
         bw_conn_wait(&c->conn, has_news, c, c->event_fd, until);
     } else {
         if (c->ipc_count) until = bw_deadline_first(until, c->reconnect_at);
