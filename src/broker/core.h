@@ -330,7 +330,7 @@ void bw_part_release(bw_part *p);
 bool bw_part_close_idle_readers(bw_part *p); /* true: some are still open */
 bw_part *bw_part_by_number(bw_broker *b, uint32_t bus_number);
 bw_err bw_part_appender(bw_broker *b, bw_part *p, bw_appender **out);
-bw_err bw_part_open_reader(bw_broker *b, bw_part *p, int limit, bw_reader **out);
+bw_err bw_part_open_reader(bw_broker *b, bw_part *p, int limit, bool committed, bw_reader **out);
 bw_err bw_part_reader(bw_broker *b, bw_part *p, int limit, bw_reader **out);
 /* bw_parts_hold: a counted snapshot of all partitions; bw_parts_drop gives it back. */
 size_t bw_parts_hold(bw_broker *b, bw_part ***out);

@@ -305,14 +305,14 @@ bw_err bw_part_appender(bw_broker *b, bw_part *p, bw_appender **out)
     return BW_OK;
 }
 
-bw_err bw_part_open_reader(bw_broker *b, bw_part *p, int limit, bw_reader **out)
+bw_err bw_part_open_reader(bw_broker *b, bw_part *p, int limit, bool committed, bw_reader **out)
 {
     if (!p->log) return closed_part(p);
     char folder[BW_PARTITION_DIR_MAX];
     bw_partition_dir_name(folder, p->topic->name, (int32_t)p->index);
     bw_reader_options o = {.control = p->topic->control, .partition = p->index, .dir_fd = b->dir->fd, .folder = folder,
-                           .limit = limit == BW_LIMIT_DURABLE ? BW_LIMIT_DURABLE : BW_LIMIT_VISIBLE, .use_pread = true,
-                           .guard = &b->guard};
+                           .limit = limit == BW_LIMIT_DURABLE ? BW_LIMIT_DURABLE : BW_LIMIT_VISIBLE, .committed = committed,
+                           .use_pread = true, .guard = &b->guard};
     return bw_reader_open(&o, out);
 }
 
@@ -321,7 +321,7 @@ bw_err bw_part_reader(bw_broker *b, bw_part *p, int limit, bw_reader **out)
     int i = limit == BW_LIMIT_DURABLE;
     bw_part_use_io(b, p);
     if (!p->readers[i]) {
-        bw_err e = bw_part_open_reader(b, p, limit, &p->readers[i]);
+        bw_err e = bw_part_open_reader(b, p, limit, false, &p->readers[i]);
         if (e) return e;
         bw_broker_tick_on(b);
     }

@@ -163,12 +163,15 @@ static bw_err subscribe(bw_broker *b, bw_op *op, bw_sub **out)
     if (find(op->session, r->subscription)) return bw_fail(BW_ERR_INVALID_ARGUMENT, "subscription %u is in use in this connection", r->subscription);
     if (r->read_limit != BW_READ_VISIBLE && r->read_limit != BW_READ_DURABLE)
         return bw_fail(BW_ERR_INVALID_ARGUMENT, "read_limit = %d; allowed: 0 visible, 1 durable", r->read_limit);
+    if (r->isolation != BW_READ_UNCOMMITTED && r->isolation != BW_READ_COMMITTED)
+        return bw_fail(BW_ERR_INVALID_ARGUMENT, "isolation = %d; allowed: 0 read uncommitted, 1 read committed", r->isolation);
     bw_err e = bw_part_of(b, r->topic, r->partition, false, &p);
     if (e) return e;
     bw_sub *s = calloc(1, sizeof *s);
     if (!s) return bw_fail(BW_ERR_NO_MEMORY, "no memory for a subscription");
     *s = (bw_sub){.session = op->session, .part = p, .id = r->subscription, .limit = r->read_limit, .credit = add_credit(0, r->credit)};
-    if ((e = bw_part_open_reader(b, p, r->read_limit == BW_READ_DURABLE ? BW_LIMIT_DURABLE : BW_LIMIT_VISIBLE, &s->reader))) {
+    int limit = r->read_limit == BW_READ_DURABLE ? BW_LIMIT_DURABLE : BW_LIMIT_VISIBLE;
+    if ((e = bw_part_open_reader(b, p, limit, r->isolation == BW_READ_COMMITTED, &s->reader))) {
         free(s);
         return e;
     }

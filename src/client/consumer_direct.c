@@ -91,6 +91,7 @@ static bw_err open_reader(bw_cpart *p)
         .dir_fd = p->attach->env->dir->fd,
         .folder = folder,
         .limit = c->options.read_limit == BW_READ_DURABLE ? BW_LIMIT_DURABLE : BW_LIMIT_VISIBLE,
+        .committed = c->options.isolation == BW_READ_COMMITTED,
         .check_crcs = c->options.check_crcs,
         .guard = &c->bus->guard,
     };

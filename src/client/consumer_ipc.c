@@ -153,6 +153,7 @@ static bw_err subscribe_once(bw_cpart *p, int64_t offset, bw_deadline deadline)
     q.partition = p->partition;
     q.offset = offset;
     q.read_limit = (int8_t)c->options.read_limit;
+    q.isolation = (int8_t)c->options.isolation;
     q.credit = p->window;
     bw_reply reply;
     bw_err e = bw_conn_request(&c->conn, &q, deadline, &reply);

@@ -44,7 +44,7 @@ static const bw_field fetch_request[] = {
 };
 static const bw_field subscribe_request[] = {
     Q("subscription", U32, subscription, 0), Q_TOPIC, Q_PARTITION, Q("offset", I64, offset, BW_OFFSET_BEGINNING),
-    Q("read_limit", I8, read_limit, 0), Q("credit", U64, credit, 0),
+    Q("read_limit", I8, read_limit, 0), Q("credit", U64, credit, 0), Q("isolation", I8, isolation, 0),
 };
 static const bw_field credit_request[] = {Q("subscription", U32, subscription, 0), Q("credit", U64, credit, 0)};
 static const bw_field unsubscribe_request[] = {Q("subscription", U32, subscription, 0)};

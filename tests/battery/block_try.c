@@ -84,7 +84,7 @@ static void read_partition(trial *t, bw_broker *b, bw_part *p, oracle_view *v, i
 {
     bw_reader *r;
     bw_batch_ref batch;
-    bw_err e = bw_part_open_reader(b, p, BW_LIMIT_VISIBLE, &r);
+    bw_err e = bw_part_open_reader(b, p, BW_LIMIT_VISIBLE, false, &r);
     if (e) {
         complain(t, "partition %d: no reader: %s", v->partition, bw_error_message());
         return;
