@@ -5,6 +5,7 @@
 #include <busway/bus.h>
 #include <busway/consumer.h>
 #include <busway/error.h>
+#include <busway/group.h>
 #include <busway/inspect.h>
 #include <busway/producer.h>
 #include <busway/record.h>

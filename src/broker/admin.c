@@ -137,6 +137,9 @@ static const api apis[BW_API_KEY_COUNT] = {
     [BW_API_OFFSET_COMMIT] = {bw_handle_offset_commit, BW_ROLE_CLIENT, true},
     [BW_API_OFFSET_FETCH] = {bw_handle_offset_fetch, BW_ROLE_CLIENT, true},
     [BW_API_OFFSET_DELETE] = {bw_handle_offset_delete, BW_ROLE_CLIENT, true},
+    [BW_API_LIST_GROUPS] = {bw_handle_list_groups, BW_ROLE_CLIENT, true},
+    [BW_API_DESCRIBE_GROUP] = {bw_handle_describe_group, BW_ROLE_CLIENT, true},
+    [BW_API_DELETE_GROUP] = {bw_handle_delete_group, BW_ROLE_CLIENT, true},
 };
 
 static bw_err refuse(const bw_broker *b, const bw_op *op)

@@ -6,6 +6,7 @@
 #ifndef BW_BROKER_OFFSETS_CACHE_H
 #define BW_BROKER_OFFSETS_CACHE_H
 
+#include "broker/group.h"
 #include "broker/offsets.h"
 #include "broker/offsets_layout.h"
 
@@ -140,6 +141,18 @@ void bw_offset_part_failed(bw_offset_part *part, bw_err e); /* with the thread's
 
 /* bw_offset_fetch_answer: OFFSET_FETCH, when nothing of what it asks for is under way. */
 void bw_offset_fetch_answer(bw_broker *b, bw_op *op);
+
+/* ---- offsets_members.c: what the groups of members say ---- */
+
+/* bw_offset_may_commit: broker/groups.h. */
+bw_err bw_offset_may_commit(bw_broker *b, const bw_group_request *g, bw_str topic, int32_t partition);
+/* bw_offset_members_of: the group with its members; NULL: nobody ever joined it. */
+const bw_group *bw_offset_members_of(bw_broker *b, bw_str group);
+void bw_offset_each_with_members(bw_broker *b, void (*fn)(void *opaque, const bw_group *g), void *opaque);
+/* bw_offset_members_forget: the group, which has no members, goes. NON_EMPTY_GROUP. */
+bw_err bw_offset_members_forget(bw_broker *b, bw_str group);
+/* bw_offset_member_peer: uid and since when (wall ms) a member is connected; -1 when it is not. */
+void bw_offset_member_peer(const bw_member *m, int64_t *uid, int64_t *since_ms);
 
 /* ---- offsets_expire.c ---- */
 

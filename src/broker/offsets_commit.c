@@ -65,17 +65,11 @@ void bw_offset_answer(bw_broker *b, bw_op *op, bw_err e)
 
 /* ---- checks ---- */
 
-static bw_err may_commit(bw_broker *b, const bw_group_request *g, bw_str topic, int32_t partition)
-{
-    (void)b, (void)g, (void)topic, (void)partition;
-    return BW_OK;
-}
-
 /* Who commits may not, whatever it is: for all parts. */
 static bw_err check_member(bw_broker *b, const bw_group_request *g)
 {
     bw_err e = bw_group_id_check(g->id);
-    for (size_t i = 0; !e && i < g->part_count; i++) e = may_commit(b, g, g->parts[i].topic, g->parts[i].partition);
+    for (size_t i = 0; !e && i < g->part_count; i++) e = bw_offset_may_commit(b, g, g->parts[i].topic, g->parts[i].partition);
     return e;
 }
 

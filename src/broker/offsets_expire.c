@@ -51,16 +51,11 @@ void bw_offsets_begin(bw_broker *b)
 
 /* ---- with time ---- */
 
-static bool has_members(bw_broker *b, const bw_offset_group *g)
-{
-    (void)b, (void)g;
-    return false;
-}
-
 /* What the group is now, and since when. */
 static void look_at_members(bw_broker *b, bw_offset_group *g, int64_t now)
 {
-    bool there = has_members(b, g);
+    const bw_group *members = bw_offset_members_of(b, (bw_str){g->id, g->len});
+    bool there = members && members->member_count > 0;
     if (there == (g->idle_ms == -1)) return;
     g->idle_ms = there ? -1 : now;
     bw_offset_change_group(b, g);

@@ -120,10 +120,25 @@ void bw_handle_offset_fetch(bw_broker *b, bw_op *op)
 
 /* ---- delete ---- */
 
+/* Members would go on from where they are, and commit again. */
+static bw_err check_unused(bw_broker *b, const bw_offset_group *g, const bw_topic *t)
+{
+    const bw_group *members = bw_offset_members_of(b, (bw_str){g->id, g->len});
+    if (!members || !members->member_count) return BW_OK;
+    const bw_group_topic *used = NULL;
+    if (members->kind != BW_GROUP_CLASSIC) { /* whose subscriptions only the members can read */
+        HASH_FIND(hh, members->topics, &t->id, sizeof t->id, used);
+        if (!used || !used->subscribers) return BW_OK;
+    }
+    return bw_fail(BW_ERR_NON_EMPTY_GROUP, "group '%s' has %u members, subscribed to topic '%s': stop them first", g->id, members->member_count,
+                   t->name);
+}
+
 static bw_err delete_one(bw_broker *b, const bw_offset_group *g, const bw_offset_part *part)
 {
     bw_part *p;
     bw_err err = bw_part_of(b, part->topic, part->partition, false, &p);
+    if (!err) err = check_unused(b, g, p->topic);
     bw_offset_entry *e = err ? NULL : bw_offset_entry_find(g, bw_offset_target_of_part(b->offsets, p, false));
     return e ? bw_offset_remove(b, e) : err;
 }

@@ -1,39 +1,13 @@
 /* broker/status.c: the documents of STATUS and DESCRIBE_TOPICS, in msgpack. Names as in busway/admin.h. */
-#include "broker/core.h"
+#include "broker/document.h"
+#include "broker/offsets.h"
 
 #include "base/os.h"
 
 #include <fcntl.h>
-#include <msgpack/pack.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
-
-static int append(void *data, const char *bytes, size_t len) { return bw_buf_append(data, bytes, len) ? -1 : 0; }
-
-static int put_text(msgpack_packer *pk, const char *text)
-{
-    size_t len = strlen(text);
-    return msgpack_pack_str(pk, len) | (len ? msgpack_pack_str_body(pk, text, len) : 0);
-}
-static int key_text(msgpack_packer *pk, const char *key, const char *text) { return put_text(pk, key) | put_text(pk, text); }
-static int key_int(msgpack_packer *pk, const char *key, int64_t v) { return put_text(pk, key) | msgpack_pack_int64(pk, v); }
-static int put_bool(msgpack_packer *pk, bool v) { return v ? msgpack_pack_true(pk) : msgpack_pack_false(pk); }
-static int key_bool(msgpack_packer *pk, const char *key, bool v) { return put_text(pk, key) | put_bool(pk, v); }
-
-static void send_doc(bw_broker *b, bw_op *op, int bad)
-{
-    if (bad) {
-        bw_op_fail(op, bw_fail(BW_ERR_NO_MEMORY, "no memory for the answer"));
-        return;
-    }
-    bw_answer a;
-    bw_answer_init(&a, &op->request);
-    a.doc = b->doc.data;
-    a.doc_len = b->doc.len;
-    bw_op_finish(op, &a);
-    if (b->doc.cap > (256u << 10)) bw_buf_free(&b->doc);
-}
 
 /* ---- topics ---- */
 
@@ -126,12 +100,11 @@ void bw_handle_describe(bw_broker *b, bw_op *op)
         }
     qsort(list, n, sizeof(*list), by_name);
     msgpack_packer pk;
-    b->doc.len = 0;
-    msgpack_packer_init(&pk, &b->doc, append);
+    bw_doc_begin(b, &pk);
     int bad = msgpack_pack_array(&pk, n);
     for (size_t i = 0; i < n; i++) bad |= put_topic(b, &pk, list[i]);
     free(list);
-    send_doc(b, op, bad);
+    bw_doc_send(b, op, bad);
 }
 
 /* ---- status ---- */
@@ -181,13 +154,12 @@ static int put_process(bw_broker *b, msgpack_packer *pk)
 void bw_handle_status(bw_broker *b, bw_op *op)
 {
     msgpack_packer pk;
-    b->doc.len = 0;
-    msgpack_packer_init(&pk, &b->doc, append);
+    bw_doc_begin(b, &pk);
     bw_store_info store;
     bw_store_info_get(b->store, &store);
     uint64_t partitions = 0;
     for (uint32_t i = 0; i < b->parts_count; i++) partitions += b->parts[i] != NULL;
-    int bad = msgpack_pack_map(&pk, 13 + 7);
+    int bad = msgpack_pack_map(&pk, 13 + 8);
     bad |= put_process(b, &pk);
     bad |= key_int(&pk, "topics", HASH_CNT(by_name, b->topics_by_name)) | key_int(&pk, "partitions", (int64_t)partitions);
     bad |= key_int(&pk, "memory_bytes", resident_bytes()) | key_int(&pk, "syncs", (int64_t)atomic_load(&b->syncs));
@@ -197,7 +169,12 @@ void bw_handle_status(bw_broker *b, bw_op *op)
     bad |= put_text(&pk, "meta") | msgpack_pack_map(&pk, 3);
     bad |= key_int(&pk, "map_bytes", (int64_t)store.map_bytes) | key_int(&pk, "used_bytes", (int64_t)store.used_bytes);
     bad |= key_bool(&pk, "failed", store.failed);
+    bw_offsets_counters c;
+    bw_offsets_count(b, &c);
+    bad |= put_text(&pk, "offsets") | msgpack_pack_map(&pk, 5);
+    bad |= key_int(&pk, "groups", (int64_t)c.groups) | key_int(&pk, "committed", (int64_t)c.offsets) | key_int(&pk, "bytes", (int64_t)c.bytes);
+    bad |= key_int(&pk, "commits", (int64_t)c.commits) | key_int(&pk, "transactions", (int64_t)c.rounds);
     bad |= put_text(&pk, "connections") | msgpack_pack_array(&pk, b->session_count);
     for (const bw_session *s = b->sessions; s; s = s->next) bad |= put_connection(&pk, s);
-    send_doc(b, op, bad);
+    bw_doc_send(b, op, bad);
 }

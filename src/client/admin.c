@@ -1,5 +1,5 @@
 /* client/admin.c: the administrative calls: one request each. */
-#include "client/bus.h"
+#include "client/admin.h"
 
 #include "proto/json.h"
 
@@ -15,8 +15,7 @@ static bw_err check(const bw_bus *bus, const char *topic)
     return BW_OK;
 }
 
-/* A request whose answer says nothing but yes. */
-static bw_err ask(bw_bus *bus, bw_request *q)
+bw_err bw_admin_ask(bw_bus *bus, bw_request *q)
 {
     bw_reply reply;
     bw_err e = bw_bus_request(bus, q, bw_bus_request_deadline(bus), &reply);
@@ -48,7 +47,7 @@ static bw_err ask_with_config(bw_bus *bus, bw_api_key type, const char *topic, i
     q.partitions = partitions;
     q.configs = pairs;
     q.config_count = count;
-    e = ask(bus, &q);
+    e = bw_admin_ask(bus, &q);
     free(pairs);
     return e;
 }
@@ -70,7 +69,7 @@ bw_err bw_topic_delete(bw_bus *bus, const char *topic)
     bw_request q;
     bw_request_init(&q, BW_API_DELETE_TOPIC);
     q.topic = bw_str_of(topic);
-    return ask(bus, &q);
+    return bw_admin_ask(bus, &q);
 }
 
 bw_err bw_topic_partitions(bw_bus *bus, const char *topic, int32_t *count)
@@ -82,7 +81,7 @@ bw_err bw_topic_partitions(bw_bus *bus, const char *topic, int32_t *count)
     return e;
 }
 
-static bw_err ask_document(bw_bus *bus, bw_request *q, char **json)
+bw_err bw_admin_document(bw_bus *bus, bw_request *q, char **json)
 {
     if (!json) return bw_fail(BW_ERR_INVALID_ARGUMENT, "there is no place for the answer");
     *json = NULL;
@@ -104,7 +103,7 @@ bw_err bw_topics_describe(bw_bus *bus, const char *topic, char **json)
     bw_request q;
     bw_request_init(&q, BW_API_DESCRIBE_TOPICS);
     if (topic) q.topic = bw_str_of(topic);
-    return ask_document(bus, &q, json);
+    return bw_admin_document(bus, &q, json);
 }
 
 bw_err bw_status(bw_bus *bus, char **json)
@@ -113,7 +112,7 @@ bw_err bw_status(bw_bus *bus, char **json)
     if (e) return e;
     bw_request q;
     bw_request_init(&q, BW_API_STATUS);
-    return ask_document(bus, &q, json);
+    return bw_admin_document(bus, &q, json);
 }
 
 bw_err bw_delete_records(bw_bus *bus, const char *topic, int32_t partition, int64_t before_offset, int64_t *log_start)

@@ -4,6 +4,7 @@
 #include "broker/config.h"
 #include "log/partition.h"
 #include "meta/store.h"
+#include "proto/json.h"
 
 #include <fcntl.h>
 
@@ -358,6 +359,88 @@ static void test_topic_that_is_made_again_has_no_committed_offsets(void **state)
     fake_close(fx, &f);
 }
 
+/* ---- list, describe, delete ---- */
+
+static char *document(fixture *fx, fake *f, bw_request *r)
+{
+    answer a;
+    bw_buf json = {0};
+    assert_int_equal(fake_call(fx, f, r, &a), BW_OK);
+    assert_int_equal(bw_json_from_msgpack(a.a.doc, a.a.doc_len, &json), BW_OK);
+    assert_int_equal(bw_buf_append(&json, "", 1), BW_OK);
+    answer_free(&a);
+    return (char *)json.data;
+}
+
+static void assert_has(const char *json, const char *text)
+{
+    if (!strstr(json, text)) print_message("%s is not in %s\n", text, json);
+    assert_non_null(strstr(json, text));
+}
+
+static void test_describe_says_lag_in_records_and_time(void **state)
+{
+    fixture *fx = *state;
+    fake f;
+    fake_open(fx, &f);
+    assert_int_equal(rq_create(fx, &f, "t", 3, NULL, NULL), BW_OK);
+    batch_spec s = BATCH_SPEC;
+    s.timestamp = bw_clock_wall_ms() - 100000;
+    assert_int_equal(produce(fx, &f, "t", 0, &s, 1, NULL), BW_OK);
+    s.timestamp += 50000;
+    for (int i = 0; i < 4; i++) assert_int_equal(produce(fx, &f, "t", 0, &s, 1, NULL), BW_OK);
+    bw_request r = rq_part(BW_API_OFFSET_COMMIT, "g", "t", 0);
+    r.group.parts[0].offset = 1;
+    r.group.parts[0].metadata = bw_str_of("\"quoted\"");
+    assert_int_equal(ask_part(fx, &f, &r).error, BW_OK);
+    assert_int_equal(commit(fx, &f, "g", "t", 2, 0), BW_OK);
+    r = rq_part(BW_API_DESCRIBE_GROUP, "g", NULL, 0);
+    char *json = document(fx, &f, &r);
+    assert_has(json, "{\"group\":\"g\",\"state\":\"Empty\",\"kind\":\"simple\",\"assignor\":\"\",\"epoch\":0,\"members\":[],\"partitions\":[");
+    assert_has(json, "\"topic\":\"t\",\"partition\":0,\"member\":null,\"committed_offset\":1,\"metadata\":\"\\\"quoted\\\"\",");
+    assert_has(json, "\"log_start_offset\":0,\"end_offset\":5,\"lag\":4,\"lag_ms\":5");
+    assert_has(json, "\"end_offset\":0,\"lag\":0,\"lag_ms\":0,\"error\":null}]}");
+    const char *lag = strstr(json, "\"lag_ms\":");
+    assert_in_range(strtol(lag + 9, NULL, 10), 50000, 60000);
+    free(json);
+    r = rq_part(BW_API_LIST_GROUPS, "", NULL, 0);
+    json = document(fx, &f, &r);
+    assert_string_equal(json, "[{\"group\":\"g\",\"state\":\"Empty\",\"kind\":\"simple\",\"members\":0,\"partitions\":2}]");
+    free(json);
+    r = rq_part(BW_API_DESCRIBE_GROUP, "nobody", NULL, 0);
+    assert_int_equal(fake_ask(fx, &f, &r), BW_ERR_GROUP_ID_NOT_FOUND);
+    r = rq_part(BW_API_DESCRIBE_GROUP, "", NULL, 0);
+    assert_int_equal(fake_ask(fx, &f, &r), BW_ERR_INVALID_GROUP_ID);
+    r = rq(BW_API_STATUS, "");
+    json = document(fx, &f, &r);
+    assert_has(json, "\"offsets\":{\"groups\":1,\"committed\":2,");
+    assert_has(json, "\"commits\":2,\"transactions\":2}");
+    free(json);
+    fake_close(fx, &f);
+}
+
+static void test_delete_group_is_whole_and_stays(void **state)
+{
+    fixture *fx = *state;
+    fake f;
+    fake_open(fx, &f);
+    make_topic(fx, &f, "t", 3, 1);
+    for (int i = 0; i < 3; i++) assert_int_equal(commit(fx, &f, "g", "t", i, 0), BW_OK);
+    assert_int_equal(commit(fx, &f, "h", "t", 0, 1), BW_OK);
+    bw_request r = rq_part(BW_API_DELETE_GROUP, "g", NULL, 0);
+    assert_int_equal(fake_ask(fx, &f, &r), BW_OK);
+    r = rq_part(BW_API_DELETE_GROUP, "g", NULL, 0);
+    assert_int_equal(fake_ask(fx, &f, &r), BW_ERR_GROUP_ID_NOT_FOUND);
+    r = rq_part(BW_API_LIST_GROUPS, "", NULL, 0);
+    char *json = document(fx, &f, &r);
+    assert_string_equal(json, "[{\"group\":\"h\",\"state\":\"Empty\",\"kind\":\"simple\",\"members\":0,\"partitions\":1}]");
+    free(json);
+    fake_close(fx, &f);
+    fx_down(fx);
+    assert_int_equal(stored_offsets(fx), 1);
+    fx_up(fx);
+}
+
 int main(void)
 {
 #define T(t) cmocka_unit_test_setup_teardown(t, fx_setup, fx_teardown)
@@ -371,6 +454,8 @@ int main(void)
         T(test_limits_are_named),
         T(test_deleted_offset_is_gone_after_a_restart_too),
         T(test_topic_that_is_made_again_has_no_committed_offsets),
+        T(test_describe_says_lag_in_records_and_time),
+        T(test_delete_group_is_whole_and_stays),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
