@@ -140,6 +140,14 @@ static const api apis[BW_API_KEY_COUNT] = {
     [BW_API_LIST_GROUPS] = {bw_handle_list_groups, BW_ROLE_CLIENT, true},
     [BW_API_DESCRIBE_GROUP] = {bw_handle_describe_group, BW_ROLE_CLIENT, true},
     [BW_API_DELETE_GROUP] = {bw_handle_delete_group, BW_ROLE_CLIENT, true},
+    [BW_API_QUEUE_JOIN] = {bw_handle_queue_join, BW_ROLE_CLIENT, true},
+    [BW_API_QUEUE_FETCH] = {bw_handle_queue_fetch, BW_ROLE_CLIENT, true},
+    [BW_API_QUEUE_ACK] = {bw_handle_queue_ack, BW_ROLE_CLIENT, true},
+    [BW_API_QUEUE_LEAVE] = {bw_handle_queue_leave, BW_ROLE_CLIENT, true},
+    [BW_API_QUEUE_DESCRIBE] = {bw_handle_queue_describe, BW_ROLE_CLIENT, true},
+    [BW_API_QUEUE_PEEK] = {bw_handle_queue_peek, BW_ROLE_CLIENT, true},
+    [BW_API_QUEUE_SETTLE] = {bw_handle_queue_settle, BW_ROLE_ADMIN, true},
+    [BW_API_QUEUE_DELETE] = {bw_handle_queue_delete, BW_ROLE_ADMIN, true},
 };
 
 static bw_err refuse(const bw_broker *b, const bw_op *op)

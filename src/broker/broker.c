@@ -64,6 +64,7 @@ static void init_locks(bw_broker *b)
 static void destroy(bw_broker *b)
 {
     bw_offsets_free(b);
+    bw_queues_free(b);
     bw_committer_free(b->committer);
     bw_store_close(b->store);
     bw_datadir_close(b->dir);

@@ -43,6 +43,10 @@ typedef struct bw_job bw_job;
 typedef struct bw_attachment bw_attachment;
 typedef struct bw_committer bw_committer;
 typedef struct bw_offsets bw_offsets;
+struct bw_queues;
+struct bw_queue_part;
+struct bw_queue_member;
+struct bw_queue_death;
 
 /* ---- what is asked ---- */
 
@@ -83,6 +87,7 @@ struct bw_session {
     bw_sub *subs;
     bw_fetch *fetches;
     bw_attachment *attached;
+    struct bw_queue_member *workers; /* in queue groups */
     uint64_t mailboxes[BW_MAILBOXES / 64]; /* bit: this session's */
     int pid_fd;
     uint32_t parked; /* its requests that wait at a part */
@@ -133,6 +138,8 @@ struct bw_part {
     bw_sub *subs;
     struct bw_offset_target *offsets; /* what is committed; NULL: nothing, or not looked for yet */
     struct bw_hold *holds;            /* commits that wait for durable */
+    struct bw_queue_part *queues;  /* of the groups that hand out its records */
+    struct bw_queue_death *deaths; /* dead letters appended to it that are not durable */
     bw_producers *producers; /* NULL: not read from the log yet */
     bool producers_loading;
     bool armed, in_again, in_unarmed;
@@ -239,6 +246,7 @@ struct bw_broker {
     pthread_mutex_t cleaner_lock;
     pthread_cond_t cleaner_cond;
     bool cleaner_running, cleaner_stop, cleaner_hurry;
+    struct bw_queues *queues; /* broker thread; NULL: no queue group was asked for yet */
     /* of the opener */
     pthread_t opener_thread;
     pthread_mutex_t opener_lock;
@@ -387,6 +395,26 @@ bool bw_attach_tick(bw_broker *b); /* true: call again in a second */
 void bw_attach_forget_topic(bw_broker *b, const bw_uuid *id);
 void bw_attach_mail_taken_over(bw_broker *b, bw_mail *mail);
 uint32_t bw_attach_writers(const bw_session *s);
+
+/* queue*.c: queue groups */
+void bw_handle_queue_join(bw_broker *b, bw_op *op);
+void bw_handle_queue_fetch(bw_broker *b, bw_op *op);
+void bw_handle_queue_ack(bw_broker *b, bw_op *op);
+void bw_handle_queue_leave(bw_broker *b, bw_op *op);
+void bw_handle_queue_describe(bw_broker *b, bw_op *op);
+void bw_handle_queue_peek(bw_broker *b, bw_op *op);
+void bw_handle_queue_settle(bw_broker *b, bw_op *op);
+void bw_handle_queue_delete(bw_broker *b, bw_op *op);
+void bw_queue_serve_part(bw_broker *b, bw_part *p); /* news of it, or something became durable */
+bool bw_queue_waiting(const bw_part *p, bw_wait_class cls);
+void bw_queue_rest_part(bw_part *p); /* its readers give back their windows */
+bool bw_queue_close_idle(bw_part *p); /* true: some are still open */
+void bw_queue_stop_part(bw_broker *b, bw_part *p); /* it goes, or the daemon ends */
+void bw_queue_drop_session(bw_broker *b, bw_session *s);
+void bw_queue_forget_topic(bw_broker *b, bw_topic *t); /* it is deleted, and what is stored of it */
+void bw_queue_topic_grew(bw_broker *b, bw_topic *t);
+bool bw_queue_group_exists(bw_broker *b, bw_str name);
+void bw_queues_free(bw_broker *b);
 
 /* status.c */
 void bw_handle_status(bw_broker *b, bw_op *op);

@@ -50,7 +50,8 @@ void bw_broker_again(bw_broker *b, bw_part *p)
 
 static bool waits_for(const bw_part *p, bw_wait_class cls)
 {
-    return bw_fetch_waiting(p, cls) || bw_sub_waiting(p, cls) || (cls == BW_WAIT_STATE && (bw_produce_waiting(p) || p->holds));
+    return bw_fetch_waiting(p, cls) || bw_sub_waiting(p, cls) || bw_queue_waiting(p, cls) ||
+           (cls == BW_WAIT_STATE && (bw_produce_waiting(p) || p->holds));
 }
 
 void bw_part_serve(bw_broker *b, bw_part *p)
@@ -59,6 +60,7 @@ void bw_part_serve(bw_broker *b, bw_part *p)
     if (p->holds) bw_offsets_serve(b, p);
     bw_fetch_serve(b, p);
     bw_sub_serve(b, p);
+    if (p->queues || p->deaths) bw_queue_serve_part(b, p);
     if (!p->armed && !p->in_unarmed && (waits_for(p, BW_WAIT_TAIL) || waits_for(p, BW_WAIT_STATE))) {
         p->in_unarmed = true;
         p->unarmed_next = b->unarmed;
@@ -160,6 +162,7 @@ void bw_broker_on_tick(void *broker, bw_timer *timer)
         bw_part *p = b->parts[i];
         if (!p) continue;
         needed |= bw_part_close_idle_readers(p);
+        needed |= bw_queue_close_idle(p);
         if (!waits_for(p, BW_WAIT_TAIL) && !waits_for(p, BW_WAIT_STATE)) continue;
         needed = true;
         p->armed = false;

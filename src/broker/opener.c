@@ -124,6 +124,10 @@ static bw_part *op_must_wait(bw_broker *b, const bw_op *op)
             if ((p = one_must_wait(b, r->group.parts[i].topic, r->group.parts[i].partition))) last = p;
         return r->group.part_count || r->type != BW_API_OFFSET_FETCH ? last : group_must_wait(b, r->group.id);
     case BW_API_DESCRIBE_GROUP: return group_must_wait(b, r->group.id);
+    case BW_API_QUEUE_JOIN:
+        for (size_t i = 0; i < r->queue.topic_count; i++)
+            if ((t = bw_topic_find(b, r->queue.topics[i].topic)) && !t->deleting && (p = topic_must_wait(b, t))) last = p;
+        return last;
     case BW_API_DESCRIBE_TOPICS:
     case BW_API_ALTER_TOPIC:
         if (r->topic.len) return (t = bw_topic_find(b, r->topic)) && !t->deleting ? topic_must_wait(b, t) : NULL;

@@ -276,6 +276,7 @@ static void rest_io(bw_part *p)
     for (int i = 0; i < 2; i++)
         if (p->readers[i]) bw_reader_rest(p->readers[i]);
     bw_sub_rest(p);
+    bw_queue_rest_part(p);
     p->has_io = false;
 }
 
@@ -346,6 +347,7 @@ bool bw_part_close_idle_readers(bw_part *p)
 
 void bw_part_stop_io(bw_broker *b, bw_part *p)
 {
+    bw_queue_stop_part(b, p);
     if (p->has_io && b->io_parts) b->io_parts--;
     p->has_io = false;
     bw_appender_close(p->appender);

@@ -99,6 +99,7 @@ static void session_closed(bw_broker *b, bw_session *s)
     bw_fetch_drop_session(b, s);
     bw_produce_drop_session(b, s);
     bw_offsets_drop_session(b, s);
+    bw_queue_drop_session(b, s);
     bw_attach_session_closed(b, s);
     if (s->prev) s->prev->next = s->next;
     else b->sessions = s->next;
@@ -134,6 +135,7 @@ void bw_session_dispatch(bw_broker *b, bw_event *e)
     case BW_EVENT_JOB_DONE: e->job->done(b, e->job); break;
     case BW_EVENT_PART_OPENED:
         bw_offsets_part_opened(b, e->part);
+        if (e->part->queues) bw_broker_again(b, e->part);
         bw_opener_release(b, e->part);
         break;
     case BW_EVENT_COMMITTED: bw_committer_done(b, e->commit); break;

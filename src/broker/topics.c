@@ -261,7 +261,10 @@ bw_err bw_topic_alter_config(bw_broker *b, bw_topic *t, int32_t partitions, cons
     pc.disk_reserve_bytes = atomic_load(&b->reserve_bytes);
     for (uint32_t i = 0; !e && i < t->part_count; i++)
         if (t->parts[i]->log) e = bw_partition_set_config(t->parts[i]->log, &pc);
-    if (!e && m.partitions > t->part_count) e = bw_topic_open_parts(b, t, m.partitions, true);
+    if (!e && m.partitions > t->part_count) {
+        e = bw_topic_open_parts(b, t, m.partitions, true);
+        bw_queue_topic_grew(b, t);
+    }
     if (bw_topic_config_compacts(&config)) bw_cleaner_want(b);
     if (!e) bw_broker_event(b, BW_LOG_INFO, "topic_altered", "topic=%s partitions=%u", t->name, t->part_count);
     return e;
@@ -324,6 +327,7 @@ bw_err bw_topic_delete_start(bw_broker *b, bw_topic *t, bw_op *op)
     }
     BW_KILL_POINT("topic.promised");
     t->deleting = true;
+    bw_queue_forget_topic(b, t);
     for (uint32_t i = 0; i < t->part_count; i++) {
         bw_part *p = t->parts[i];
         atomic_store(&t->control->slots[i].state, BW_SLOT_DELETED);

@@ -59,7 +59,9 @@ static const bw_field fetch_request[] = {
 static const bw_field ack_request[] = {Q_GROUP, Q_MEMBER, Q_ITEMS};
 static const bw_field leave_request[] = {Q_GROUP, Q_MEMBER};
 static const bw_field group_request[] = {Q_GROUP};
-static const bw_field peek_request[] = {Q_GROUP, Q("topic", STR, topic, 0), Q("partition", I32, partition, 0), Q("max_records", U32, max_records, 100)};
+static const bw_field peek_request[] = {
+    Q_GROUP, Q("topic", STR, topic, 0), Q("partition", I32, partition, 0), Q("max_records", U32, max_records, 100),
+};
 static const bw_field settle_request[] = {Q_GROUP, Q_ITEMS};
 
 static const bw_field plain_answer[] = {A_OUTCOME};
