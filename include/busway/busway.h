@@ -8,6 +8,7 @@
 #include <busway/group.h>
 #include <busway/inspect.h>
 #include <busway/producer.h>
+#include <busway/queue.h>
 #include <busway/record.h>
 #include <busway/version.h>
 #endif

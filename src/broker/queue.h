@@ -33,7 +33,7 @@ typedef struct bw_queue_group bw_queue_group;
 typedef struct bw_queue_part bw_queue_part;
 typedef struct bw_queue_member bw_queue_member;
 typedef struct bw_queue_wait bw_queue_wait;
-typedef struct bw_queue_ack bw_queue_ack;
+typedef struct bw_queue_ack_op bw_queue_ack_op;
 typedef struct bw_queue_death bw_queue_death;
 
 typedef struct bw_queue_settings {
@@ -72,7 +72,7 @@ struct bw_queue_part {
     uint64_t put_off; /* stored */
     bw_delay *parks;  /* put off and not stored yet */
     uint32_t park_count, park_cap, parks_sent, gone_sent;
-    bw_queue_ack **waiting, **sent; /* acknowledgements for the next commit, and in the present one */
+    bw_queue_ack_op **waiting, **sent; /* acknowledgements for the next commit, and in the present one */
     uint32_t waiting_count, waiting_cap, sent_count, sent_cap;
     bw_queue_cursor fresh, old;
     int64_t used_ms;
@@ -118,7 +118,7 @@ typedef struct bw_queues {
 } bw_queues;
 
 /* An acknowledgement that waits for `pending` commits. */
-struct bw_queue_ack {
+struct bw_queue_ack_op {
     bw_op *op;
     uint32_t pending;
     bw_err error;

@@ -21,7 +21,7 @@ typedef struct queue_commit {
 
 /* ---- answers ---- */
 
-static void ack_finish(bw_queue_ack *a)
+static void ack_finish(bw_queue_ack_op *a)
 {
     bw_answer answer;
     bw_answer_init(&answer, &a->op->request);
@@ -34,7 +34,7 @@ static void ack_finish(bw_queue_ack *a)
     free(a);
 }
 
-static void ack_done(bw_queue_ack *a, bw_err e)
+static void ack_done(bw_queue_ack_op *a, bw_err e)
 {
     if (e) a->error = e;
     if (--a->pending == 0) ack_finish(a);
@@ -51,12 +51,12 @@ void bw_queue_acks_fail(bw_broker *b, bw_queue_part *q, bw_err e)
 }
 
 /* Once in a part's list, however many of its items are the part's. */
-static bw_err join_next_commit(bw_queue_part *q, bw_queue_ack *a)
+static bw_err join_next_commit(bw_queue_part *q, bw_queue_ack_op *a)
 {
     if (q->waiting_count && q->waiting[q->waiting_count - 1] == a) return BW_OK;
     if (q->waiting_count == q->waiting_cap) {
         uint32_t cap = q->waiting_cap ? q->waiting_cap * 2 : 16;
-        bw_queue_ack **grown = realloc(q->waiting, cap * sizeof(*grown));
+        bw_queue_ack_op **grown = realloc(q->waiting, cap * sizeof(*grown));
         if (!grown) return bw_fail(BW_ERR_NO_MEMORY, "no memory for an acknowledgement");
         q->waiting = grown;
         q->waiting_cap = cap;
@@ -150,7 +150,7 @@ void bw_queue_commit(bw_broker *b, bw_queue_part *q)
     q->dirty = false;
     q->parks_sent = q->park_count;
     q->gone_sent = q->state.gone_count;
-    bw_queue_ack **list = q->sent;
+    bw_queue_ack_op **list = q->sent;
     uint32_t cap = q->sent_cap;
     q->sent = q->waiting;
     q->sent_cap = q->waiting_cap;
@@ -174,7 +174,7 @@ static bw_err find_part(bw_broker *b, bw_queue_group *g, const bw_queue_item *it
                    (int)(item->topic.len > 100 ? 100 : item->topic.len), item->topic.data);
 }
 
-static bw_err refuse(bw_queue_ack *a, const bw_queue_item *item, size_t items, bw_err error, uint32_t count)
+static bw_err refuse(bw_queue_ack_op *a, const bw_queue_item *item, size_t items, bw_err error, uint32_t count)
 {
     if (!a->refused && !(a->refused = calloc(items, sizeof *a->refused))) return bw_fail(BW_ERR_NO_MEMORY, "no memory for an answer");
     bw_queue_item *r = &a->refused[a->refused_count++];
@@ -213,7 +213,7 @@ static void acknowledge(bw_broker *b, bw_op *op, bw_queue_group *g, uint32_t mem
 {
     const bw_queue_request *r = &op->request.queue;
     bw_err e = check_items(r);
-    bw_queue_ack *a = e ? NULL : calloc(1, sizeof *a);
+    bw_queue_ack_op *a = e ? NULL : calloc(1, sizeof *a);
     if (!e && !a) e = bw_fail(BW_ERR_NO_MEMORY, "no memory for an acknowledgement");
     if (e) {
         bw_op_fail(op, e);

@@ -10,6 +10,8 @@
 #ifndef BW_PROTO_MESSAGE_QUEUE_H
 #define BW_PROTO_MESSAGE_QUEUE_H
 
+#include <busway/queue.h>
+
 typedef enum bw_queue_verb {
     BW_QUEUE_ACCEPT = 1,  /* done */
     BW_QUEUE_RELEASE = 2, /* to be delivered again, now */
@@ -61,7 +63,6 @@ typedef struct bw_queue_request {
 } bw_queue_request;
 
 typedef enum bw_queue_dead { BW_QUEUE_DEAD_DEFAULT = 0, BW_QUEUE_DEAD_TOPIC = 1, BW_QUEUE_DEAD_ARCHIVE = 2 } bw_queue_dead;
-typedef enum bw_queue_isolation { BW_QUEUE_DEFAULT = 0, BW_QUEUE_UNCOMMITTED = 1, BW_QUEUE_COMMITTED = 2 } bw_queue_isolation;
 
 typedef struct bw_queue_answer {
     uint32_t member;            /* QUEUE_JOIN, with what holds for the group */
