@@ -44,7 +44,8 @@ static bw_err check_name(bw_str name)
 {
     bool ok = name.len && name.len <= BW_QUEUE_GROUP_MAX;
     for (size_t i = 0; ok && i < name.len; i++) ok = (uint8_t)name.data[i] >= 0x20 && (uint8_t)name.data[i] != 0x7f;
-    return ok ? BW_OK : bw_fail(BW_ERR_INVALID_GROUP_ID, "a queue group's name has 1 to %u characters, none of them a control character", BW_QUEUE_GROUP_MAX);
+    if (ok) return BW_OK;
+    return bw_fail(BW_ERR_INVALID_GROUP_ID, "a queue group's name has 1 to %u characters, none of them a control character", BW_QUEUE_GROUP_MAX);
 }
 
 bw_err bw_queue_group_new(bw_broker *b, bw_str name, bw_queue_group **out)

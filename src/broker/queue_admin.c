@@ -155,7 +155,8 @@ void bw_handle_queue_peek(bw_broker *b, bw_op *op)
     const bw_queue_state *s = &q->state;
     uint32_t most = r->max_records && r->max_records < PEEK_MAX ? r->max_records : PEEK_MAX, n = 0;
     for (int64_t o = s->start; o < s->end && n < most; o++) n += s->ring[(uint64_t)o & (s->cap - 1)].mark != BW_QUEUE_SETTLED;
-    uint32_t late = s->late_count < most - n ? s->late_count : most - n, delayed = q->delays.count < most - n - late ? q->delays.count : most - n - late;
+    uint32_t late = s->late_count < most - n ? s->late_count : most - n;
+    uint32_t delayed = q->delays.count < most - n - late ? q->delays.count : most - n - late;
     int64_t now_ns = bw_clock_mono_ns();
     msgpack_packer pk;
     b->doc.len = 0;

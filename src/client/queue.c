@@ -302,7 +302,8 @@ bw_err bw_queue_poll_batch(bw_queue *q, int32_t timeout_ms, bw_message *messages
         bw_err e = fetch(q, deadline);
         if (e == BW_ERR_NOT_CONNECTED && bw_deadline_left_ns(deadline) > 0) continue;
         if (e) return e;
-        if (!q->come.rx && bw_deadline_left_ns(deadline) == 0 && !atomic_load(&q->woken)) return bw_fail(BW_ERR_TIMED_OUT, "queue group %s has no record now", q->group);
+        if (!q->come.rx && bw_deadline_left_ns(deadline) == 0 && !atomic_load(&q->woken))
+            return bw_fail(BW_ERR_TIMED_OUT, "queue group %s has no record now", q->group);
     }
 }
 
