@@ -1,5 +1,6 @@
 /* broker/admin.c: who may do what, and which function answers which request. */
 #include "broker/offsets.h"
+#include "broker/txn.h"
 
 #include "base/os.h"
 
@@ -73,22 +74,6 @@ static void handle_hello(bw_broker *b, bw_op *op)
     bw_op_finish(op, &a);
 }
 
-static void handle_init_producer(bw_broker *b, bw_op *op)
-{
-    const bw_request *r = &op->request;
-    bw_answer a;
-    bw_answer_init(&a, r);
-    int16_t epoch = 0;
-    bw_err e = r->producer_name.len ? bw_store_producer_named(b->store, r->producer_name.data, r->producer_name.len, &a.producer_id, &epoch)
-                                    : bw_store_producer_id(b->store, &a.producer_id);
-    if (e) {
-        bw_op_fail(op, e);
-        return;
-    }
-    a.producer_epoch = epoch;
-    bw_op_finish(op, &a);
-}
-
 static void copy_text(char *out, size_t size, bw_str text)
 {
     size_t n = text.len < size ? text.len : size - 1;
@@ -127,12 +112,19 @@ static const api apis[BW_API_KEY_COUNT] = {
     [BW_API_UNSUBSCRIBE] = {bw_handle_unsubscribe, BW_ROLE_CLIENT, true},
     [BW_API_LIST_OFFSETS] = {bw_handle_list_offsets, BW_ROLE_CLIENT, true},
     [BW_API_DELETE_RECORDS] = {bw_handle_delete_records, BW_ROLE_ADMIN, true},
-    [BW_API_INIT_PRODUCER_ID] = {handle_init_producer, BW_ROLE_CLIENT, false},
+    [BW_API_INIT_PRODUCER_ID] = {bw_handle_init_producer, BW_ROLE_CLIENT, false},
     [BW_API_ATTACH] = {bw_handle_attach, BW_ROLE_CLIENT, true},
     [BW_API_DETACH] = {bw_handle_detach, BW_ROLE_CLIENT, true},
     [BW_API_MAILBOX] = {bw_handle_mailbox, BW_ROLE_CLIENT, true},
     [BW_API_RELEASE_MAILBOX] = {bw_handle_release_mailbox, BW_ROLE_CLIENT, true},
     [BW_API_REPORT] = {handle_report, BW_ROLE_CLIENT, false},
+    [BW_API_TXN_OFFSET_COMMIT] = {bw_handle_txn_offset_commit, BW_ROLE_CLIENT, true},
+    [BW_API_END_TXN] = {bw_handle_end_txn, BW_ROLE_CLIENT, true},
+    [BW_API_LIST_TRANSACTIONS] = {bw_handle_list_transactions, BW_ROLE_CLIENT, true},
+    [BW_API_DESCRIBE_TRANSACTION] = {bw_handle_describe_transaction, BW_ROLE_CLIENT, true},
+    [BW_API_ABORT_TRANSACTION] = {bw_handle_abort_transaction, BW_ROLE_ADMIN, true},
+    [BW_API_DESCRIBE_PRODUCERS] = {bw_handle_describe_producers, BW_ROLE_CLIENT, true},
+    [BW_API_PRODUCER_LAST] = {bw_handle_producer_last, BW_ROLE_CLIENT, true},
     [BW_API_STATUS] = {bw_handle_status, BW_ROLE_CLIENT, false},
     [BW_API_OFFSET_COMMIT] = {bw_handle_offset_commit, BW_ROLE_CLIENT, true},
     [BW_API_OFFSET_FETCH] = {bw_handle_offset_fetch, BW_ROLE_CLIENT, true},
@@ -162,7 +154,7 @@ static bw_err refuse(const bw_broker *b, const bw_op *op)
                        apis[type].role == BW_ROLE_ADMIN ? "an administrator" : "a member of the socket's group", (long long)s->peer.uid,
                        (long long)s->peer.gid, (unsigned long long)b->uid, apis[type].role == BW_ROLE_ADMIN ? "" : ", or join the group");
     if (apis[type].needs_data && !b->ready) return bw_fail(BW_ERR_BUSY, "%s", b->not_ready);
-    return BW_OK;
+    return bw_txn_check_request(op);
 }
 
 static bool is_one_way(const bw_request *r)

@@ -7,6 +7,7 @@
  * A new generation is stored before its arenas exist: a crash in between leads to the second case again. Without a tmpfs the control
  * data is private to this daemon (a folder that no client is told of, made anew at each start): everybody uses the socket. */
 #include "broker/offsets.h"
+#include "broker/txn.h"
 
 #include "base/killpoint.h"
 #include "base/os.h"
@@ -209,7 +210,8 @@ bw_err bw_broker_bring_up(bw_broker *b)
     bw_topic *t, *tmp;
     HASH_ITER(by_name, b->topics_by_name, t, tmp) compacts |= bw_topic_config_compacts(&t->config);
     if (!e && compacts) bw_cleaner_want(b);
-    return e ? e : bw_opener_start(b);
+    if (!e) e = bw_opener_start(b);
+    return e ? e : bw_txns_start(b);
 }
 
 /* ---- down ---- */

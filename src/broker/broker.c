@@ -1,5 +1,6 @@
 /* broker/broker.c: start and stop. */
 #include "broker/offsets.h"
+#include "broker/txn.h"
 
 #include "base/os.h"
 #include "log/wait.h"
@@ -218,6 +219,7 @@ void bw_broker_stop(bw_broker *b)
     bw_committer_stop(b);
     bw_keeper_stop(b);
     drain(b);
+    bw_txns_stop(b);
     if (b->store && b->dir) bw_broker_take_down(b);
     destroy(b);
 }

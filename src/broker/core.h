@@ -47,6 +47,7 @@ struct bw_queues;
 struct bw_queue_part;
 struct bw_queue_member;
 struct bw_queue_death;
+typedef struct bw_txns bw_txns;
 
 /* ---- what is asked ---- */
 
@@ -142,6 +143,8 @@ struct bw_part {
     struct bw_queue_death *deaths; /* dead letters appended to it that are not durable */
     bw_producers *producers; /* NULL: not read from the log yet */
     bool producers_loading;
+    bool txn_waits;            /* the end of a transaction waits for it (txn.h) */
+    bool txn_look;             /* its open transactions are to be looked through */
     bool armed, in_again, in_unarmed;
     bool has_io;               /* its appender and readers may have files open */
     bw_part *again_next, *unarmed_next;
@@ -239,6 +242,7 @@ struct bw_broker {
     pthread_cond_t job_cond;
     bw_job *jobs, *jobs_last;
     bool worker_stop;
+    bw_txns *txns;           /* broker thread; NULL: no transaction yet */
     bw_committer *committer; /* broker thread; NULL: nothing was committed yet */
     bw_offsets *offsets;     /* offsets.h */
     /* of the cleaner */
@@ -359,10 +363,13 @@ void bw_broker_take_down(bw_broker *b);
 void bw_handle_produce(bw_broker *b, bw_op *op);
 /* bw_produce_flush: try what has gathered. Before anything else is done that could see the difference. */
 void bw_produce_flush(bw_broker *b);
+void bw_produce_flush_data(bw_broker *b); /* the batches alone */
 void bw_produce_serve(bw_broker *b, bw_part *p); /* parked and undurable ones */
 void bw_produce_drop_session(bw_broker *b, bw_session *s);
 void bw_produce_fail_all(bw_broker *b, bw_part *p, bw_err e);
 bool bw_produce_waiting(const bw_part *p);
+/* bw_part_have_producers: true: p->producers is there. Otherwise it is being read and the partition will be served again, or *e. */
+bool bw_part_have_producers(bw_broker *b, bw_part *p, bw_err *e);
 
 /* fetch.c, subscribe.c */
 void bw_handle_fetch(bw_broker *b, bw_op *op);

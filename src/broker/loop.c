@@ -9,6 +9,7 @@
  * then the thread sleeps; the broker thread until the next timer. The 1 s tick runs only while something waits or a writer is watched,
  * and serves every partition that has waiters: a lost wake costs at most that. */
 #include "broker/offsets.h"
+#include "broker/txn.h"
 
 #include "log/wait.h"
 
@@ -51,13 +52,14 @@ void bw_broker_again(bw_broker *b, bw_part *p)
 static bool waits_for(const bw_part *p, bw_wait_class cls)
 {
     return bw_fetch_waiting(p, cls) || bw_sub_waiting(p, cls) || bw_queue_waiting(p, cls) ||
-           (cls == BW_WAIT_STATE && (bw_produce_waiting(p) || p->holds));
+           (cls == BW_WAIT_STATE && (bw_produce_waiting(p) || p->holds || bw_txn_waiting(p)));
 }
 
 void bw_part_serve(bw_broker *b, bw_part *p)
 {
     bw_produce_serve(b, p);
     if (p->holds) bw_offsets_serve(b, p);
+    bw_txn_serve(b, p);
     bw_fetch_serve(b, p);
     bw_sub_serve(b, p);
     if (p->queues || p->deaths) bw_queue_serve_part(b, p);

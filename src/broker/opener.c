@@ -112,6 +112,8 @@ static bw_part *op_must_wait(bw_broker *b, const bw_op *op)
     case BW_API_SUBSCRIBE:
     case BW_API_LIST_OFFSETS:
     case BW_API_DELETE_RECORDS:
+    case BW_API_DESCRIBE_PRODUCERS:
+    case BW_API_PRODUCER_LAST:
         return one_must_wait(b, r->topic, r->partition);
     case BW_API_FETCH:
         for (size_t i = 0; i < r->part_count; i++)
@@ -120,6 +122,7 @@ static bw_part *op_must_wait(bw_broker *b, const bw_op *op)
     case BW_API_OFFSET_COMMIT:
     case BW_API_OFFSET_FETCH:
     case BW_API_OFFSET_DELETE:
+    case BW_API_TXN_OFFSET_COMMIT:
         for (size_t i = 0; i < r->group.part_count; i++)
             if ((p = one_must_wait(b, r->group.parts[i].topic, r->group.parts[i].partition))) last = p;
         return r->group.part_count || r->type != BW_API_OFFSET_FETCH ? last : group_must_wait(b, r->group.id);
@@ -195,7 +198,9 @@ static void open_one(bw_broker *b, bw_part *p, bool wanted)
 {
     if (atomic_load(&slot_of(p)->state) != BW_SLOT_DELETED) bw_part_open(b, p);
     else atomic_store(&p->stage, BW_PART_FAILED);
-    if (atomic_exchange(&p->ops_wait, false) || p->history.count) { /* with a history, what is committed may have to be clamped */
+    bool undecided = p->log && atomic_load(&slot_of(p)->first_unstable) != INT64_MAX;
+    /* with a history, what is committed may have to be clamped */
+    if (atomic_exchange(&p->ops_wait, false) || p->history.count || undecided || p->txn_waits) {
         p->opened_event = (bw_event){.kind = BW_EVENT_PART_OPENED, .part = p};
         bw_broker_push(b, &p->opened_event);
     }

@@ -4,6 +4,7 @@
  * handled and no request or job of it is under way any more, `gone` is called, once, and it is freed. `consumed` comes exactly
  * once for each request, before `gone`. After the close nothing is sent. */
 #include "broker/offsets.h"
+#include "broker/txn.h"
 
 #include "base/os.h"
 
@@ -118,7 +119,8 @@ void bw_session_writable(bw_broker *b, bw_session *s)
 
 void bw_session_dispatch(bw_broker *b, bw_event *e)
 {
-    if (b->gathering && !(e->kind == BW_EVENT_REQUEST && e->op->request.type == BW_API_PRODUCE)) bw_produce_flush(b);
+    bool joins = e->kind == BW_EVENT_REQUEST && (e->op->request.type == BW_API_PRODUCE || e->op->request.type == BW_API_END_TXN);
+    if (!joins) bw_produce_flush(b);
     switch (e->kind) {
     case BW_EVENT_OPENED: session_opened(b, e->session); break;
     case BW_EVENT_REQUEST:
@@ -136,6 +138,7 @@ void bw_session_dispatch(bw_broker *b, bw_event *e)
     case BW_EVENT_PART_OPENED:
         bw_offsets_part_opened(b, e->part);
         if (e->part->queues) bw_broker_again(b, e->part);
+        bw_txn_part_opened(b, e->part);
         bw_opener_release(b, e->part);
         break;
     case BW_EVENT_COMMITTED: bw_committer_done(b, e->commit); break;

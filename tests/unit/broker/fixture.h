@@ -279,8 +279,9 @@ typedef struct batch_spec {
     int16_t epoch;
     int32_t sequence;
     int64_t timestamp;
+    bool transactional;
 } batch_spec;
-#define BATCH_SPEC {1, 10, BW_CODEC_NONE, -1, -1, -1, 1000}
+#define BATCH_SPEC {1, 10, BW_CODEC_NONE, -1, -1, -1, 1000, false}
 
 static inline void make_batch(const batch_spec *s, bw_buf *out)
 {
@@ -297,6 +298,7 @@ static inline void make_batch(const batch_spec *s, bw_buf *out)
     o.producer_id = s->producer_id;
     o.producer_epoch = s->epoch;
     o.base_sequence = s->sequence;
+    o.transactional = s->transactional;
     uint8_t *data;
     size_t len;
     assert_int_equal(bw_batch_builder_finish(&b, &o, &data, &len), BW_OK);
