@@ -222,7 +222,8 @@ static void apply_prepare(bw_txn_state *s, const bw_txn_record *r)
     s->phase = r->commit ? BW_TXN_PREPARE_COMMIT : BW_TXN_PREPARE_ABORT;
     for (uint32_t i = 0; i < r->part_count; i++)
         for (uint32_t k = 0; k < s->part_count; k++)
-            if (s->parts[k].partition == r->parts[i].partition && bw_uuid_equal(&s->parts[k].topic, &r->parts[i].topic)) s->parts[k].end = r->parts[i].end;
+            if (s->parts[k].partition == r->parts[i].partition && bw_uuid_equal(&s->parts[k].topic, &r->parts[i].topic))
+                s->parts[k].end = r->parts[i].end;
 }
 
 bw_err bw_txn_apply(bw_txn_state *s, const bw_txn_record *r)
