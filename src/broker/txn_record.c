@@ -131,7 +131,8 @@ static char *take_str(bw_cursor *c)
 static bw_err take_offsets(bw_cursor *c, bw_txn_offset **out, uint32_t *count)
 {
     uint32_t n = bw_cursor_be32(c);
-    if (c->bad || n > BW_TXN_OFFSETS_MAX || n > bw_cursor_left(c) / OFFSET_LEAST_BYTES) return corrupt("its count of offsets is not to be believed");
+    if (c->bad || n > BW_TXN_OFFSETS_MAX || n > bw_cursor_left(c) / OFFSET_LEAST_BYTES)
+        return corrupt("its count of offsets is not to be believed");
     if (n == 0) return BW_OK;
     bw_txn_offset *list = calloc(n, sizeof *list);
     if (!list) return bw_fail(BW_ERR_NO_MEMORY, "no memory for a transaction's offsets");

@@ -186,7 +186,7 @@ typedef struct bw_answer {
     int32_t partitions;
     /* MAILBOX */
     uint32_t mailbox;
-    /* STATUS, DESCRIBE_TOPICS, LIST_GROUPS, DESCRIBE_GROUP, LIST_TRANSACTIONS, DESCRIBE_*: a msgpack document of its own (map or array), view into the frame */
+    /* STATUS, LIST_GROUPS, LIST_TRANSACTIONS, DESCRIBE_*: a msgpack document of its own (map or array), view into the frame */
     const uint8_t *doc;
     size_t doc_len;
     bw_group_answer group; /* OFFSET_COMMIT to LEAVE_GROUP */
