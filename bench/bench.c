@@ -205,18 +205,20 @@ static void take_rates(const bench_run *run, bench_figures *out)
     uint64_t timed = run->records - run->warm_records, first = UINT64_MAX, last = 0;
     for (uint32_t i = 0; i < run->c->readers; i++) out->rate += rate_of(timed, s->reader[i].start_ns, s->reader[i].end_ns);
     out->writer_rate = rate_of(timed, s->writer[0].start_ns, s->writer[0].end_ns);
-    if (run->c->kind != BENCH_WRITERS) return;
+    if (run->c->kind != BENCH_WRITERS && run->c->kind != BENCH_COMMIT_MANY) return;
     for (uint32_t i = 0; i < run->c->writers; i++) {
         if (s->writer[i].start_ns && s->writer[i].start_ns < first) first = s->writer[i].start_ns;
         if (s->writer[i].end_ns > last) last = s->writer[i].end_ns;
     }
-    out->rate = rate_of(timed, first, last);
+    out->rate = rate_of(run->c->kind == BENCH_WRITERS ? timed : run->c->round_trips, first, last);
 }
 
 void bench_figures_take(const bench_run *run, bench_figures *out)
 {
     bench_shared *s = run->shared;
-    if (run->c->kind == BENCH_E2E || run->c->kind == BENCH_FAN || run->c->kind == BENCH_WRITERS) take_rates(run, out);
+    if (run->c->kind == BENCH_E2E || run->c->kind == BENCH_FAN || run->c->kind == BENCH_WRITERS ||
+        run->c->kind == BENCH_COMMIT_MANY)
+        take_rates(run, out);
     if (run->c->kind == BENCH_DURABLE_MANY) out->rate = rate_of(run->c->round_trips, s->writer[0].start_ns, s->writer[0].end_ns);
     out->samples = s->samples;
     out->samples_every = run->point_records;
@@ -224,7 +226,7 @@ void bench_figures_take(const bench_run *run, bench_figures *out)
     double sum = 0;
     for (uint32_t i = 0; i < s->samples; i++) sum += (double)s->sample_ns[i];
     out->mean_ns = sum / s->samples;
-    if (run->c->kind == BENCH_DURABLE) out->rate = 1e9 / out->mean_ns;
+    if (run->c->kind == BENCH_DURABLE || run->c->kind == BENCH_COMMIT) out->rate = 1e9 / out->mean_ns;
     qsort(s->sample_ns, s->samples, sizeof s->sample_ns[0], by_value);
     out->p50_ns = (double)s->sample_ns[s->samples / 2];
     out->p99_ns = (double)s->sample_ns[(uint64_t)s->samples * 99 / 100];

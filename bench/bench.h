@@ -40,6 +40,8 @@ typedef enum bench_kind {
     BENCH_REQUEST,   /* one produce request and its answer through the socket */
     BENCH_DURABLE,   /* one batch after the other, each on the disk before the next; the limit: pwrite and fdatasync */
     BENCH_DURABLE_MANY, /* BENCH_DURABLE_DEPTH batches not acknowledged */
+    BENCH_COMMIT,      /* one committed offset after the other; the limit: an LMDB commit */
+    BENCH_COMMIT_MANY, /* clients that each have many commits not answered */
     BENCH_KINDS
 } bench_kind;
 
@@ -70,7 +72,7 @@ typedef struct bench_case {
 
 /* What one run of one case gives. */
 typedef struct bench_figures {
-    double rate;                   /* records/s: of the readers, summed; of the writers for BENCH_WRITERS; batches/s for durable */
+    double rate;                   /* records/s: of the readers, summed; of the writers for BENCH_WRITERS; batches/s for durable, commits/s */
     double writer_rate;            /* records/s of the writer itself: BENCH_FAN */
     double p50_ns, p99_ns, p999_ns, mean_ns;
     double futex_calls;            /* BENCH_CALLS: of all appends with a polling reader */
@@ -207,6 +209,9 @@ bool bench_cache_run(bench_shared *shared, const char *dir, const char *program,
 bool bench_durable_bare_role(const bench_run *run, uint32_t index); /* durable.c: the roles of its cases */
 bool bench_durable_one_role(const bench_run *run, uint32_t index);
 bool bench_durable_many_role(const bench_run *run, uint32_t index);
+bool bench_commit_bare_role(const bench_run *run, uint32_t index); /* commit.c: the roles of its cases */
+bool bench_commit_one_role(const bench_run *run, uint32_t index);
+bool bench_commit_many_role(const bench_run *run, uint32_t index);
 
 /* ---- rows.c: the cases, and what of each is a row of the report ---- */
 

@@ -7,7 +7,7 @@ $(B)/bench/%.o: bench/%.c
 	$(CC) $(CPPFLAGS) $(ALL_CFLAGS) -MMD -MP -c $< -o $@
 
 $(B)/busway-bench: $(BENCH_OBJ) $(B)/libbusway.a
-	$(CC) -pthread $(LDFLAGS_$(VARIANT)) $(LDFLAGS) $^ $(LIB_LIBS) -lnng -o $@
+	$(CC) -pthread $(LDFLAGS_$(VARIANT)) $(LDFLAGS) $^ $(LIB_LIBS) -lnng -llmdb -o $@
 
 .PHONY: bench
 bench: all $(B)/busway-bench

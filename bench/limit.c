@@ -264,6 +264,9 @@ bool bench_limit_run(bench_run *run, bench_figures *out)
     } else if (run->c->kind == BENCH_ONE_WAY) {
         bench_role roles[2] = {{one_way_role, 0}, {one_way_role, run->c->two_cores ? 1 : 0}};
         ok = bench_roles_run(run, roles, 2, 60);
+    } else if (run->c->kind >= BENCH_COMMIT) {
+        bench_role role = {bench_commit_bare_role, -1};
+        ok = bench_roles_run(run, &role, 1, 60);
     } else if (run->c->kind >= BENCH_DURABLE) {
         bench_role role = {bench_durable_bare_role, -1};
         ok = bench_roles_run(run, &role, 1, 60);

@@ -1,6 +1,6 @@
 /* bench/single.c: one run of one case, described on the command line, one line of JSON out: what `make bench-peers` is made of.
  *
- * SPEC is a list of key=value between commas: of=limit|direct|ipc, kind=e2e|rtt_spin|rtt_sleep, record_bytes, batch, partitions,
+ * SPEC is a list of key=value between commas: of=limit|direct|ipc, kind=e2e|rtt_spin|rtt_sleep|commit, record_bytes, batch, partitions,
  * bytes (of records that are timed), warm (bytes before that), round_trips, points (e2e: the rate of each of so many equal
  * parts), keep=1 (nothing is deleted behind). */
 #include "bench.h"
@@ -40,6 +40,7 @@ static bool one_pair(const char *key, const char *value, bench_single *s)
     if (strcmp(key, "kind") == 0) {
         s->c.kind = strcmp(value, "rtt_spin") == 0    ? BENCH_RTT_SPIN
                     : strcmp(value, "rtt_sleep") == 0 ? BENCH_RTT_SLEEP
+                    : strcmp(value, "commit") == 0    ? BENCH_COMMIT
                                                       : BENCH_E2E;
         return s->c.kind != BENCH_E2E || strcmp(value, "e2e") == 0;
     }
