@@ -48,6 +48,35 @@ static bool may_clean(const bw_partition *p, const bw_segment *s, size_t i, int6
     return newest <= past_ms - o->min_lag_ms;
 }
 
+/* A segment that still has its spare's name, because the daemon before this one died, is not cleaned: recovery would take the old file,
+ * under that name, for part of the log. The name goes when the other one is on the disk. */
+static bw_err drop_spare_names(compaction *c)
+{
+    bw_partition *p = c->p;
+    size_t found = 0;
+    bw_partition_lock(p);
+    for (size_t i = 0; i < p->count; i++) {
+        bw_segment *s = p->segments[i];
+        if (!s->sealed || !s->linked || !s->spare_name) continue;
+        s->link_syncing = true;
+        found++;
+    }
+    bw_partition_unlock(p);
+    if (found == 0) return BW_OK;
+    if (bw_os_sync_dir(c->dir_fd) != 0) return bw_fail_errno(errno, "cannot sync folder %s", p->dir_name);
+    bw_partition_lock(p);
+    for (size_t i = 0; i < p->count; i++) {
+        bw_segment *s = p->segments[i];
+        char name[BW_SEGMENT_NAME_MAX];
+        if (!s->sealed || !s->linked || !s->spare_name || !s->link_syncing) continue;
+        bw_spare_name(name, s->spare_seq);
+        if (bw_os_unlink(c->dir_fd, name, 0) == 0 || errno == ENOENT) s->spare_name = false;
+    }
+    p->dir_dirty = true;
+    bw_partition_unlock(p);
+    return BW_OK;
+}
+
 /* The list as it is now, followed up to the tail; how much of it may be cleaned. mutex held. */
 static bw_err take_spans(compaction *c)
 {
@@ -169,8 +198,9 @@ bw_err bw_partition_compact(bw_partition *p, const bw_compact_options *options, 
     compaction c = {.p = p, .o = options, .report = report, .dir_fd = bw_partition_open_folder(p)};
     *report = (bw_compact_report){0};
     if (c.dir_fd < 0) return bw_fail_errno(errno, "cannot open partition folder %s", p->dir_name);
+    bw_err e = drop_spare_names(&c);
     bw_partition_lock(p);
-    bw_err e = take_spans(&c);
+    if (!e) e = take_spans(&c);
     bw_partition_unlock(p);
     if (!e) e = is_due(&c) ? run(&c) : BW_ERR_EMPTY;
     free(c.spans);
