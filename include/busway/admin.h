@@ -40,6 +40,19 @@ BW_API bw_err bw_offsets_range(bw_bus *bus, const char *topic, int32_t partition
 /* bw_offset_for_time: the first record with timestamp >= timestamp_ms; *offset is the end and *found_ms -1 when none. */
 BW_API bw_err bw_offset_for_time(bw_bus *bus, const char *topic, int32_t partition, int64_t timestamp_ms, int64_t *offset,
                                  int64_t *found_ms);
+/* Quotas: bytes and requests a second. An entity is a user (a name, or a uid in decimal), a client id (bw_bus_options.client_id), a user and a
+ * client id, or a process (pid in decimal, alone); NULL: does not matter; BW_QUOTA_DEFAULT: each that has no quota of his own. For each
+ * rate the most specific entity holds: pid, user + client, user + default client, user, default user + client, default user + default
+ * client, default user, client, default client, default pid; those for whom one entity holds share its rate. Who is over his rate is slowed: the
+ * answers come later and say by how much (bw_bus_stats: throttled_ms). A producer_byte_rate or consumer_byte_rate sends who has it
+ * through the socket; who reads directly when it is set goes on until it assigns anew. Kept in the daemon's store.
+ * bw_quota_set: rates are producer_byte_rate, consumer_byte_rate (bytes a second), request_rate, each a whole number from 1; value NULL:
+ * no longer; what is not named stays. On the disk when it returns. INVALID_QUOTA says what is allowed, NOT_PERMITTED, LIMIT_REACHED.
+ * bw_quotas_list: JSON array of {"user","client","pid" (those that matter), and its rates}; each argument that is not NULL must match. */
+#define BW_QUOTA_DEFAULT "<default>"
+BW_API bw_err bw_quota_set(bw_bus *bus, const char *user, const char *client_id, const char *pid, const bw_config_entry *rates, size_t rate_count);
+BW_API bw_err bw_quotas_list(bw_bus *bus, const char *user, const char *client_id, const char *pid, char **json);
+
 /* bw_status: the daemon's state as one JSON object: version, pid, uptime, data and runtime directory, generation,
  * connections with their transports and why not direct, partitions, disk space, memory. */
 BW_API bw_err bw_status(bw_bus *bus, char **json);

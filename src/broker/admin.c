@@ -1,6 +1,7 @@
 /* broker/admin.c: who may do what, and which function answers which request. */
 #include "broker/offsets.h"
 #include "broker/txn.h"
+#include "broker/quota_admit.h"
 
 #include "base/os.h"
 
@@ -63,6 +64,7 @@ static void handle_hello(bw_broker *b, bw_op *op)
     size_t n = r->client_id.len < sizeof s->client_id ? r->client_id.len : sizeof s->client_id - 1;
     if (n) memcpy(s->client_id, r->client_id.data, n);
     s->client_id[n] = 0;
+    bw_quota_introduced(s);
     a.version = r->version_max < BW_PROTOCOL_VERSION ? r->version_max : BW_PROTOCOL_VERSION;
     a.server_version = bw_str_of(BW_VERSION_STRING);
     a.data_dir = bw_str_of(b->dir->path);
@@ -140,6 +142,8 @@ static const api apis[BW_API_KEY_COUNT] = {
     [BW_API_QUEUE_PEEK] = {bw_handle_queue_peek, BW_ROLE_CLIENT, true},
     [BW_API_QUEUE_SETTLE] = {bw_handle_queue_settle, BW_ROLE_ADMIN, true},
     [BW_API_QUEUE_DELETE] = {bw_handle_queue_delete, BW_ROLE_ADMIN, true},
+    [BW_API_SET_QUOTA] = {bw_handle_set_quota, BW_ROLE_ADMIN, false},
+    [BW_API_LIST_QUOTAS] = {bw_handle_list_quotas, BW_ROLE_CLIENT, false},
 };
 
 static bw_err refuse(const bw_broker *b, const bw_op *op)
@@ -162,11 +166,31 @@ static bool is_one_way(const bw_request *r)
     return r->type == BW_API_CREDIT || r->type == BW_API_REPORT || (r->type == BW_API_PRODUCE && r->acks == 0);
 }
 
+static void refuse_connection(bw_broker *b, bw_op *op)
+{
+    bw_answer a;
+    bw_answer_init(&a, &op->request);
+    a.error = bw_fail(BW_ERR_LIMIT_REACHED, "there are %llu connections; max.connections = %d, max.connections.per.uid = %d",
+                      (unsigned long long)b->session_count, b->config.max_connections, b->config.max_connections_per_uid);
+    a.message = bw_str_of(bw_error_message());
+    a.flags |= BW_FRAME_CLOSING;
+    bw_op_finish(op, &a);
+}
+
+void bw_broker_handle_admitted(bw_broker *b, bw_op *op)
+{
+    if (!bw_opener_park(b, op)) apis[op->request.type].handle(b, op);
+}
+
 void bw_broker_handle(bw_broker *b, bw_op *op)
 {
+    if (op->session->over_limit) {
+        refuse_connection(b, op);
+        return;
+    }
     bw_err e = refuse(b, op);
-    if (!e && bw_opener_park(b, op)) return;
-    if (!e) apis[op->request.type].handle(b, op);
+    if (!e && bw_quotas_count(b->quotas) && bw_quota_hold(b, op)) return;
+    if (!e) bw_broker_handle_admitted(b, op);
     else if (is_one_way(&op->request)) bw_op_finish(op, NULL);
     else bw_op_fail(op, e);
 }

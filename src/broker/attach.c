@@ -5,7 +5,7 @@
  * done on every partition of the topics that it was attached to, into every mailbox.
  * A mailbox that a client had is given out again only after a while: a process that lost its connection may still use it. After a
  * takeover, boxes that were ever used are given out last: their owners went on. All of this is hints; a shared box costs a second. */
-#include "broker/core.h"
+#include "broker/quota_admit.h"
 
 #include "base/os.h"
 #include "log/wait.h"
@@ -45,6 +45,26 @@ uint32_t bw_attach_writers(const bw_session *s)
     return n;
 }
 
+uint32_t bw_attach_readers(const bw_session *s)
+{
+    uint32_t n = 0;
+    for (const bw_attachment *a = s->attached; a; a = a->next) n += !a->for_write;
+    return n;
+}
+
+uint32_t bw_attach_fence_writers(bw_broker *b, const bw_session *s)
+{
+    uint32_t n = 0;
+    for (const bw_attachment *a = s->attached; a; a = a->next) {
+        bw_topic *t;
+        HASH_FIND(by_id, b->topics_by_id, a->topic.b, 16, t);
+        if (!t || t->deleting || !a->for_write) continue;
+        for (uint32_t i = 0; i < t->part_count; i++) atomic_fetch_add_explicit(&t->control->slots[i].fence, 1, memory_order_release);
+        n++;
+    }
+    return n;
+}
+
 /* A compacted topic's records are checked for their keys here, so its writers come through the socket; who was attached when the
  * policy was changed stays, and the cleaner keeps what has no key. */
 static bw_err check_direct(bw_broker *b, const bw_op *op, const bw_topic *t)
@@ -57,7 +77,7 @@ static bw_err check_direct(bw_broker *b, const bw_op *op, const bw_topic *t)
     if (op->request.for_write && (peer->uid < 0 || (uint64_t)peer->uid != b->uid))
         return bw_fail(BW_ERR_NOT_PERMITTED, "direct write needs the data owner's uid %llu, this is uid %lld; use transport=ipc",
                        (unsigned long long)b->uid, (long long)peer->uid);
-    return BW_OK;
+    return bw_quota_check_attach(b, op->session, op->request.for_write);
 }
 
 /* A pid is reused: only when the process behind the descriptor began when the peer did, it is the peer. */

@@ -1,6 +1,7 @@
 /* broker/broker.c: start and stop. */
 #include "broker/offsets.h"
 #include "broker/txn.h"
+#include "broker/quota_admit.h"
 
 #include "base/os.h"
 #include "log/wait.h"
@@ -71,6 +72,7 @@ static void destroy(bw_broker *b)
     bw_datadir_close(b->dir);
     if (b->guard.word) bw_fork_guard_fini(&b->guard);
     bw_timers_free(&b->timers);
+    bw_quotas_free(b->quotas);
     bw_reactor_close(b->reactor);
     bw_buf_free(&b->payload);
     bw_buf_free(&b->scratch);
@@ -141,6 +143,7 @@ static bw_err start(bw_broker *b)
     set_dirty(b);
     if (!e) e = bw_store_open(b->dir->path, b->config.meta_map_bytes, &b->store);
     if (!e) say_repair(b);
+    if (!e) e = bw_quota_load(b);
     if (!e) e = share_runtime(b);
     if (!e) e = bw_offsets_load(b);
     if (!e) e = bw_broker_bring_up(b);

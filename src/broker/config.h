@@ -41,6 +41,11 @@ typedef struct bw_daemon_config {
     uint64_t cleaner_dedupe_bytes;       /* log.cleaner.dedupe.buffer.size, 64 MiB */
     int64_t cleaner_io_bytes;            /* log.cleaner.io.max.bytes.per.second, -1 */
     int64_t cleaner_backoff_ms;          /* log.cleaner.backoff.ms, 15000 */
+    int64_t quota_window_ms;             /* quota.window.ms, 1000 */
+    int32_t max_topics, max_partitions;  /* 0: no limit, as those that follow */
+    int32_t max_connections, max_connections_per_uid;
+    int32_t max_groups, group_max_size;
+    int64_t connection_memory_max_bytes; /* connection.memory.max.bytes, 8 MiB */
     int64_t disk_reserve_bytes;          /* space kept for commits and deletes; below it appends get no new capacity */
     /* defaults for topics: log.retention.ms & co. are given as the topic names in [topic-defaults] */
     struct bw_topic_config *topic_defaults;

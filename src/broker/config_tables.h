@@ -51,6 +51,18 @@
     X(offsets_per_group_max, NUMBER, "offsets.per.group.max", 1, INT32_MAX, "131072", NULL, "Committed offsets of one group.")       \
     X(offsets_memory_max_bytes, SIZE, "offsets.memory.max.bytes", 65536, INT64_MAX / 2, "256MiB", NULL,                              \
       "Memory for the committed offsets of all groups, about 250 bytes each and their metadata.")                                    \
+    X(quota_window_ms, DURATION, "quota.window.ms", 1, 3600000, "1000", NULL,                                                        \
+      "Who uses less than his quota saves so much of it for a burst.")                                                               \
+    X(max_topics, NUMBER, "max.topics", 0, INT32_MAX, "0", NULL, "Most topics; 0: no limit.")                                        \
+    X(max_partitions, NUMBER, "max.partitions", 0, INT32_MAX, "0", NULL, "Most partitions of all topics together; 0: no limit.")     \
+    X(max_connections, NUMBER, "max.connections", 0, INT32_MAX, "0", NULL,                                                           \
+      "Most connections at a time; one more is told so and closed. 0: no limit but that of open files.")                             \
+    X(max_connections_per_uid, NUMBER, "max.connections.per.uid", 0, INT32_MAX, "0", NULL,                                           \
+      "Most connections of one user at a time; 0: no limit.")                                                                        \
+    X(max_groups, NUMBER, "max.groups", 0, INT32_MAX, "0", NULL, "Most groups; 0: no limit.")                                        \
+    X(group_max_size, NUMBER, "group.max.size", 0, INT32_MAX, "0", NULL, "Most members of a group; 0: no limit.")                    \
+    X(connection_memory_max_bytes, SIZE, "connection.memory.max.bytes", 65536, 1 << 30, "8MiB", NULL,                                \
+      "A connection is not read from while its requests that are not done take more.")                                               \
     X(disk_reserve_bytes, SIZE, "disk.reserve.bytes", 0, INT64_MAX / 2, "16MiB", NULL,                                               \
       "Free space that data may not take, so that metadata and deletes go on; at most a twentieth of the file system. Below it "     \
       "appends answer \"disk full\" until there is half as much again.")                                                            \

@@ -18,6 +18,7 @@
 #define BW_BROKER_CORE_H
 
 #include "broker/broker.h"
+#include "broker/quota.h"
 #include "broker/timer.h"
 #include "log/datadir.h"
 #include "log/partition.h"
@@ -56,7 +57,9 @@ typedef struct bw_op {
     bw_session *session; /* counted */
     bw_request request;
     void *token;
-    struct bw_op *next; /* while it waits at a part */
+    struct bw_op *next; /* while it waits at a part, or for a quota */
+    int64_t held_ns;    /* since when a quota holds it */
+    int32_t throttle_ms; /* how long one did */
 } bw_op;
 
 typedef enum bw_event_kind { BW_EVENT_OPENED, BW_EVENT_REQUEST, BW_EVENT_WRITABLE, BW_EVENT_CLOSED,
@@ -71,6 +74,18 @@ typedef struct bw_event {
     bw_part *part;
     struct bw_commit *commit; /* the first of a transaction, its outcome in `why` */
 } bw_event;
+
+/* Of a session: quota_admit.h. */
+typedef struct bw_throttle {
+    uint64_t generation; /* of the quotas that the buckets are from; 0: none */
+    bw_quota_bucket *buckets[BW_QUOTA_KINDS];
+    bw_op *held[2], *held_last[2]; /* PRODUCE, others */
+    uint32_t held_count;
+    int32_t told_ms; /* for the next that is sent */
+    bw_timer timer;
+    int64_t muted_ns; /* since when nothing is sent to it; 0: it is not muted */
+    uint64_t throttled_ms; /* in all */
+} bw_throttle;
 
 struct bw_session {
     bw_broker *broker;
@@ -92,6 +107,8 @@ struct bw_session {
     uint64_t mailboxes[BW_MAILBOXES / 64]; /* bit: this session's */
     int pid_fd;
     uint32_t parked; /* its requests that wait at a part */
+    bool over_limit; /* one connection too many: everything is refused */
+    bw_throttle throttle;
     uint64_t requests, produced_bytes, sent_bytes;
     bw_event open_event, close_event, writable_event; /* so that these never need memory */
     struct bw_session *prev, *next;
@@ -217,6 +234,7 @@ struct bw_broker {
     /* broker thread */
     bw_topic *topics_by_name, *topics_by_id;
     bw_session *sessions;
+    bw_quotas *quotas;
     uint64_t session_count, next_session;
     bw_timers timers;
     bw_part *again;   /* to be served once more before sleeping */
@@ -306,6 +324,7 @@ void bw_op_ok(bw_op *op);
 /* admin.c */
 bw_role bw_broker_role_of(bw_broker *b, const bw_peer *peer);
 void bw_broker_handle(bw_broker *b, bw_op *op);
+void bw_broker_handle_admitted(bw_broker *b, bw_op *op); /* no quota holds it */
 
 /* admin_topics.c */
 void bw_handle_create_topic(bw_broker *b, bw_op *op);
@@ -402,6 +421,9 @@ bool bw_attach_tick(bw_broker *b); /* true: call again in a second */
 void bw_attach_forget_topic(bw_broker *b, const bw_uuid *id);
 void bw_attach_mail_taken_over(bw_broker *b, bw_mail *mail);
 uint32_t bw_attach_writers(const bw_session *s);
+uint32_t bw_attach_readers(const bw_session *s);
+/* bw_attach_fence_writers: every partition of the topics that s writes to directly: all who do ask anew. How many topics. */
+uint32_t bw_attach_fence_writers(bw_broker *b, const bw_session *s);
 
 /* queue*.c: queue groups */
 void bw_handle_queue_join(bw_broker *b, bw_op *op);

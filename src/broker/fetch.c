@@ -3,7 +3,7 @@
  * A fetch that must wait hangs at each of its partitions by a link. It is looked at again when one of them changes, and then reads
  * anew: nothing is held between looks. Any partition's error ends the wait. A fetch of a connection that has much to read already waits
  * until it has read it: what a client that does not read makes the daemon hold is that and one answer. */
-#include "broker/core.h"
+#include "broker/quota_admit.h"
 
 #include <busway/consumer.h>
 
@@ -108,7 +108,7 @@ static bool fetch_try(bw_broker *b, bw_fetch *f, bool last)
     const bw_request *q = &f->op->request;
     bw_session *s = f->op->session;
     last = f->due = f->due || last;
-    f->blocked = !f->forced && s->ops->backlog(s->listener) >= BACKLOG_MAX;
+    f->blocked = !f->forced && (s->ops->backlog(s->listener) >= BACKLOG_MAX || bw_quota_must_wait(b, s));
     if (f->blocked) return false;
     bw_fetched_part *parts = calloc(f->count ? f->count : 1, sizeof *parts);
     if (!parts) {

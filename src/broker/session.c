@@ -5,6 +5,7 @@
  * once for each request, before `gone`. After the close nothing is sent. */
 #include "broker/offsets.h"
 #include "broker/txn.h"
+#include "broker/quota_admit.h"
 
 #include "base/os.h"
 
@@ -78,8 +79,21 @@ void bw_session_unref(bw_session *s)
     free(s);
 }
 
+/* One more than may be: it learns so from the answer to its first request, behind which it is closed. */
+static bool is_over_limit(const bw_broker *b, const bw_session *opened)
+{
+    uint64_t all = 0, same = 0, most = (uint64_t)b->config.max_connections, most_same = (uint64_t)b->config.max_connections_per_uid;
+    if (!most && !most_same) return false;
+    for (const bw_session *s = b->sessions; s; s = s->next) {
+        all += !s->over_limit;
+        same += !s->over_limit && s->peer.uid == opened->peer.uid && s->peer.uid >= 0;
+    }
+    return (most && all >= most) || (most_same && same >= most_same);
+}
+
 static void session_opened(bw_broker *b, bw_session *s)
 {
+    s->over_limit = is_over_limit(b, s);
     s->number = ++b->next_session;
     s->role = bw_broker_role_of(b, &s->peer);
     s->next = b->sessions;
@@ -101,6 +115,7 @@ static void session_closed(bw_broker *b, bw_session *s)
     bw_produce_drop_session(b, s);
     bw_offsets_drop_session(b, s);
     bw_queue_drop_session(b, s);
+    bw_quota_session_closed(b, s);
     bw_attach_session_closed(b, s);
     if (s->prev) s->prev->next = s->next;
     else b->sessions = s->next;
@@ -152,6 +167,7 @@ void bw_op_reply(bw_op *op, bw_answer *a)
     a->type = op->request.type;
     a->correlation = op->request.correlation;
     s->sent_bytes += a->payload_len;
+    bw_quota_sent(s, op, a);
     s->ops->reply(s->listener, a);
 }
 

@@ -1,6 +1,7 @@
 /* broker/status.c: the documents of STATUS and DESCRIBE_TOPICS, in msgpack. Names as in busway/admin.h. */
 #include "broker/document.h"
 #include "broker/offsets.h"
+#include "broker/quota_admit.h"
 
 #include "base/os.h"
 
@@ -124,12 +125,14 @@ static int64_t resident_bytes(void)
 static int put_connection(msgpack_packer *pk, const bw_session *s)
 {
     static const char *const roles[] = {"none", "client", "admin"};
-    int bad = msgpack_pack_map(pk, 13);
+    int bad = msgpack_pack_map(pk, 15);
     bad |= key_int(pk, "id", (int64_t)s->number) | key_text(pk, "client", s->client_id) | key_text(pk, "address", s->peer.address);
     bad |= key_int(pk, "pid", s->peer.pid) | key_int(pk, "uid", s->peer.uid) | key_text(pk, "role", roles[s->role]);
     bad |= key_int(pk, "since_ms", s->since_wall_ms) | key_text(pk, "transport", s->transport) | key_text(pk, "why_not_direct", s->reason);
     bad |= key_int(pk, "direct_writer_topics", bw_attach_writers(s)) | key_int(pk, "requests", (int64_t)s->requests);
     bad |= key_int(pk, "produced_bytes", (int64_t)s->produced_bytes) | key_int(pk, "sent_bytes", (int64_t)s->sent_bytes);
+    bad |= key_int(pk, "throttled_ms", (int64_t)s->throttle.throttled_ms);
+    bad |= key_bool(pk, "throttled", s->throttle.held_count || s->throttle.muted_ns);
     return bad;
 }
 
@@ -159,7 +162,7 @@ void bw_handle_status(bw_broker *b, bw_op *op)
     bw_store_info_get(b->store, &store);
     uint64_t partitions = 0;
     for (uint32_t i = 0; i < b->parts_count; i++) partitions += b->parts[i] != NULL;
-    int bad = msgpack_pack_map(&pk, 13 + 8);
+    int bad = msgpack_pack_map(&pk, 13 + 9);
     bad |= put_process(b, &pk);
     bad |= key_int(&pk, "topics", HASH_CNT(by_name, b->topics_by_name)) | key_int(&pk, "partitions", (int64_t)partitions);
     bad |= key_int(&pk, "memory_bytes", resident_bytes()) | key_int(&pk, "syncs", (int64_t)atomic_load(&b->syncs));
@@ -174,6 +177,7 @@ void bw_handle_status(bw_broker *b, bw_op *op)
     bad |= put_text(&pk, "offsets") | msgpack_pack_map(&pk, 5);
     bad |= key_int(&pk, "groups", (int64_t)c.groups) | key_int(&pk, "committed", (int64_t)c.offsets) | key_int(&pk, "bytes", (int64_t)c.bytes);
     bad |= key_int(&pk, "commits", (int64_t)c.commits) | key_int(&pk, "transactions", (int64_t)c.rounds);
+    bad |= put_text(&pk, "quotas") | bw_quota_pack(b, NULL);
     bad |= put_text(&pk, "connections") | msgpack_pack_array(&pk, b->session_count);
     for (const bw_session *s = b->sessions; s; s = s->next) bad |= put_connection(&pk, s);
     bw_doc_send(b, op, bad);

@@ -4,7 +4,7 @@
  * may exceed it, so that a batch larger than the credit passes) and while the connection's backlog is below BACKLOG_MAX; then the
  * subscription rests until CREDIT or `writable`. One turn pushes at most TURN_BYTES, so that others get theirs.
  * An error (offset out of range, corruption, deletion) is pushed as a last DATA, and the subscription ends. */
-#include "broker/core.h"
+#include "broker/quota_admit.h"
 
 #include <busway/consumer.h>
 
@@ -62,6 +62,7 @@ static void push_data(bw_sub *s, bw_err e, const bw_run *run)
         s->session->sent_bytes += run->len;
         s->part->out_bytes += run->len;
     }
+    bw_quota_sent(s->session, NULL, &a);
     s->session->ops->reply(s->session->listener, &a);
 }
 
@@ -72,7 +73,7 @@ static void push(bw_broker *b, bw_sub *s)
     s->drained = s->blocked = false;
     bw_part_use_io(b, s->part);
     while (s->credit > 0) {
-        if (s->session->ops->backlog(s->session->listener) >= BACKLOG_MAX) {
+        if (s->session->ops->backlog(s->session->listener) >= BACKLOG_MAX || bw_quota_must_wait(b, s->session)) {
             s->blocked = true;
             return;
         }

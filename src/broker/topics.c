@@ -162,6 +162,24 @@ bw_err bw_topic_from_meta(bw_broker *b, const bw_meta_topic *m, bw_topic **out)
 
 /* ---- create ---- */
 
+/* Of all topics together; `more` are to come. */
+static bw_err check_partitions(bw_broker *b, uint64_t more)
+{
+    uint64_t there = 0;
+    if (!b->config.max_partitions) return BW_OK;
+    for (bw_topic *t = b->topics_by_name; t; t = t->by_name.next) there += t->part_count;
+    if (there + more <= (uint64_t)b->config.max_partitions) return BW_OK;
+    return bw_fail(BW_ERR_LIMIT_REACHED, "there are %llu partitions, %llu more do not fit; max.partitions = %d", (unsigned long long)there,
+                   (unsigned long long)more, b->config.max_partitions);
+}
+
+static bw_err check_limits(bw_broker *b, uint64_t partitions)
+{
+    if (b->config.max_topics && HASH_CNT(by_name, b->topics_by_name) >= (unsigned)b->config.max_topics)
+        return bw_fail(BW_ERR_LIMIT_REACHED, "there are %u topics; max.topics = %d", HASH_CNT(by_name, b->topics_by_name), b->config.max_topics);
+    return check_partitions(b, partitions);
+}
+
 static bw_err check_new(bw_broker *b, bw_str name, int32_t partitions)
 {
     bw_err e = bw_topic_name_check(name.data, name.len);
@@ -181,6 +199,8 @@ static bw_err check_new(bw_broker *b, bw_str name, int32_t partitions)
     }
     if (partitions < 0 || (uint32_t)partitions > BW_PARTITIONS_MAX)
         return bw_fail(BW_ERR_INVALID_ARGUMENT, "%d partitions: a topic has 1 to %u", partitions, BW_PARTITIONS_MAX);
+    e = check_limits(b, (uint64_t)(partitions ? partitions : b->config.num_partitions));
+    if (e) return e;
     if (!b->ready) return bw_fail(BW_ERR_BUSY, "%s", b->not_ready);
     if (atomic_load(&b->low_space))
         return bw_fail(BW_ERR_DISK_FULL, "%s has %lld bytes free, less than its reserve; free some space", b->config.data_dir,
@@ -234,6 +254,8 @@ bw_err bw_topic_alter_config(bw_broker *b, bw_topic *t, int32_t partitions, cons
     if (partitions && (partitions < (int32_t)t->part_count || (uint32_t)partitions > BW_PARTITIONS_MAX))
         return bw_fail(BW_ERR_INVALID_ARGUMENT, "topic '%s' has %u partitions; their number can only grow, up to %u", t->name, t->part_count,
                        BW_PARTITIONS_MAX);
+    bw_err over = partitions ? check_partitions(b, (uint32_t)partitions - t->part_count) : BW_OK;
+    if (over) return over;
     bw_topic_config config = t->config;
     size_t n = t->override_count;
     bw_meta_config *overrides = malloc((n + 1) * sizeof *overrides);

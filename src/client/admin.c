@@ -4,7 +4,9 @@
 #include "proto/json.h"
 
 #include <busway/admin.h>
+#include <pwd.h>
 #include <stdlib.h>
+#include <stdio.h>
 #include <string.h>
 
 static bw_err check(const bw_bus *bus, const char *topic)
@@ -23,13 +25,11 @@ bw_err bw_admin_ask(bw_bus *bus, bw_request *q)
     return e;
 }
 
-static bw_err ask_with_config(bw_bus *bus, bw_api_key type, const char *topic, int32_t partitions, const bw_config_entry *config,
-                              size_t count)
+/* Calloc'd; NULL with count 0. */
+static bw_err pairs_of(const bw_config_entry *config, size_t count, bw_config_pair **out)
 {
-    bw_err e = check(bus, topic);
-    if (e) return e;
+    *out = NULL;
     if (count && !config) return bw_fail(BW_ERR_INVALID_ARGUMENT, "there is no configuration");
-    if (partitions < 0) return bw_fail(BW_ERR_INVALID_ARGUMENT, "a topic can't have %d partitions", partitions);
     bw_config_pair *pairs = count ? calloc(count, sizeof *pairs) : NULL;
     if (count && !pairs) return bw_fail(BW_ERR_NO_MEMORY, "no memory for a request");
     for (size_t i = 0; i < count; i++) {
@@ -41,6 +41,19 @@ static bw_err ask_with_config(bw_bus *bus, bw_api_key type, const char *topic, i
         pairs[i].has_value = config[i].value != NULL;
         pairs[i].value = bw_str_of(config[i].value);
     }
+    *out = pairs;
+    return BW_OK;
+}
+
+static bw_err ask_with_config(bw_bus *bus, bw_api_key type, const char *topic, int32_t partitions, const bw_config_entry *config,
+                              size_t count)
+{
+    bw_err e = check(bus, topic);
+    if (e) return e;
+    if (partitions < 0) return bw_fail(BW_ERR_INVALID_ARGUMENT, "a topic can't have %d partitions", partitions);
+    bw_config_pair *pairs;
+    e = pairs_of(config, count, &pairs);
+    if (e) return e;
     bw_request q;
     bw_request_init(&q, type);
     q.topic = bw_str_of(topic);
@@ -113,6 +126,59 @@ bw_err bw_status(bw_bus *bus, char **json)
     bw_request q;
     bw_request_init(&q, BW_API_STATUS);
     return bw_admin_document(bus, &q, json);
+}
+
+/* ---- quotas ---- */
+
+/* The daemon knows uids only: names are looked up here, where it may take time. */
+static bw_err uid_text(const char *user, char *out, size_t size)
+{
+    struct passwd pw, *found = NULL;
+    char room[4096];
+    bool number = *user != 0;
+    for (const char *p = user; *p; p++) number &= *p >= '0' && *p <= '9';
+    if (number || strcmp(user, BW_QUOTA_DEFAULT) == 0) {
+        if (snprintf(out, size, "%s", user) < (int)size) return BW_OK;
+    } else if (getpwnam_r(user, &pw, room, sizeof room, &found) == 0 && found) {
+        snprintf(out, size, "%lu", (unsigned long)pw.pw_uid);
+        return BW_OK;
+    }
+    return bw_fail(BW_ERR_INVALID_QUOTA, "there is no user '%.60s'; allowed: a user's name, a uid, or " BW_QUOTA_DEFAULT, user);
+}
+
+static bw_err name_entity(bw_quota_entity *out, const char *user, const char *client_id, const char *pid, char *uid, size_t uid_size)
+{
+    bw_err e = user ? uid_text(user, uid, uid_size) : BW_OK;
+    if (e) return e;
+    if (user) out->user = bw_str_of(uid);
+    if (client_id) out->client = bw_str_of(client_id);
+    if (pid) out->pid = bw_str_of(pid);
+    return BW_OK;
+}
+
+bw_err bw_quota_set(bw_bus *bus, const char *user, const char *client_id, const char *pid, const bw_config_entry *rates, size_t rate_count)
+{
+    char uid[24];
+    bw_request q;
+    bw_request_init(&q, BW_API_SET_QUOTA);
+    bw_err e = check(bus, "");
+    if (!e) e = name_entity(&q.quota, user, client_id, pid, uid, sizeof uid);
+    if (!e) e = pairs_of(rates, rate_count, &q.configs);
+    if (e) return e;
+    q.config_count = rate_count;
+    e = bw_admin_ask(bus, &q);
+    free(q.configs);
+    return e;
+}
+
+bw_err bw_quotas_list(bw_bus *bus, const char *user, const char *client_id, const char *pid, char **json)
+{
+    char uid[24];
+    bw_request q;
+    bw_request_init(&q, BW_API_LIST_QUOTAS);
+    bw_err e = check(bus, "");
+    if (!e) e = name_entity(&q.quota, user, client_id, pid, uid, sizeof uid);
+    return e ? e : bw_admin_document(bus, &q, json);
 }
 
 bw_err bw_delete_records(bw_bus *bus, const char *topic, int32_t partition, int64_t before_offset, int64_t *log_start)

@@ -266,7 +266,9 @@ bw_err bw_conn_request(bw_conn *c, bw_request *request, bw_deadline deadline, bw
     e = bw_conn_wait(c, waiting_done, &w, -1, deadline);
     if (!w.finished && bw_conn_cancel(c, &w.pending)) return bw_error_context(e, "%s", bw_api_name(request->type));
     if (w.error) return bw_fail(w.error, "%s: the connection to the daemon was lost", bw_api_name(request->type));
-    return read_answer(&w.frame, request->type, r);
+    e = read_answer(&w.frame, request->type, r);
+    bw_conn_throttled(c, r->answer.throttle_ms);
+    return e;
 }
 
 bw_err bw_conn_tell(bw_conn *c, bw_request *request)

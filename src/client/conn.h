@@ -79,6 +79,7 @@ typedef struct bw_conn {
     _Atomic uint32_t epoch; /* counts connections; 0: never connected */
     bw_conn_hello *hello;   /* of the present or last connection; written by the connecter under mutex */
     _Atomic uint64_t sends, receives, polls, bytes_out, bytes_in;
+    _Atomic uint64_t throttled, throttled_ms; /* answers that a quota held back, and for how long in all */
 } bw_conn;
 
 bw_err bw_conn_init(bw_conn *c, const bw_conn_options *options);
@@ -139,6 +140,14 @@ void bw_reply_fini(bw_reply *r);
 bw_err bw_conn_request(bw_conn *c, bw_request *request, bw_deadline deadline, bw_reply *r);
 /* bw_conn_tell: a one-way request. */
 bw_err bw_conn_tell(bw_conn *c, bw_request *request);
+
+/* bw_conn_throttled: what came says that a quota held it back. */
+static inline void bw_conn_throttled(bw_conn *c, int32_t ms)
+{
+    if (__builtin_expect(ms <= 0, 1)) return;
+    atomic_fetch_add_explicit(&c->throttled, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&c->throttled_ms, (uint64_t)ms, memory_order_relaxed);
+}
 
 static inline void bw_rx_ref(bw_rx *rx) { rx->refs++; }
 void bw_rx_unref(bw_conn *c, bw_rx *rx);

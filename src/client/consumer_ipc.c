@@ -52,6 +52,7 @@ static bool pushed(void *opaque, const bw_frame *frame, bw_rx *rx)
     memset(&a, 0, sizeof a);
     if (frame->type != BW_API_DATA) return !c->group || bw_group_pushed(c->group, frame);
     if (bw_answer_decode(frame, &a) != BW_OK) return false;
+    bw_conn_throttled(&c->bus->conn, a.throttle_ms);
     bool wanted = part_of(c, a.subscription) != NULL;
     bw_item *item = wanted ? item_get(c) : NULL;
     if (item) {

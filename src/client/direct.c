@@ -117,6 +117,15 @@ static bw_err ask_attach(bw_bus *bus, const char *topic, bw_control_mode mode, b
     return e;
 }
 
+bw_err bw_direct_confirm(bw_bus *bus, const bw_attach *a, bw_deadline deadline)
+{
+    bw_uuid id;
+    int32_t partitions;
+    bw_err e = ask_attach(bus, a->topic, a->mode, deadline, &id, &partitions);
+    if (!e && !bw_uuid_equal(&id, &a->id)) e = bw_fail(BW_ERR_RETIRED, "topic %s was made anew", a->topic);
+    return e;
+}
+
 static bw_err check_owner(uint64_t owner)
 {
     if (geteuid() == owner) return BW_OK;

@@ -63,6 +63,8 @@ static inline void bw_attach_ref(bw_attach *a) { atomic_fetch_add_explicit(&a->r
 bool bw_direct_may_fall_back(const bw_bus *bus, bw_err e);
 /* bw_direct_env_ref: count a user of an environment up or down. Under direct.mutex. */
 void bw_direct_env_ref(bw_env *env, int by);
+/* bw_direct_confirm: the daemon still lets this process write to the topic (or read from it). THROTTLED, and what an attach may be refused with. */
+bw_err bw_direct_confirm(bw_bus *bus, const bw_attach *a, bw_deadline deadline);
 /* bw_direct_mark_stale: it was retired; the next attach maps anew. */
 void bw_direct_mark_stale(bw_bus *bus, bw_attach *a);
 /* bw_direct_note: remember and report to the daemon which way a topic goes; reason NULL when direct. */

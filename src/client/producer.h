@@ -101,6 +101,7 @@ struct bw_ppart {
     bw_producer *producer;
     int32_t partition;
     _Atomic bool direct;
+    _Atomic uint32_t way; /* the topic's, when its own was opened */
 
     pthread_mutex_t lock; /* the appender, the builder, the reservation; monotonic clock */
     bw_attach *attach;
@@ -149,6 +150,8 @@ struct bw_ptopic {
     _Atomic uint32_t message_max;
     _Atomic bool log_append_time;
     _Atomic bool gone; /* deleted: the next use asks again */
+    _Atomic bw_deadline look_again; /* a quota sent it through the socket: when to ask whether it still does; 0: none did */
+    _Atomic uint32_t way;  /* raised when the direct path was got back */
     int64_t refreshed_ms;
     size_t name_len;
     char name[BW_TOPIC_NAME_MAX + 1];
@@ -189,6 +192,14 @@ bw_err bw_ptopic_refresh(bw_ptopic *t, bool create, bw_deadline deadline);
 /* bw_ppart_reopen: after FENCED, RETIRED, DELETED under ppart.lock: attach again, or turn to the socket. OK: try again (look at
  * `direct`). */
 bw_err bw_ppart_reopen(bw_ppart *part, bw_err why, bw_deadline deadline);
+/* bw_ppart_turn_back: through the socket because of a quota: ask now and then, and go back to the direct path when nothing is under way. */
+void bw_ppart_turn_back(bw_ppart *part);
+static inline bool bw_ppart_may_turn_back(bw_ppart *part)
+{
+    bw_ptopic *t = part->topic;
+    return atomic_load_explicit(&t->look_again, memory_order_relaxed) != 0 ||
+           atomic_load_explicit(&part->way, memory_order_relaxed) != atomic_load_explicit(&t->way, memory_order_relaxed);
+}
 void bw_ptopic_free(bw_ptopic *t);
 
 /* ---- producer_append.c: the direct path ---- */

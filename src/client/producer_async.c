@@ -295,6 +295,7 @@ static void send_due(bw_ppart *part, bw_pbatch *b, bw_deadline now)
         bw_pbatch_complete(b, BW_ERR_TIMED_OUT, -1, BW_NO_TIMESTAMP, message);
         return;
     }
+    if (!atomic_load(&part->direct) && bw_ppart_may_turn_back(part)) bw_ppart_turn_back(part);
     if (atomic_load(&part->direct) && append_direct(part, b, now)) return;
     bw_ppart_enqueue(part, b);
 }

@@ -236,6 +236,7 @@ static void batch_answered(bw_pending *pending, bw_err e, const bw_frame *frame)
     bw_answer a;
     memset(&a, 0, sizeof a);
     if (!e) e = bw_answer_decode(frame, &a);
+    bw_conn_throttled(&part->producer->bus->conn, a.throttle_ms);
     char text[512] = "";
     if (!e && a.error && a.message.len) {
         size_t n = a.message.len < sizeof text - 1 ? a.message.len : sizeof text - 1;

@@ -149,6 +149,7 @@ static bw_err send_ipc(bw_ppart *part, const bw_record *records, size_t count, b
 static bw_err send_slow(bw_ppart *part, const bw_record *records, size_t count, int32_t timeout_ms, bw_err why, bw_delivery *out)
 {
     bw_deadline deadline = bw_deadline_in_ms(timeout_ms);
+    if (!atomic_load(&part->direct) && bw_ppart_may_turn_back(part)) bw_ppart_turn_back(part);
     if (atomic_load_explicit(&part->direct, memory_order_acquire)) {
         bw_err e = bw_ppart_lock(part, deadline);
         if (e) return no_outcome(out, e);

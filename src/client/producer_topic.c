@@ -27,16 +27,20 @@ static bw_err topic_lock(bw_ptopic *t, bw_deadline deadline)
     return bw_fail(BW_ERR_TIMED_OUT, "topic %s: another thread has been attaching to it for too long", t->name);
 }
 
+enum { LOOK_AGAIN_MS = 1000 };
+
 /* Under t->lock: the direct path if it is to be had. */
 static bw_err choose_way(bw_ptopic *t, bw_deadline deadline)
 {
     bw_bus *bus = t->producer->bus;
     bw_err e = bw_direct_attach(bus, t->name, BW_CONTROL_WRITE, deadline, &t->attach);
     if (!e) {
+        if (atomic_exchange(&t->look_again, 0)) atomic_fetch_add(&t->way, 1);
         bw_direct_note(bus, t->name, true, NULL);
         return BW_OK;
     }
     t->attach = NULL;
+    if (e == BW_ERR_THROTTLED) atomic_store(&t->look_again, bw_deadline_in_ms(LOOK_AGAIN_MS));
     if (!bw_direct_may_fall_back(bus, e)) return bw_error_context(e, "topic %s", t->name);
     bw_direct_note(bus, t->name, true, bw_error_message());
     return BW_OK;
@@ -140,6 +144,7 @@ static bw_err part_open_way(bw_ppart *part, bw_deadline deadline)
     if (e) return e;
     part->attach = t->attach;
     if (part->attach) bw_attach_ref(part->attach);
+    atomic_store(&part->way, atomic_load(&t->way));
     pthread_mutex_unlock(&t->lock);
     if (!part->attach) {
         atomic_store(&part->direct, false);
@@ -285,6 +290,22 @@ static bw_err topic_reattach(bw_ptopic *t, bw_attach *old, bw_deadline deadline)
     return e;
 }
 
+void bw_ppart_turn_back(bw_ppart *part)
+{
+    bw_ptopic *t = part->topic;
+    bw_deadline again = atomic_load(&t->look_again), until = bw_deadline_in_ms(LOOK_AGAIN_MS);
+    if (again && bw_clock_mono_ns() >= again && topic_lock(t, 0) == BW_OK) {
+        if (atomic_load(&t->look_again) == again && !t->attach && choose_way(t, until) != BW_OK) atomic_store(&t->look_again, until);
+        pthread_mutex_unlock(&t->lock);
+    }
+    if (atomic_load(&part->way) == atomic_load(&t->way) || bw_ppart_lock(part, 0) != BW_OK) return;
+    pthread_mutex_lock(&part->queue_lock);
+    bool idle = !part->head && part->in_flight == 0;
+    pthread_mutex_unlock(&part->queue_lock);
+    if (idle && !part->appender && !part->held) part_open_way(part, until); /* what fails leaves it on the socket */
+    pthread_mutex_unlock(&part->lock);
+}
+
 bw_err bw_ppart_reopen(bw_ppart *part, bw_err why, bw_deadline deadline)
 {
     bw_ptopic *t = part->topic;
@@ -294,7 +315,7 @@ bw_err bw_ppart_reopen(bw_ppart *part, bw_err why, bw_deadline deadline)
     if (e == BW_ERR_UNKNOWN_TOPIC) return topic_gone(t, why);
     if (e) return e;
     bw_attach *old = part->attach;
-    if (why != BW_ERR_FENCED) {
+    if (why != BW_ERR_FENCED || (old && bw_direct_confirm(part->producer->bus, old, until) != BW_OK)) {
         e = topic_reattach(t, old, until);
         if (e == BW_ERR_UNKNOWN_TOPIC) return topic_gone(t, why);
         if (e) return e;

@@ -83,6 +83,8 @@ char *bw_bus_stats(bw_bus *bus)
     put(o, "bytes_in", bytes_in);
     put(o, "batches_in", batches_in);
     put(o, "buffered_bytes", queued);
+    put(o, "throttled_answers", atomic_load(&bus->conn.throttled)); /* by quotas */
+    put(o, "throttled_ms", atomic_load(&bus->conn.throttled_ms));
     put(o, "waits", waits);
     put(o, "partitions_looked_at", looks); /* in vain: drained, or armed before a sleep */
     json_t *calls = json_object();

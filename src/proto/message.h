@@ -69,6 +69,9 @@ typedef enum bw_api_key {
     BW_API_QUEUE_PEEK = 55,
     BW_API_QUEUE_SETTLE = 56, /* by hand, whoever holds it */
     BW_API_QUEUE_DELETE = 57,
+    /* quotas: message_quota.h */
+    BW_API_SET_QUOTA = 60,
+    BW_API_LIST_QUOTAS = 61,
     BW_API_KEY_COUNT
 } bw_api_key;
 
@@ -82,6 +85,7 @@ static inline bw_str bw_str_of(const char *text) { return (bw_str){text, text ? 
 #include "proto/message_groups.h"
 #include "proto/message_queue.h"
 #include "proto/message_txn.h"
+#include "proto/message_quota.h"
 
 typedef struct bw_config_pair { bw_str name; bw_str value; bool has_value; } bw_config_pair;
 
@@ -127,6 +131,7 @@ typedef struct bw_request {
     bw_group_request group;  /* OFFSET_COMMIT to DELETE_GROUP, TXN_OFFSET_COMMIT */
     bw_queue_request queue;  /* QUEUE_JOIN to QUEUE_DELETE */
     bw_txn_request txn;      /* INIT_PRODUCER_ID, TXN_OFFSET_COMMIT to PRODUCER_LAST */
+    bw_quota_entity quota;   /* SET_QUOTA (rates: configs), LIST_QUOTAS */
 } bw_request;
 
 typedef struct bw_topic_meta {
@@ -155,6 +160,7 @@ typedef struct bw_answer {
     uint16_t flags; /* frame flags besides BW_FRAME_ANSWER, which is set for everything but DATA */
     int32_t error;  /* bw_err */
     bw_str message;
+    int32_t throttle_ms; /* how long a quota has held the request, or what is pushed, back; 0: not */
     /* HELLO */
     int32_t version;
     int32_t version_min, version_max; /* also with UNSUPPORTED_VERSION */

@@ -63,8 +63,8 @@ static const bw_field report_request[] = {Q_TOPIC, Q("transport", STR, transport
 #define A_ERR(text, k, member, default_value)                                                                                  \
     {KEY(text), .kind = BW_FIELD_##k, .on_error = true, AT(bw_answer, member), .def = default_value}
 #define A_RANGE A_ERR("log_start", I64, log_start, -1), A_ERR("end", I64, end, -1), A_ERR("durable", I64, durable, -1)
-/* Every answer begins with these two. */
-#define A_OUTCOME A_ERR("error", I32, error, 0), A_ERR("message", STR, message, 0)
+/* Every answer begins with these. */
+#define A_OUTCOME A_ERR("error", I32, error, 0), A_ERR("message", STR, message, 0), A_ERR("throttle_ms", I32, throttle_ms, 0)
 
 static const bw_field topic_meta_fields[] = {
     {KEY("name"), .kind = BW_FIELD_STR, AT(bw_topic_meta, name)},
@@ -147,6 +147,7 @@ static const bw_shapes shapes[BW_API_STATUS + 1] = {
 static const bw_shapes *shapes_of(uint16_t type)
 {
     if (type <= BW_API_STATUS) { return &shapes[type]; }
+    if (type >= BW_API_SET_QUOTA) { return bw_quota_shapes(type); }
     if (type >= BW_API_QUEUE_JOIN) { return bw_queue_shapes(type); }
     return type <= BW_API_DELETE_GROUP ? bw_group_shapes(type) : bw_txn_shapes(type);
 }

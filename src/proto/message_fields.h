@@ -56,6 +56,8 @@ const bw_shapes *bw_queue_shapes(uint16_t type); /* likewise, message_fields_que
 const bw_shapes *bw_txn_shapes(uint16_t type);
 /* The items of offsets in lists, for all who carry them. */
 extern const bw_shape bw_offset_part_shape;
+/* bw_quota_shapes: of the types of quotas (message_fields_quota.c); NULL: it is none of them. */
+const bw_shapes *bw_quota_shapes(uint16_t type);
 
 /* NULL for an unknown type; a shape without fields where nothing is carried. */
 const bw_shape *bw_request_shape(uint16_t type);

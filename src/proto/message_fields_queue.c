@@ -15,7 +15,8 @@
      .count_offset = (uint16_t)offsetof(bw_answer, queue.count), .item = &(shape)}
 #define A_OUTCOME                                                                                                              \
     {KEY("error"), .kind = BW_FIELD_I32, .on_error = true, .offset = (uint16_t)offsetof(bw_answer, error)},                    \
-    {KEY("message"), .kind = BW_FIELD_STR, .on_error = true, .offset = (uint16_t)offsetof(bw_answer, message)}
+    {KEY("message"), .kind = BW_FIELD_STR, .on_error = true, .offset = (uint16_t)offsetof(bw_answer, message)},                \
+    {KEY("throttle_ms"), .kind = BW_FIELD_I32, .on_error = true, .offset = (uint16_t)offsetof(bw_answer, throttle_ms)}
 #define ITEM(text, k, type, member, default_value)                                                                             \
     {KEY(text), .kind = BW_FIELD_##k, .offset = (uint16_t)offsetof(type, member), .def = default_value}
 

@@ -9,7 +9,8 @@
     {KEY(text), .kind = BW_FIELD_##k, .offset = (uint16_t)offsetof(bw_answer, member), .def = default_value}
 #define A_OUTCOME                                                                                                              \
     {KEY("error"), .kind = BW_FIELD_I32, .on_error = true, .offset = (uint16_t)offsetof(bw_answer, error)},                    \
-    {KEY("message"), .kind = BW_FIELD_STR, .on_error = true, .offset = (uint16_t)offsetof(bw_answer, message)}
+    {KEY("message"), .kind = BW_FIELD_STR, .on_error = true, .offset = (uint16_t)offsetof(bw_answer, message)},                \
+    {KEY("throttle_ms"), .kind = BW_FIELD_I32, .on_error = true, .offset = (uint16_t)offsetof(bw_answer, throttle_ms)}
 
 #define Q_TXN Q("txn", STR, txn.id, 0)
 #define Q_PRODUCER Q("producer_id", I64, txn.producer_id, -1), Q("epoch", I16, txn.producer_epoch, -1)

@@ -129,7 +129,7 @@ static void seed_messages(void)
     static bw_fetched_part fetched[] = {{0, {NULL, 0}, {"t", 1}, 0, 0, 10, 5, 2}, {19, {"no", 2}, {"u", 1}, 1, 4, 5, -1, 3}};
     bw_buf all = {0};
     for (uint16_t type = 1; type < BW_API_KEY_COUNT; type++) {
-        if (!bw_api_name(type)) continue;
+        if (!bw_api_name(type)) { continue; } /* numbers have gaps */
         bw_request r;
         bw_answer a;
         bw_buf frame = {0};

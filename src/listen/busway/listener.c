@@ -55,6 +55,7 @@ static bw_err listen_stream(bw_listener *l, const char *url, bool allow_long_pat
         .allow_long_path = allow_long_path,
         .gid = gid,
         .frame_max = l->frame_max,
+        .credit = (size_t)l->config->connection_memory_max_bytes,
         .hello_timeout_ms = BW_HELLO_TIMEOUT_MS,
         .reactor = bw_broker_reactor(l->broker),
         .ops = &bw_connection_ops,

@@ -59,6 +59,9 @@ static void assert_requests_equal(const bw_request *a, const bw_request *b)
     assert_int_equal(a->mailbox, b->mailbox);
     assert_str_equal(a->transport, b->transport);
     assert_str_equal(a->reason, b->reason);
+    assert_str_equal(a->quota.user, b->quota.user);
+    assert_str_equal(a->quota.client, b->quota.client);
+    assert_str_equal(a->quota.pid, b->quota.pid);
 }
 
 static void assert_answers_equal(const bw_answer *a, const bw_answer *b)
@@ -68,6 +71,7 @@ static void assert_answers_equal(const bw_answer *a, const bw_answer *b)
     assert_int_equal(a->flags, b->flags);
     assert_int_equal(a->error, b->error);
     assert_str_equal(a->message, b->message);
+    assert_int_equal(a->throttle_ms, b->throttle_ms);
     assert_int_equal(a->version, b->version);
     assert_int_equal(a->version_min, b->version_min);
     assert_int_equal(a->version_max, b->version_max);
@@ -248,6 +252,8 @@ static void fill_request(bw_request *r, uint16_t type)
     case BW_API_ABORT_TRANSACTION: r->txn.id = bw_str_of("x"); return;
     case BW_API_DESCRIBE_PRODUCERS: r->topic = bw_str_of("t"), r->partition = 2; return;
     case BW_API_PRODUCER_LAST: r->topic = bw_str_of("t"), r->partition = 2, r->producer_name = bw_str_of("p1"); return;
+    case BW_API_SET_QUOTA: r->configs = some_configs, r->config_count = 2; /* fall through */
+    case BW_API_LIST_QUOTAS: r->quota = (bw_quota_entity){bw_str_of("1000"), bw_str_of("kcat"), bw_str_of(BW_QUOTA_DEFAULT)}; return;
     default: return; /* MAILBOX, STATUS, LIST_GROUPS: nothing */
     }
 }
@@ -261,6 +267,7 @@ static void fill_answer(bw_answer *a, uint16_t type)
     some_fetched[1] = (bw_fetched_part){BW_ERR_OFFSET_OUT_OF_RANGE, bw_str_of("no"), bw_str_of("u"), 1, 4, 5, -1, 3};
     if (bw_api_is_push((uint16_t)type)) bw_answer_init_push(a, (bw_api_key)type);
     else bw_answer_init(a, &to);
+    a->throttle_ms = 17;
     switch (type) {
     case BW_API_HELLO:
         a->version = 1, a->version_min = 1, a->version_max = 2, a->server_version = bw_str_of("0.1.0"), a->data_dir = bw_str_of("/d");
@@ -288,6 +295,7 @@ static void fill_answer(bw_answer *a, uint16_t type)
     case BW_API_LIST_TRANSACTIONS:
     case BW_API_DESCRIBE_TRANSACTION:
     case BW_API_DESCRIBE_PRODUCERS:
+    case BW_API_LIST_QUOTAS:
     case BW_API_DESCRIBE_TOPICS: a->doc = some_doc, a->doc_len = sizeof some_doc; return;
     default: fill_group_answer(&a->group, type); return;
     }
