@@ -1,4 +1,5 @@
 /* broker/admin.c: who may do what, and which function answers which request. */
+#include "broker/groups.h"
 #include "broker/offsets.h"
 #include "broker/txn.h"
 #include "broker/quota_admit.h"
@@ -131,6 +132,13 @@ static const api apis[BW_API_KEY_COUNT] = {
     [BW_API_OFFSET_COMMIT] = {bw_handle_offset_commit, BW_ROLE_CLIENT, true},
     [BW_API_OFFSET_FETCH] = {bw_handle_offset_fetch, BW_ROLE_CLIENT, true},
     [BW_API_OFFSET_DELETE] = {bw_handle_offset_delete, BW_ROLE_CLIENT, true},
+    [BW_API_GROUP_JOIN] = {bw_handle_group_join, BW_ROLE_CLIENT, true},
+    [BW_API_GROUP_HEARTBEAT] = {bw_handle_group_heartbeat, BW_ROLE_CLIENT, true},
+    [BW_API_GROUP_LEAVE] = {bw_handle_group_leave, BW_ROLE_CLIENT, true},
+    [BW_API_JOIN_GROUP] = {bw_handle_join_group, BW_ROLE_CLIENT, true},
+    [BW_API_SYNC_GROUP] = {bw_handle_sync_group, BW_ROLE_CLIENT, true},
+    [BW_API_HEARTBEAT] = {bw_handle_heartbeat, BW_ROLE_CLIENT, true},
+    [BW_API_LEAVE_GROUP] = {bw_handle_group_leave, BW_ROLE_CLIENT, true},
     [BW_API_LIST_GROUPS] = {bw_handle_list_groups, BW_ROLE_CLIENT, true},
     [BW_API_DESCRIBE_GROUP] = {bw_handle_describe_group, BW_ROLE_CLIENT, true},
     [BW_API_DELETE_GROUP] = {bw_handle_delete_group, BW_ROLE_CLIENT, true},

@@ -6,6 +6,7 @@
  *                                                                      tried again each second
  * A new generation is stored before its arenas exist: a crash in between leads to the second case again. Without a tmpfs the control
  * data is private to this daemon (a folder that no client is told of, made anew at each start): everybody uses the socket. */
+#include "broker/groups.h"
 #include "broker/offsets.h"
 #include "broker/txn.h"
 
@@ -201,6 +202,7 @@ bw_err bw_broker_bring_up(bw_broker *b)
     bw_datadir_unlock_writers(b->dir);
     if (e) return e;
     bw_offsets_begin(b);
+    if ((e = bw_groups_begin(b))) return e;
     b->ready = true;
     b->not_ready[0] = 0;
     bw_broker_event(b, BW_LOG_INFO, b->fresh ? "recovered" : "taken_over", "topics=%u partitions=%u ms=%lld", HASH_CNT(by_name, b->topics_by_name),

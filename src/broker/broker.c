@@ -1,4 +1,5 @@
 /* broker/broker.c: start and stop. */
+#include "broker/groups.h"
 #include "broker/offsets.h"
 #include "broker/txn.h"
 #include "broker/quota_admit.h"
@@ -65,6 +66,7 @@ static void init_locks(bw_broker *b)
 
 static void destroy(bw_broker *b)
 {
+    bw_groups_free(b);
     bw_offsets_free(b);
     bw_queues_free(b);
     bw_committer_free(b->committer);
@@ -187,6 +189,7 @@ bw_err bw_broker_start(const bw_daemon_config *config, bw_broker **out)
 /* What came after the broker thread's end: requests are let go unanswered, so that `consumed` and `gone` come for everything. */
 static void drain(bw_broker *b)
 {
+    bw_groups_free(b); /* its members are not dead because the daemon ends */
     bw_opener_drop_ops(b);
     while (b->queue) {
         bw_event *e = b->queue;

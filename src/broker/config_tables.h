@@ -42,6 +42,13 @@
     X(dirty_max_bytes, SIZE, "log.dirty.max.bytes", -1, INT64_MAX / 2, "-1", NULL,                                                   \
       "Data that may be written and not yet synced, of all topics; writers wait beyond it. -1: an eighth of the memory that this "    \
       "process may use, at least 16 MiB. Lower it where clients run in containers with less memory than the daemon; 0: no limit.")    \
+    X(group_max_size, NUMBER, "group.max.size", 1, 65536, "4096", NULL, "Members that a group may have.")                            \
+    X(group_max_metadata_bytes, SIZE, "group.max.metadata.bytes", 65536, INT64_C(1) << 32, "64MiB", NULL,                            \
+      "Memory for the names, subscriptions, metadata and assignments of a group's members.")                                         \
+    X(group_min_session_ms, DURATION, "group.min.session.timeout.ms", 1, INT32_MAX, "6000", NULL, "Least session time-out of a member.") \
+    X(group_max_session_ms, DURATION, "group.max.session.timeout.ms", 1, INT32_MAX, "1800000", NULL, "Largest session time-out of a member.") \
+    X(group_initial_delay_ms, DURATION, "group.initial.rebalance.delay.ms", 0, INT32_MAX, "0", NULL,                                 \
+      "How long a group without members waits for more after the first has joined.")                                                 \
     X(offset_metadata_max_bytes, SIZE, "offset.metadata.max.bytes", 0, 65535, "4096", NULL, "Largest metadata of a committed offset.")  \
     X(offsets_retention_minutes, NUMBER, "offsets.retention.minutes", 1, INT32_MAX, "10080", NULL,                                   \
       "Committed offsets of a group expire so long after its last member left, or, of one that never had members, after the commit.")   \

@@ -49,6 +49,7 @@ struct bw_queue_part;
 struct bw_queue_member;
 struct bw_queue_death;
 typedef struct bw_txns bw_txns;
+typedef struct bw_groups bw_groups;
 
 /* ---- what is asked ---- */
 
@@ -106,6 +107,7 @@ struct bw_session {
     struct bw_queue_member *workers; /* in queue groups */
     uint64_t mailboxes[BW_MAILBOXES / 64]; /* bit: this session's */
     int pid_fd;
+    bool in_groups; /* it is, or was, some member's connection */
     uint32_t parked; /* its requests that wait at a part */
     bool over_limit; /* one connection too many: everything is refused */
     bw_throttle throttle;
@@ -263,6 +265,7 @@ struct bw_broker {
     bw_txns *txns;           /* broker thread; NULL: no transaction yet */
     bw_committer *committer; /* broker thread; NULL: nothing was committed yet */
     bw_offsets *offsets;     /* offsets.h */
+    bw_groups *groups;       /* groups.h; NULL: not restored yet */
     /* of the cleaner */
     pthread_t cleaner_thread;
     pthread_mutex_t cleaner_lock;

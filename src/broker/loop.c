@@ -8,6 +8,7 @@
  * partitions on which something waits, a fence, one more look at each of them (the sleeper's side of the protocol in log/wait.c),
  * then the thread sleeps; the broker thread until the next timer. The 1 s tick runs only while something waits or a writer is watched,
  * and serves every partition that has waiters: a lost wake costs at most that. */
+#include "broker/groups.h"
 #include "broker/offsets.h"
 #include "broker/txn.h"
 
@@ -180,6 +181,7 @@ static size_t round_once(bw_broker *b)
     work += serve_notified(b);
     work += bw_timers_run(&b->timers, b, bw_clock_mono_ns());
     work += serve_again(b);
+    bw_groups_turn(b);
     bw_offsets_flush(b);
     bw_reactor_flush(b->reactor);
     return work;

@@ -3,6 +3,7 @@
  * Life of a session: the listener opens it (any thread); requests, then one close, come as events in order; when the close was
  * handled and no request or job of it is under way any more, `gone` is called, once, and it is freed. `consumed` comes exactly
  * once for each request, before `gone`. After the close nothing is sent. */
+#include "broker/groups.h"
 #include "broker/offsets.h"
 #include "broker/txn.h"
 #include "broker/quota_admit.h"
@@ -113,6 +114,7 @@ static void session_closed(bw_broker *b, bw_session *s)
     bw_sub_drop_session(b, s);
     bw_fetch_drop_session(b, s);
     bw_produce_drop_session(b, s);
+    bw_groups_session_closed(b, s);
     bw_offsets_drop_session(b, s);
     bw_queue_drop_session(b, s);
     bw_quota_session_closed(b, s);

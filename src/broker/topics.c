@@ -6,6 +6,7 @@
  *   alter    1 record in LMDB  2 new partitions' files and slots  3 configuration into the running partitions
  *   delete   1 record marked "deleting" (the promise)  2 slots marked deleted, everyone woken  3 files  4 record removed  5 answer
  *            A crash after 1: the next start goes on with 3. */
+#include "broker/groups.h"
 #include "broker/offsets.h"
 
 #include "base/killpoint.h"
@@ -242,6 +243,7 @@ bw_err bw_topic_create_new(bw_broker *b, bw_str name, int32_t partitions, const 
     bw_uuid_base64(&t->id, id);
     if (bw_topic_config_compacts(&t->config)) bw_cleaner_want(b);
     bw_broker_event(b, BW_LOG_INFO, "topic_created", "topic=%s id=%s partitions=%u", t->name, id, t->part_count);
+    bw_groups_topic_created(b, t);
     *out = t;
     return BW_OK;
 }
@@ -288,6 +290,7 @@ bw_err bw_topic_alter_config(bw_broker *b, bw_topic *t, int32_t partitions, cons
         bw_queue_topic_grew(b, t);
     }
     if (bw_topic_config_compacts(&config)) bw_cleaner_want(b);
+    if (!e && partitions) bw_groups_topic_grown(b, t);
     if (!e) bw_broker_event(b, BW_LOG_INFO, "topic_altered", "topic=%s partitions=%u", t->name, t->part_count);
     return e;
 }
@@ -365,6 +368,7 @@ bw_err bw_topic_delete_start(bw_broker *b, bw_topic *t, bw_op *op)
         bw_part_remove(b, p);
         bw_opener_release(b, p); /* what waited for it is told */
     }
+    bw_groups_topic_deleted(b, t);
     bw_offsets_topic_deleted(b, t);
     bw_attach_forget_topic(b, &t->id);
     *job = (bw_job){.run = delete_run, .done = delete_done, .op = op, .topic = t};
