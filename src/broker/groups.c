@@ -167,7 +167,6 @@ static void on_removed(void *context, bw_group *g, bw_member *m, bw_err why, con
     if (why) bw_entry_tell_fenced(e, m, why, reason);
     bw_broker_event(b, why ? BW_LOG_INFO : BW_LOG_DEBUG, "member_removed", "group=%s member=%s reason=%s", bw_event_text(g->id, text, sizeof text),
                     bw_event_text(m->id, id, sizeof id), why ? bw_err_name(why) : "left");
-    if (g->kind == BW_GROUP_QUEUE && b->groups->member_gone) b->groups->member_gone(b, g, m);
     bw_link_free(b, m->user);
     m->user = NULL;
     if (g->member_count == 1) bw_offsets_group_idle(b, bw_str_of(g->id));
@@ -282,25 +281,6 @@ bool bw_groups_has_members(bw_broker *b, bw_str group)
 {
     const bw_group *g = bw_groups_find(b, group);
     return g && g->member_count;
-}
-
-bw_err bw_groups_queue_member(bw_broker *b, bw_session *s, bw_str group, bw_str member, bw_member **out)
-{
-    bw_entry *e;
-    bw_err err = bw_entry_of(b, group, false, &e);
-    if (!err && e->g->kind != BW_GROUP_QUEUE)
-        err = bw_fail(BW_ERR_INCONSISTENT_GROUP_PROTOCOL, "group %s is no queue group: records are acknowledged one by one only in those", e->g->id);
-    if (!err) err = bw_group_beat(e->g, member, (bw_str){0}, 0, NULL, 0, false, bw_groups_now(), out);
-    if (err) return err;
-    const bw_link *l = bw_link_of(*out);
-    if (l && l->session && l->session != s && l->session->peer.pid > 0 && l->session->peer.pid != s->peer.pid)
-        return bw_fail(BW_ERR_UNKNOWN_MEMBER_ID, "group %s: member %s is another process", e->g->id, (*out)->id);
-    return BW_OK;
-}
-
-void bw_groups_on_member_gone(bw_broker *b, bw_member_gone_fn fn)
-{
-    if (b->groups) b->groups->member_gone = fn;
 }
 
 void bw_groups_count(const bw_broker *b, bw_groups_counters *out)

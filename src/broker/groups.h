@@ -34,13 +34,6 @@ bw_group *bw_groups_find(bw_broker *b, bw_str id);
 /* bw_groups_may_commit: the gate for commits: bw_group_may_commit's errors; OK for somebody who is no member of a group without members. */
 bw_err bw_groups_may_commit(bw_broker *b, bw_str group, bw_str member, bw_str instance, int32_t epoch, bw_str topic, int32_t partition);
 bool bw_groups_has_members(bw_broker *b, bw_str group);
-/* bw_groups_queue_member: the member of a QUEUE group that this session is and says it is. UNKNOWN_MEMBER_ID, GROUP_ID_NOT_FOUND,
- * INCONSISTENT_GROUP_PROTOCOL. Renews its lease. */
-bw_err bw_groups_queue_member(bw_broker *b, bw_session *s, bw_str group, bw_str member, bw_member **out);
-/* bw_groups_on_member_gone: called for each member of a QUEUE group that is one no more: its leases are free. One listener. */
-typedef void (*bw_member_gone_fn)(bw_broker *b, const bw_group *g, const bw_member *m);
-void bw_groups_on_member_gone(bw_broker *b, bw_member_gone_fn fn);
-
 typedef struct bw_groups_counters { uint64_t groups, members, rebalances; } bw_groups_counters;
 void bw_groups_count(const bw_broker *b, bw_groups_counters *out);
 

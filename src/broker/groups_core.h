@@ -70,7 +70,6 @@ struct bw_groups {
     bw_entry *due;
     bw_group_limits limits;
     bw_watch *watches;
-    bw_member_gone_fn member_gone;
     uint8_t boot[16];
     bw_timer poke; /* after a restart: those who sleep look whether there is a daemon again */
     unsigned pokes;
