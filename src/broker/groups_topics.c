@@ -156,8 +156,10 @@ static void resubscribe(bw_broker *b, bw_entry *e, bw_member *m)
         err = bw_group_resubscribe(e->g, m, (bw_str){0}, topics, count, bw_groups_now());
         free(topics);
     }
-    char why[600];
-    if (err) bw_broker_event(b, BW_LOG_ERROR, "group_resubscribe_failed", "group=%s reason=%s", e->g->id, bw_event_text(bw_error_message(), why, sizeof why));
+    char id[300], why[600];
+    if (err)
+        bw_broker_event(b, BW_LOG_ERROR, "group_resubscribe_failed", "group=%s reason=%s", bw_event_text(e->g->id, id, sizeof id),
+                        bw_event_text(bw_error_message(), why, sizeof why));
     bw_entry_due(e);
 }
 
@@ -178,8 +180,10 @@ void bw_groups_topic_grown(bw_broker *b, const bw_topic *t)
     if (!b->groups) return;
     HASH_ITER(hh, b->groups->entries, e, more) {
         if (e->g->kind == BW_GROUP_CLASSIC) continue;
+        char id[300];
         if (bw_group_topic_grown(e->g, &t->id, t->part_count, bw_groups_now()))
-            bw_broker_event(b, BW_LOG_ERROR, "group_topic_failed", "group=%s topic=%s reason=NO_MEMORY", e->g->id, t->name);
+            bw_broker_event(b, BW_LOG_ERROR, "group_topic_failed", "group=%s topic=%s reason=NO_MEMORY", bw_event_text(e->g->id, id, sizeof id),
+                            t->name);
         bw_entry_due(e);
     }
 }
