@@ -224,7 +224,7 @@ static void test_committed_reader_never_passes_a_bound_that_was_lowered(void **s
     txn_fixture t;
     char seen[512];
     txn_init(&t, 64 << 10);
-    bw_reader *r = txn_reader(&t, true, BW_LIMIT_VISIBLE);
+    bw_reader *r = txn_reader(&t, false, BW_LIMIT_VISIBLE);
     bw_batch_ref b;
     bw_run run;
     txn_append(&t, -1, 0, 0, 1, false);

@@ -5,6 +5,7 @@
 
 #include "log_fixture.h"
 
+#include "base/killpoint.h"
 #include "log/txn.h"
 #include "log/txn_index.h"
 
