@@ -32,7 +32,6 @@ typedef struct bw_daemon_config {
     int64_t producer_id_expiration_ms;   /* producer.id.expiration.ms, 86400000 */
     uint64_t meta_map_bytes;             /* LMDB map size, 64 MiB to start, grows by itself */
     int64_t dirty_max_bytes;             /* log.dirty.max.bytes; -1: an eighth of the memory */
-    int32_t group_max_size;              /* group.max.size */
     int64_t group_max_metadata_bytes;    /* group.max.metadata.bytes */
     int64_t group_min_session_ms, group_max_session_ms; /* group.min.session.timeout.ms, group.max.session.timeout.ms */
     int64_t group_initial_delay_ms;      /* group.initial.rebalance.delay.ms, 0 */

@@ -42,7 +42,6 @@
     X(dirty_max_bytes, SIZE, "log.dirty.max.bytes", -1, INT64_MAX / 2, "-1", NULL,                                                   \
       "Data that may be written and not yet synced, of all topics; writers wait beyond it. -1: an eighth of the memory that this "    \
       "process may use, at least 16 MiB. Lower it where clients run in containers with less memory than the daemon; 0: no limit.")    \
-    X(group_max_size, NUMBER, "group.max.size", 1, 65536, "4096", NULL, "Members that a group may have.")                            \
     X(group_max_metadata_bytes, SIZE, "group.max.metadata.bytes", 65536, INT64_C(1) << 32, "64MiB", NULL,                            \
       "Memory for the names, subscriptions, metadata and assignments of a group's members.")                                         \
     X(group_min_session_ms, DURATION, "group.min.session.timeout.ms", 1, INT32_MAX, "6000", NULL, "Least session time-out of a member.") \

@@ -47,8 +47,9 @@ void bw_entry_due(bw_entry *e)
 static bw_err entry_make(bw_broker *b, bw_str id, bw_entry **out)
 {
     bw_groups *all = b->groups;
-    if (HASH_COUNT(all->entries) >= BW_GROUPS_MAX)
-        return bw_fail(BW_ERR_LIMIT_REACHED, "there are %u groups, as many as there may be: delete some that nobody uses", BW_GROUPS_MAX);
+    uint32_t most = b->config.max_groups ? (uint32_t)b->config.max_groups : UINT32_MAX;
+    if (HASH_COUNT(all->entries) >= most)
+        return bw_fail(BW_ERR_LIMIT_REACHED, "there are %u groups, as many as there may be (max.groups): delete some that nobody uses", most);
     bw_entry *e = calloc(1, sizeof *e);
     if (!e) return bw_fail(BW_ERR_NO_MEMORY, "no memory for a group");
     bw_err err = bw_group_create(id, &all->limits, &bw_groups_ops, e, bw_groups_now(), &e->g);
@@ -314,7 +315,8 @@ bw_err bw_groups_begin(bw_broker *b)
     bw_groups *all = calloc(1, sizeof *all);
     if (!all) return bw_fail(BW_ERR_NO_MEMORY, "no memory for the groups");
     const bw_daemon_config *c = &b->config;
-    all->limits = (bw_group_limits){.max_members = (uint32_t)c->group_max_size, .max_bytes = (size_t)c->group_max_metadata_bytes,
+    all->limits = (bw_group_limits){.max_members = c->group_max_size ? (uint32_t)c->group_max_size : UINT32_MAX,
+                                    .max_bytes = (size_t)c->group_max_metadata_bytes,
                                     .min_session_ms = (int32_t)c->group_min_session_ms, .max_session_ms = (int32_t)c->group_max_session_ms,
                                     .initial_delay_ms = (int32_t)c->group_initial_delay_ms};
     if (bw_os_boot_id(all->boot)) memset(all->boot, 0, sizeof all->boot);

@@ -7,7 +7,6 @@
 
 #include <regex.h>
 
-#define BW_GROUPS_MAX 100000u
 #define BW_PATTERNS_MAX 64u
 #define BW_PATTERN_BYTES_MAX 256u
 
