@@ -3,9 +3,12 @@
  * make_corpus
  *   ./make_corpus tests/fuzz/corpus */
 #include "format/codec.h"
+#include "format/control_batch.h"
 #include "format/index.h"
 #include "format/names.h"
 #include "format/record_batch.h"
+#include "log/producers.h"
+#include "log/txn_index.h"
 #include "proto/message.h"
 
 #include <lz4frame.h>
@@ -84,6 +87,27 @@ static void seed_indexes(void)
     seed("index", "times", -1, data, sizeof data);
     memset(data + 20 + 36, 0, sizeof data - 20 - 36);
     seed("index", "padded", -1, data, sizeof data);
+}
+
+static void seed_transactions(void)
+{
+    bw_buf snapshot = {0};
+    bw_producers *p = bw_producers_new();
+    for (int i = 0; p && i < 12; i++) {
+        bw_batch_header h = {.producer_id = i % 3, .base_sequence = i / 3, .attributes = i % 3 == 1 ? BW_ATTR_TRANSACTIONAL : 0};
+        if (bw_producers_note(p, &h, i, -1, 0, i) != BW_OK) exit(1);
+    }
+    if (!p || bw_producers_encode(p, 12, 100, &snapshot) != BW_OK) exit(1);
+    seed("txn", "snapshot", 0, snapshot.data, snapshot.len);
+    bw_producers_free(p);
+    bw_buf_free(&snapshot);
+    uint8_t index[3 * BW_TXN_ENTRY_BYTES], marker[BW_MARKER_BYTES];
+    for (int i = 0; i < 3; i++) bw_aborted_put(index + i * BW_TXN_ENTRY_BYTES, &(bw_aborted){7 + i, 100 * i, 100 * i + 50, 100 * i + 20});
+    seed("txn", "index", 1, index, sizeof index);
+    for (int commit = 0; commit < 2; commit++) {
+        size_t len = bw_marker_write(marker, &(bw_marker){7, 2, commit, 1, 1700000000000});
+        seed("txn", commit ? "commit" : "abort", 2, marker, len);
+    }
 }
 
 static void seed_names(void)
@@ -227,6 +251,7 @@ int main(int argc, char **argv)
     root = argv[1];
     seed_batches();
     seed_indexes();
+    seed_transactions();
     seed_names();
     seed_messages();
     seed_large();
