@@ -118,7 +118,7 @@ static bw_err fill(bw_commit *c, bw_queue_part *q)
     for (uint32_t i = 0; !e && i < q->state.late_count; i++) {
         bw_queue_late *l = &q->state.late[i];
         if (!l->entry.changed) continue;
-        e = bw_queue_put_delay(c, q, (bw_delay){l->due_ms, l->offset, l->entry.deliveries});
+        e = bw_queue_put_delay(c, q, (bw_delay){l->due_ms, l->offset, l->entry.deliveries, l->entry.mark == BW_QUEUE_DYING ? l->entry.reason : 0});
         l->entry.changed = false;
     }
     for (uint32_t i = 0; !e && i < q->state.gone_count; i++)

@@ -15,7 +15,7 @@
 #define BW_DELAY_HEAP 8192u
 #define BW_DELAY_FULL ((BW_DELAY_HEAP * 3) / 4) /* a refill stops here: what comes meanwhile finds room */
 
-typedef struct bw_delay { int64_t due_ms, offset; uint16_t deliveries; } bw_delay;
+typedef struct bw_delay { int64_t due_ms, offset; uint16_t deliveries; uint8_t reason; /* bw_queue_reason: it was dying */ } bw_delay;
 
 typedef struct bw_delays {
     bw_delay *heap; /* BW_DELAY_HEAP of them once it is used */

@@ -174,7 +174,7 @@ void bw_queue_part_admit_due(bw_broker *b, bw_queue_part *q, int64_t now_ms)
 {
     const bw_delay *first;
     while ((first = bw_delays_first(&q->delays)) && first->due_ms <= now_ms && q->state.late_count < q->group->settings.max_in_flight) {
-        bw_err e = bw_queue_state_admit_late(&q->state, first->offset, first->due_ms, first->deliveries);
+        bw_err e = bw_queue_state_admit_late(&q->state, first->offset, first->due_ms, first->deliveries, first->reason);
         if (e == BW_ERR_NO_MEMORY) return;
         bw_delays_pop(&q->delays);
         if (bw_delays_wants(&q->delays)) bw_queue_refill(b, q);

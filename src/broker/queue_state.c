@@ -42,6 +42,7 @@ static void move(bw_queue_state *s, bw_queue_entry *e, bw_queue_mark to)
     e->taken = false;
     if (to != BW_QUEUE_SETTLED) ++*count_of(s, e->mark);
     if (to == BW_QUEUE_DYING) s->untaken++;
+    e->changed = true;
 }
 
 static void raise_start(bw_queue_state *s)
@@ -149,7 +150,7 @@ bw_err bw_queue_state_admit(bw_queue_state *s, int64_t offset)
     return BW_OK;
 }
 
-bw_err bw_queue_state_admit_late(bw_queue_state *s, int64_t offset, int64_t due_ms, uint16_t deliveries)
+bw_err bw_queue_state_admit_late(bw_queue_state *s, int64_t offset, int64_t due_ms, uint16_t deliveries, uint8_t reason)
 {
     if (s->late_count == s->late_cap) {
         uint32_t cap = s->late_cap ? s->late_cap * 2 : FIRST_CAP;
@@ -170,6 +171,9 @@ bw_err bw_queue_state_admit_late(bw_queue_state *s, int64_t offset, int64_t due_
     memmove(&s->late[i + 1], &s->late[i], (s->late_count++ - i) * sizeof *s->late);
     s->late[i] = (bw_queue_late){.offset = offset, .due_ms = due_ms, .entry = {.mark = BW_QUEUE_AVAILABLE, .deliveries = deliveries}};
     s->available++;
+    if (!reason) return BW_OK;
+    s->late[i].entry.reason = reason & 0xf;
+    move(s, &s->late[i].entry, BW_QUEUE_DYING);
     return BW_OK;
 }
 
@@ -239,7 +243,6 @@ bool bw_queue_state_acquire(bw_queue_state *s, int64_t offset, uint32_t member, 
     move(s, e, BW_QUEUE_ACQUIRED);
     e->member = member;
     e->lease_ns = lease_ns;
-    e->changed = true;
     if (e->deliveries < UINT16_MAX) e->deliveries++;
     return true;
 }

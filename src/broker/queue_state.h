@@ -29,7 +29,7 @@ typedef struct bw_queue_entry {
     uint32_t member;
     uint16_t deliveries;
     uint8_t mark;
-    uint8_t reason : 4, taken : 1, changed : 1; /* taken: somebody is burying it; changed: late, and its deliveries are not stored */
+    uint8_t reason : 4, taken : 1, changed : 1; /* taken: somebody is burying it; changed: late, and what is new of it is not stored */
 } bw_queue_entry;
 
 typedef struct bw_queue_late {
@@ -61,8 +61,8 @@ void bw_queue_state_fini(bw_queue_state *s);
 bw_err bw_queue_state_skip(bw_queue_state *s, int64_t upto);
 /* bw_queue_state_admit: the record at offset >= end, and no other in between, is AVAILABLE. Errors as above. */
 bw_err bw_queue_state_admit(bw_queue_state *s, int64_t offset);
-/* bw_queue_state_admit_late: a delayed record is due. NO_MEMORY; INVALID_ARGUMENT: it is there already. */
-bw_err bw_queue_state_admit_late(bw_queue_state *s, int64_t offset, int64_t due_ms, uint16_t deliveries);
+/* bw_queue_state_admit_late: a delayed record is due; reason: it was dying when it was stored, and goes on with that. NO_MEMORY; INVALID_ARGUMENT: it is there already. */
+bw_err bw_queue_state_admit_late(bw_queue_state *s, int64_t offset, int64_t due_ms, uint16_t deliveries, uint8_t reason);
 /* bw_queue_state_trim: the log begins at log_start: what is AVAILABLE below is lost. bw_queue_state_cut: the log ends at `end`: what lies
  * behind never was. */
 void bw_queue_state_trim(bw_queue_state *s, int64_t log_start);

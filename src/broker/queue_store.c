@@ -3,7 +3,7 @@
  *   'g' u8 length, name                                              -> u8 1 · be32 lease ms · be16 max deliveries · be32 in flight ·
  *                                                                       u8 archive · u8 committed · u8 latest · u8 length, dead letter
  *   'p' u8 length, name · topic's uuid 16 · be32 partition           -> queue_codec.c
- *   'd' u8 length, name · uuid 16 · be32 partition · be64 due + 2^63 · be64 offset   -> u8 1 · be16 deliveries
+ *   'd' u8 length, name · uuid 16 · be32 partition · be64 due + 2^63 · be64 offset   -> u8 1 · be16 deliveries · u8 reason (it dies)
  * A 'd' entry is written in the transaction that lets the state pass its record, and goes in the one that settles it. The keys of one
  * part come in the order of their time. */
 #include "broker/queue.h"
@@ -74,8 +74,9 @@ bw_err bw_queue_put_part(bw_commit *c, const bw_queue_part *q)
 
 bw_err bw_queue_put_delay(bw_commit *c, const bw_queue_part *q, bw_delay d)
 {
-    uint8_t key[BW_QUEUE_KEY_MAX], v[3] = {VERSION};
+    uint8_t key[BW_QUEUE_KEY_MAX], v[4] = {VERSION};
     bw_put_be16(v + 1, d.deliveries);
+    v[3] = d.reason;
     return bw_commit_put(c, BW_TABLE_QUEUES, key, bw_queue_key_delay(q, d.due_ms, d.offset, key), v, sizeof v);
 }
 
@@ -175,8 +176,8 @@ static bool refill_one(void *opaque, const void *key, size_t key_len, const void
 {
     refilling *r = opaque;
     const uint8_t *k = (const uint8_t *)key + key_len - 16, *v = value;
-    if (key_len < 38 || value_len < 3 || v[0] != VERSION) return true;
-    bw_delay d = {(int64_t)(bw_get_be64(k) ^ UINT64_C(1) << 63), (int64_t)bw_get_be64(k + 8), bw_get_be16(v + 1)};
+    if (key_len < 38 || value_len < 4 || v[0] != VERSION) return true;
+    bw_delay d = {(int64_t)(bw_get_be64(k) ^ UINT64_C(1) << 63), (int64_t)bw_get_be64(k + 8), bw_get_be16(v + 1), v[3] <= BW_QUEUE_REJECTED ? v[3] : 0};
     bool late;
     bw_queue_state_find(&r->part->state, d.offset, &late);
     if (late || is_gone(r->part, d.due_ms, d.offset)) return true; /* was taken from the heap already */

@@ -52,7 +52,7 @@ static void test_delays_come_in_order_though_memory_holds_few(void **state)
     srand(1);
     bw_delays_init(&d, true);
     for (int i = 0; i < ALL; i++) {
-        stored[i] = (bw_delay){rand() % 5000, i, 0};
+        stored[i] = (bw_delay){rand() % 5000, i, 0, 0};
         assert_int_equal(bw_delays_add(&d, stored[i]), BW_OK);
         assert_true(d.count <= BW_DELAY_HEAP);
     }
@@ -75,11 +75,11 @@ static void test_delays_come_in_order_though_memory_holds_few(void **state)
 static void test_delays_read_back_are_all_there(void **state)
 {
     (void)state;
-    bw_delay stored[3] = {{5, 1, 0}, {5, 2, 3}, {9, 0, 0}};
+    bw_delay stored[3] = {{5, 1, 0, 0}, {5, 2, 3, 0}, {9, 0, 0, 0}};
     bw_delays d;
     bw_delays_init(&d, false);
     assert_true(bw_delays_wants(&d));
-    assert_int_equal(bw_delays_add(&d, (bw_delay){7, 9, 0}), BW_OK); /* before it was filled: it is stored too, and comes then */
+    assert_int_equal(bw_delays_add(&d, (bw_delay){7, 9, 0, 0}), BW_OK); /* before it was filled: it is stored too, and comes then */
     assert_int_equal(d.count, 0);
     refill(&d, stored, 3);
     assert_false(bw_delays_wants(&d));

@@ -139,7 +139,7 @@ static void test_queue_state_cut_and_trimmed_log(void **state)
     (void)state;
     bw_queue_state s;
     fill(&s, 0, 10);
-    assert_int_equal(bw_queue_state_admit_late(&s, -5, 1, 0), BW_OK);
+    assert_int_equal(bw_queue_state_admit_late(&s, -5, 1, 0, 0), BW_OK);
     assert_true(bw_queue_state_acquire(&s, 3, 1, 100, 5));
     bw_queue_state_trim(&s, 5);
     assert_int_equal(s.start, 3); /* somebody works on it */
@@ -318,8 +318,8 @@ static void step_admit(walk *w)
         if (roll(w, 5)) assert_int_equal(bw_queue_state_admit(&w->s, o), BW_OK);
         else { /* it was put off, and is due already */
             assert_int_equal(bw_queue_state_skip(&w->s, o + 1), BW_OK);
-            assert_int_equal(bw_queue_state_admit_late(&w->s, o, 1000 + o, 0), BW_OK);
-            assert_int_equal(bw_queue_state_admit_late(&w->s, o, 1000 + o, 0), BW_ERR_INVALID_ARGUMENT);
+            assert_int_equal(bw_queue_state_admit_late(&w->s, o, 1000 + o, 0, 0), BW_OK);
+            assert_int_equal(bw_queue_state_admit_late(&w->s, o, 1000 + o, 0, 0), BW_ERR_INVALID_ARGUMENT);
             w->k[o].late = true;
         }
         w->k[o].mark = BW_QUEUE_AVAILABLE;
@@ -336,8 +336,7 @@ static void step_restart(walk *w)
     assert_int_equal(bw_queue_state_decode(b.data, b.len, &s, &put_off), BW_OK);
     for (uint32_t i = 0; i < w->s.late_count; i++) {
         const bw_queue_late *l = &w->s.late[i];
-        assert_int_equal(bw_queue_state_admit_late(&s, l->offset, l->due_ms, l->entry.deliveries), BW_OK);
-        if (w->k[l->offset].mark == BW_QUEUE_DYING) w->k[l->offset].mark = BW_QUEUE_AVAILABLE; /* its key says nothing of that */
+        assert_int_equal(bw_queue_state_admit_late(&s, l->offset, l->due_ms, l->entry.deliveries, l->entry.mark == BW_QUEUE_DYING ? l->entry.reason : 0), BW_OK);
     }
     for (int64_t o = w->s.end; o < w->admitted; o++) assert_int_equal(bw_queue_state_admit(&s, o), BW_OK);
     bw_queue_state_fini(&w->s);
