@@ -439,6 +439,22 @@ bool bw_os_membarrier(void)
     return syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0, 0) == 0;
 }
 
+bool bw_os_is_unshared(int fd)
+{
+    if (enter(BW_OS_lease) || fcntl(fd, F_SETLEASE, F_WRLCK)) return false;
+    return fcntl(fd, F_SETLEASE, F_UNLCK) == 0;
+}
+
+bool bw_os_is_cached(int fd, off_t len)
+{
+    enum { CALL_CACHESTAT = 451, LACKING = 64 }; /* one of so many pages may be missing */
+    struct { uint64_t at, len; } range = {0, (uint64_t)len};
+    struct { uint64_t cache, dirty, writeback, evicted, recently_evicted; } stat = {0};
+    if (enter(BW_OS_cachestat) || syscall(CALL_CACHESTAT, fd, &range, &stat, 0)) return false;
+    uint64_t pages = (uint64_t)len / (uint64_t)sysconf(_SC_PAGESIZE);
+    return stat.cache + pages / LACKING >= pages;
+}
+
 int bw_os_unix_socket(void)
 {
     RETRY(socket, socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));

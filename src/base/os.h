@@ -16,7 +16,7 @@
 #define BW_OS_CALLS(X)                                                                                                         \
     X(open) X(close) X(pread) X(pwrite) X(fallocate) X(ftruncate) X(fdatasync) X(fsync) X(mmap) X(munmap) X(madvise) X(fstat)  \
     X(mkdir) X(link) X(rename) X(unlink) X(opendir) X(statfs) X(flock) X(futex) X(socket) X(connect) X(send) X(recv)       \
-    X(chown) X(chmod) X(bind) X(accept) X(epoll) X(membarrier) X(futimens)
+    X(chown) X(chmod) X(bind) X(accept) X(epoll) X(membarrier) X(futimens) X(lease) X(cachestat)
 
 typedef enum bw_os_call {
 #define BW_OS_ENUM(name) BW_OS_##name,
@@ -118,6 +118,12 @@ int bw_os_futex_wait_any(const bw_os_futex *words, uint32_t count, int64_t timeo
  * process has executed a full barrier since the call. */
 bool bw_os_membarrier_register(void);
 bool bw_os_membarrier(void);
+
+/* bw_os_is_unshared: nobody but this descriptor has the file open or mapped, in any process: the kernel would grant a lease for writing.
+ * false also where that can't be told (another's file, no leases). bw_os_is_cached: nearly all of its first len bytes are in the page
+ * cache; false where that can't be told. */
+bool bw_os_is_unshared(int fd);
+bool bw_os_is_cached(int fd, off_t len);
 
 /* bw_os_memory_limit: the memory that this process may use: the machine's, or what the nearest cgroup (v1 or v2) above it allows. */
 int64_t bw_os_memory_limit(void);

@@ -191,6 +191,7 @@ void bw_topic_config_partition(const bw_topic_config *c, bw_partition_config *ou
         .min_compaction_lag_ms = c->min_compaction_lag_ms,
         .max_compaction_lag_ms = c->max_compaction_lag_ms,
         .delete_retention_ms = c->delete_retention_ms,
+        .reuse_segments = true,
     };
 }
 

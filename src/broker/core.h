@@ -173,6 +173,7 @@ struct bw_part {
     _Atomic bool sync_due;      /* the coordinator wants a sync although nobody may have asked */
     bool cleaning_failed;       /* cleaner: and it was logged */
     bw_cleaned *cleaned;        /* under cleaner_lock; NULL: never */
+    _Atomic bool folder_due;    /* its folder is to be synced: bw_partition_sync_folder */
     _Atomic bool failing;       /* its last tending failed and was logged */
 };
 
@@ -285,7 +286,7 @@ struct bw_broker {
     /* of the points thread */
     pthread_mutex_t points_lock;
     pthread_cond_t points_cond;
-    bool points_due, points_stop;
+    bool points_due, folders_due, points_stop;
     /* keeper; read by others */
     _Atomic bool keeper_stopping, syncer_stopping, points_moved;
     _Atomic bool low_space;
@@ -456,6 +457,8 @@ void bw_handle_describe(bw_broker *b, bw_op *op);
 /* bw_syncer_want: a sync of what is visible now, soon. Any thread. */
 void bw_syncer_want(bw_broker *b, bw_part *p);
 void bw_syncer_save_points(bw_broker *b);
+/* bw_syncer_want_folder: p's folder, not its data; by the points thread. Keeper. */
+void bw_syncer_want_folder(bw_broker *b, bw_part *p);
 bw_err bw_syncer_start(bw_broker *b);
 void bw_syncer_stop(bw_broker *b);
 

@@ -34,6 +34,7 @@ static void tend(bw_broker *b, bw_part *p, int64_t now)
     bool full = atomic_load(&p->topic->control->slots[p->index].flags) & BW_SLOT_NO_SPACE; /* not each round tries again */
     if (e != BW_ERR_POISONED && (e || !full)) bw_keeper_say(b, p, e, "tending_failed");
     if (bw_partition_wants_sync(p->log)) bw_syncer_want(b, p);
+    if (bw_partition_wants_folder(p->log)) bw_syncer_want_folder(b, p);
 }
 
 static void tend_notified(bw_broker *b, bw_mailbox *box)

@@ -8,7 +8,8 @@
  * The syncer has no timer: idle, it sleeps. It is the only thread that syncs data while the daemon runs.
  *
  * Recovery points go to LMDB after the syncs that they describe, at most once a second and only those that moved; in a thread of their
- * own, because LMDB syncs too and nobody who waits for "durable" should wait for that. */
+ * own, because LMDB syncs too and nobody who waits for "durable" should wait for that. That thread also syncs folders whose deleted files
+ * wait to be used again. */
 #include "broker/core.h"
 
 #include "base/killpoint.h"
@@ -132,18 +133,41 @@ static void save_points(bw_broker *b)
     bw_parts_drop(parts, parts ? n : 0);
 }
 
+static void sync_folders(bw_broker *b)
+{
+    bw_part **parts;
+    size_t n = bw_parts_hold(b, &parts);
+    for (size_t i = 0; parts && i < n; i++) {
+        if (!atomic_exchange(&parts[i]->folder_due, false)) continue;
+        bw_err e = bw_partition_sync_folder(parts[i]->log);
+        if (e) bw_keeper_say(b, parts[i], e, "sync_failed");
+    }
+    bw_parts_drop(parts, parts ? n : 0);
+}
+
 static void *points_main(void *broker)
 {
     bw_broker *b = broker;
     for (;;) {
         pthread_mutex_lock(&b->points_lock);
-        while (!b->points_due && !b->points_stop) pthread_cond_wait(&b->points_cond, &b->points_lock);
+        while (!b->points_due && !b->folders_due && !b->points_stop) pthread_cond_wait(&b->points_cond, &b->points_lock);
         bool due = b->points_due, stop = b->points_stop;
-        b->points_due = false;
+        bool folders = b->folders_due;
+        b->points_due = b->folders_due = false;
         pthread_mutex_unlock(&b->points_lock);
+        if (folders) sync_folders(b);
         if (due) save_points(b);
         if (stop) return NULL;
     }
+}
+
+void bw_syncer_want_folder(bw_broker *b, bw_part *p)
+{
+    if (atomic_exchange(&p->folder_due, true)) return;
+    pthread_mutex_lock(&b->points_lock);
+    b->folders_due = true;
+    pthread_cond_signal(&b->points_cond);
+    pthread_mutex_unlock(&b->points_lock);
 }
 
 void bw_syncer_save_points(bw_broker *b)

@@ -137,6 +137,7 @@ static bw_err populate_error(bw_appender *a, int e)
 /* Room for a batch that is to be written by pwrite; whether it is may turn out late (populate_error). */
 static bw_err have_scratch(bw_appender *a, size_t len)
 {
+    len += BW_TAIL_CLEAR;
     if (a->scratch_cap >= len) return BW_OK;
     uint8_t *p = realloc(a->scratch, len);
     if (!p) return bw_fail(BW_ERR_NO_MEMORY, "no memory for a batch of %zu bytes", len);
@@ -158,13 +159,14 @@ static bw_err prepare(bw_appender *a, size_t len, int *tries)
         if (!a->window.map) return have_scratch(a, len);
         uint64_t end = bw_position_pos(t) + (uint64_t)len;
         bw_position c = atomic_load_explicit(&a->slot->capacity, memory_order_acquire);
-        if (bw_position_seq(c) != bw_position_seq(t) || end > bw_position_pos(c) || end <= a->window.populated) return BW_OK;
+        if (bw_position_seq(c) != bw_position_seq(t) || end > bw_position_pos(c) || end + BW_TAIL_CLEAR <= a->window.populated)
+            return BW_OK;
         (*tries)++;
         /* Somebody has waited for bytes of the newest chunk to be durable: a sync writes all pages that are populated ahead. */
         uint32_t newest = a->window.populated > a->window.chunk ? a->window.populated - a->window.chunk : 0;
         if (atomic_load_explicit(&a->slot->sync_request, memory_order_relaxed) > bw_position_of(a->window.seq, newest))
             bw_window_calm(&a->window);
-        int e = bw_window_populate(&a->window, bw_position_pos(t), (uint32_t)end, bw_position_pos(c), true);
+        int e = bw_window_populate(&a->window, bw_position_pos(t), (uint32_t)end + BW_TAIL_CLEAR, bw_position_pos(c) + BW_TAIL_CLEAR, true);
         if (e == 0) {
             atomic_store_explicit(&a->slot->prepared, bw_position_of(a->window.seq, a->window.populated), memory_order_release);
             return BW_OK;
@@ -199,7 +201,7 @@ static attempt claim(bw_appender *a, size_t len, int tries, bw_position *tail, b
         if (result == AGAIN) bw_appender_ask(a);
         return result;
     }
-    if (a->window.map && end > a->window.populated && tries < POPULATE_TRIES) {
+    if (a->window.map && end + BW_TAIL_CLEAR > a->window.populated && tries < POPULATE_TRIES) {
         bw_appender_unlock(a);
         return AGAIN;
     }
@@ -238,7 +240,7 @@ static void publish(bw_appender *a, bw_position t, size_t len, int32_t count, bw
     bw_tail_slot *s = a->slot;
     int64_t base = atomic_load_explicit(&s->intent_base, memory_order_relaxed);
     int64_t max_ts = atomic_load_explicit(&s->intent_new_ts, memory_order_relaxed);
-    bw_append_publish(s, t + len, base + count, max_ts);
+    bw_append_publish(s, a->window.map ? a->window.map + bw_position_pos(t) + len : NULL, t + len, base + count, max_ts);
     bw_position c = atomic_load_explicit(&s->capacity, memory_order_relaxed);
     think_of_bias(a);
     bw_appender_unlock(a);
@@ -253,7 +255,8 @@ static void publish(bw_appender *a, bw_position t, size_t len, int32_t count, bw
 /* use_pwrite: what lies in scratch by one write, into allocated space. On failure everything is as before, or a repair is pending. */
 static bw_err write_scratch(bw_appender *a, bw_position t, size_t len)
 {
-    if (bw_os_pwrite(a->window.fd, a->scratch, len, bw_position_pos(t)) >= 0) return BW_OK;
+    memset(a->scratch + len, 0, BW_TAIL_CLEAR);
+    if (bw_os_pwrite(a->window.fd, a->scratch, len + BW_TAIL_CLEAR, bw_position_pos(t)) >= 0) return BW_OK;
     int saved = errno;
     atomic_store_explicit(&a->slot->repair_pending, 1, memory_order_release);
     if (bw_append_repair(a)) atomic_store_explicit(&a->slot->repair_pending, 0, memory_order_release);

@@ -20,8 +20,8 @@ static inline uint32_t room_at_tail(const bw_appender *a, bw_position *capacity)
                          0))
         return 0;
     *capacity = c;
-    uint32_t end = a->window.populated < bw_position_pos(c) ? a->window.populated : bw_position_pos(c);
-    return end > bw_position_pos(t) ? end - bw_position_pos(t) : 0;
+    uint32_t end = a->window.populated < bw_position_pos(c) + BW_TAIL_CLEAR ? a->window.populated : bw_position_pos(c) + BW_TAIL_CLEAR;
+    return end > bw_position_pos(t) + BW_TAIL_CLEAR ? end - BW_TAIL_CLEAR - bw_position_pos(t) : 0;
 }
 
 static inline bool enter(bw_appender *a)
@@ -60,7 +60,7 @@ void bw_append_end_now(bw_appender *a, size_t used, int64_t max_timestamp, bw_ap
     out->base_offset = a->bias_next;
     out->end = a->bias_tail = end;
     a->bias_next += a->reserved_count;
-    bw_append_publish(s, end, a->bias_next, a->bias_max_ts);
+    bw_append_publish(s, a->window.map + bw_position_pos(end), end, a->bias_next, a->bias_max_ts);
     bw_bias_leave(&a->bias.record->busy);
     BW_KILL_POINT("append.left");
     bw_wake(a->control, a->partition, BW_WAIT_TAIL);

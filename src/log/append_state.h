@@ -9,6 +9,7 @@
 #include "log/window.h"
 
 #include <limits.h>
+#include <string.h>
 
 struct bw_appender {
     bw_control *control;
@@ -82,9 +83,11 @@ static inline void bw_append_intend(bw_tail_slot *s, bw_position end, int64_t ba
     BW_KILL_POINT("append.intent");
 }
 
-/* The batch lies whole between the tail and `end`, which is what intent_end says: P1 and what follows. */
-static inline void bw_append_publish(bw_tail_slot *s, bw_position end, int64_t next_offset, int64_t max_ts)
+/* The batch lies whole between the tail and `end`, which is what intent_end says: zeros behind it (at `behind`; NULL: they are there), P1
+ * and what follows. */
+static inline void bw_append_publish(bw_tail_slot *s, uint8_t *behind, bw_position end, int64_t next_offset, int64_t max_ts)
 {
+    if (behind) memset(behind, 0, BW_TAIL_CLEAR);
     atomic_signal_fence(memory_order_seq_cst);
     BW_KILL_POINT("append.copied");
     atomic_store_explicit(&s->tail, end, memory_order_release); /* P1; pairs R1, S1, W3 */

@@ -28,6 +28,7 @@ typedef struct bw_segment_facts {
     const bw_epoch_entry *epochs;
     size_t epoch_count;
     bool is_last; /* the newest: it may end in allocated zeros, or uncleanly */
+    int64_t next_base; /* where the next one begins; what follows a last batch that ends there means nothing. -1: not known */
 } bw_segment_facts;
 
 /* bw_inspect_segment: walks w (set up with base offset and end; a batch that is not as expected is reported and, if its length is

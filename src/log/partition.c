@@ -277,6 +277,7 @@ static bw_err tend_slow(bw_partition *p, bw_position tail, int64_t now)
     bw_err e = bw_partition_follow(p, tail);
     bw_err e2 = p->indexer.index.len ? bw_indexer_flush(&p->indexer, bw_partition_dir(p)) : BW_OK;
     bw_partition_reap(p, now, false);
+    bw_partition_reuse_expire(p, now);
     return e ? e : e2;
 }
 
@@ -437,6 +438,7 @@ bw_err bw_partition_close_keep(bw_partition *p, bool trim_files, bw_recovery_poi
         if (!e) e = e2;
     }
     if (state != BW_SLOT_DELETED) bw_partition_reap(p, 0, true);
+    if (state != BW_SLOT_DELETED) bw_partition_reuse_expire(p, -1);
     if (point) *point = p->point;
     if (snapshot) {
         *snapshot = p->snapshot;

@@ -29,6 +29,7 @@ typedef struct bw_partition_config {
     uint32_t index_interval_bytes; /* index.interval.bytes */
     bool log_append_time;          /* message.timestamp.type */
     int64_t file_delete_delay_ms;  /* file.delete.delay.ms */
+    bool reuse_segments;           /* files of deleted segments may become new ones: partition_reuse.c */
     bw_dirty_budget *dirty;        /* outlives the partition; NULL: no bound */
     bool compact;                  /* cleanup.policy has compact: see log/compact.h for these */
     double min_dirty_ratio;
@@ -117,6 +118,10 @@ bool bw_partition_wants_sync(bw_partition *p);
 /* bw_partition_sync: make everything visible now durable. POISONED for ever after a failure. */
 bw_err bw_partition_sync(bw_partition *p);
 bool bw_partition_has_unsynced(const bw_partition *p);
+/* Files of deleted segments can be used again when their new names are on the disk: sync_folder makes it so, beside any other sync; one
+ * thread at a time. POISONED as a sync. */
+bool bw_partition_wants_folder(bw_partition *p);
+bw_err bw_partition_sync_folder(bw_partition *p);
 /* A partition that nobody uses holds no descriptor. rest_begin: writers have to ask for room from now on (BUSY: not now); then
  * bw_partition_sync; then rest_end closes (BUSY: somebody asked meanwhile, it stays awake). Several may be between begin and end. It
  * wakes by itself, in tend, when somebody asks for room; starved: it would, but too many files are open. */

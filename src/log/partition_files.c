@@ -78,6 +78,7 @@ static void set_no_space(bw_partition *p, bool full)
 {
     if (p->no_space == full) return;
     p->no_space = full;
+    if (full) bw_partition_reuse_expire(p, -1);
     uint32_t bit = BW_SLOT_NO_SPACE;
     if (full) atomic_fetch_or_explicit(&p->slot->flags, bit, memory_order_release);
     else atomic_fetch_and_explicit(&p->slot->flags, ~bit, memory_order_release);
@@ -93,22 +94,25 @@ static bool space_left(const bw_partition *p, uint32_t bytes)
     return free_bytes < 0 || free_bytes >= reserve + (int64_t)bytes;
 }
 
-static bw_err allocate(bw_partition *p, int fd, uint32_t from, uint32_t to)
+/* Room for the segment's file from its file_bytes up to `to`. */
+static bw_err allocate(bw_partition *p, bw_segment *s, uint32_t to)
 {
+    uint32_t from = s->file_bytes;
+    if (to <= from) return BW_OK;
     int error = space_left(p, to - from) ? 0 : ENOSPC;
-    if (!error && bw_os_fallocate(fd, 0, from, (off_t)to - from) != 0) error = errno;
+    if (!error && bw_os_fallocate(s->fd, 0, from, (off_t)to - from) != 0) error = errno;
     if (!error) return BW_OK;
     return bw_fail_errno(error, "cannot allocate %u bytes for %s; free some space or lower retention", to - from, p->dir_name);
 }
 
 /* Tries a full step, then the least that helps. *got: the end that was allocated. A full disk is told to the writers. */
-static bw_err allocate_step(bw_partition *p, int fd, uint32_t from, uint32_t want, uint32_t least, uint32_t *got)
+static bw_err allocate_step(bw_partition *p, bw_segment *s, uint32_t want, uint32_t least, uint32_t *got)
 {
     *got = p->no_space ? least : want;
-    bw_err e = allocate(p, fd, from, *got);
+    bw_err e = allocate(p, s, *got);
     if (e == BW_ERR_DISK_FULL && *got > least) {
         *got = least;
-        e = allocate(p, fd, from, least);
+        e = allocate(p, s, least);
     }
     if (e == BW_ERR_DISK_FULL) p->tried_space_ms = bw_clock_mono_ms();
     if (e == BW_OK || e == BW_ERR_DISK_FULL) set_no_space(p, e != BW_OK);
@@ -181,7 +185,7 @@ static bw_err grow(bw_partition *p, bw_segment *a, uint32_t pos, int64_t now)
     uint32_t least = round_up(asked ? need : (uint64_t)a->file_bytes + 1, a->limit);
     if (want < least) want = least;
     uint32_t got;
-    e = allocate_step(p, a->fd, a->file_bytes, want, least, &got);
+    e = allocate_step(p, a, want, least, &got);
     if (e) return e;
     BW_KILL_POINT("grow.allocated");
     if (p->sync_grant && (e = sync_size(p, a)) != BW_OK) return e;
@@ -224,10 +228,11 @@ static bw_err make_spare(bw_partition *p, const bw_segment *a, uint32_t pos, int
     if (bytes < least) bytes = least;
     bw_spare_name(name, s->seq);
     (void)bw_os_unlink(bw_partition_dir(p), name, 0); /* left by an attempt that failed */
-    bw_segment_set_fd(s, bw_os_open_beneath(bw_partition_dir(p), name, O_RDWR | O_CREAT | O_EXCL, 0644));
+    if (!bw_partition_reuse(p, s, name))
+        bw_segment_set_fd(s, bw_os_open_beneath(bw_partition_dir(p), name, O_RDWR | O_CREAT | O_EXCL, 0644));
     bw_err e = s->fd < 0 ? bw_fail_errno(errno, "cannot create %s", name) : BW_OK;
     BW_KILL_POINT("spare.created");
-    if (!e) e = allocate_step(p, s->fd, 0, bytes, least, &bytes);
+    if (!e) e = allocate_step(p, s, bytes, least, &bytes);
     if (!e) e = bw_segment_open(p, s);
     if (e) {
         if (s->fd >= 0) (void)bw_os_unlink(bw_partition_dir(p), name, 0);

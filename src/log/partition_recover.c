@@ -137,6 +137,8 @@ static bw_err scan_one(recovery *r, size_t i, uint32_t from, int64_t next_offset
     if (e) return e;
     bool below = r->known && !last && p->segments[i + 1]->base_offset <= r->point.segment_base;
     bool bad = scan.end == BW_ERR_CORRUPT;
+    /* Whole, whatever follows its last batch: what the file held before it was used again. */
+    if (!last && scan.next_offset == p->segments[i + 1]->base_offset) bad = false;
     if (bad && !last && (below || !r->known)) {
         *again = true;
         r->expected = -1;

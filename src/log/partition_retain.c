@@ -21,10 +21,11 @@ enum { FILE_SUFFIXES = sizeof file_suffixes / sizeof *file_suffixes };
 
 /* ---- files ---- */
 
-static void unlink_deleted(bw_partition *p, int64_t base)
+static void unlink_deleted(bw_partition *p, int64_t base, bool reusable)
 {
     char name[BW_SEGMENT_NAME_MAX], gone[BW_SEGMENT_NAME_MAX + 16];
     for (int i = 0; i < FILE_SUFFIXES; i++) {
+        if (i == 0 && reusable && bw_partition_keep_for_reuse(p, base, true)) continue;
         bw_segment_name(name, base, file_suffixes[i]);
         snprintf(gone, sizeof gone, "%s.deleted", name);
         (void)bw_os_unlink(bw_partition_dir(p), gone, 0);
@@ -36,7 +37,7 @@ void bw_partition_reap(bw_partition *p, int64_t now, bool all)
 {
     size_t kept = 0;
     for (size_t i = 0; i < p->dropped_count; i++) {
-        if (all || p->dropped[i].due_mono_ms <= now) unlink_deleted(p, p->dropped[i].base_offset);
+        if (all || p->dropped[i].due_mono_ms <= now) unlink_deleted(p, p->dropped[i].base_offset, p->dropped[i].reusable);
         else p->dropped[kept++] = p->dropped[i];
     }
     p->dropped_count = kept;
@@ -59,7 +60,7 @@ static bool put_aside(bw_partition *p, const bw_segment *s)
         snprintf(gone, sizeof gone, "%s.deleted", name);
         if (bw_os_rename(bw_partition_dir(p), name, bw_partition_dir(p), gone) != 0 && i == 0) return false;
     }
-    p->dropped[p->dropped_count++] = (bw_dropped_file){s->base_offset, bw_clock_mono_ms() + p->config.file_delete_delay_ms};
+    p->dropped[p->dropped_count++] = (bw_dropped_file){s->base_offset, bw_clock_mono_ms() + p->config.file_delete_delay_ms, s->sealed};
     return true;
 }
 
@@ -81,7 +82,8 @@ static bw_err delete_oldest(bw_partition *p, bool at_once)
     if (at_once || !put_aside(p, s)) {
         char name[BW_SEGMENT_NAME_MAX];
         bw_segment_name(name, s->base_offset, ".log");
-        if (bw_os_unlink(bw_partition_dir(p), name, 0) != 0 && errno != ENOENT) return bw_fail_errno(errno, "cannot remove segment %s", name);
+        if (!(s->sealed && bw_partition_keep_for_reuse(p, s->base_offset, false)) && bw_os_unlink(bw_partition_dir(p), name, 0) != 0 && errno != ENOENT)
+            return bw_fail_errno(errno, "cannot remove segment %s", name);
         BW_KILL_POINT("retain.log_gone");
         bw_segment_unlink_hints(p, s->base_offset);
     }

@@ -264,7 +264,7 @@ static bw_err corrupt(bw_reader *r, const char *what)
                    r->partition, (long long)r->window.base_offset, r->pos, (long long)r->expect, what);
 }
 
-static bw_err out_of_range(bw_reader *r)
+bw_err bw_reader_out_of_range(bw_reader *r)
 {
     return bw_fail(BW_ERR_OFFSET_OUT_OF_RANGE, "offset %lld is out of range: the log holds %lld to %lld", (long long)r->next,
                    (long long)atomic_load(&r->slot->log_start), (long long)bw_slot_end_offset(r->slot));
@@ -282,7 +282,7 @@ static bw_err slot_gone(bw_reader *r)
 /* Nothing more below the limit in the current segment. EMPTY, or OUT_OF_RANGE when the wanted offset lies past the end. */
 static bw_err at_end(bw_reader *r)
 {
-    if (r->next > r->expect && r->next > bw_slot_end_offset(r->slot)) return out_of_range(r);
+    if (r->next > r->expect && r->next > bw_slot_end_offset(r->slot)) return bw_reader_out_of_range(r);
     return BW_ERR_EMPTY;
 }
 
@@ -290,7 +290,7 @@ static bw_err at_end(bw_reader *r)
 static bw_err find_place(bw_reader *r, uint32_t *lim)
 {
     for (;;) {
-        if (r->next < atomic_load_explicit(&r->slot->log_start, memory_order_acquire)) return out_of_range(r);
+        if (r->next < atomic_load_explicit(&r->slot->log_start, memory_order_acquire)) return bw_reader_out_of_range(r);
         /* The tail's line is the writer's; it is taken from it only when what was seen of it has been read. */
         if (r->located && r->window.seq && bw_position_of(r->window.seq, r->pos) < r->seen &&
             bw_position_seq(r->seen) == r->window.seq) {

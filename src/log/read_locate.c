@@ -187,6 +187,13 @@ static bw_err open_seq(bw_reader *r, uint32_t seq)
     return e;
 }
 
+/* After a segment was opened: it was not deleted before that, and so its file is not used for another (partition_reuse.c). */
+static bw_err still_there(bw_reader *r)
+{
+    atomic_thread_fence(memory_order_seq_cst);
+    return r->next < atomic_load(&r->slot->log_start) ? bw_reader_out_of_range(r) : BW_OK;
+}
+
 static bw_err locate(bw_reader *r, bw_position watermark)
 {
     r->located = false;
@@ -197,12 +204,11 @@ static bw_err locate(bw_reader *r, bw_position watermark)
         int64_t floor, above;
         e = folder_neighbours(r, r->next, &floor, &above);
         if (e) return e;
-        if (floor < 0)
-            return bw_fail(BW_ERR_OFFSET_OUT_OF_RANGE, "offset %lld is not in the log: it holds %lld to %lld", (long long)r->next,
-                           (long long)atomic_load(&r->slot->log_start), (long long)bw_slot_end_offset(r->slot));
+        if (floor < 0) return bw_reader_out_of_range(r);
         e = open_base(r, floor);
     }
     uint32_t lim = 0;
+    if (e == BW_OK) e = still_there(r);
     if (e == BW_OK) e = bw_reader_segment_limit(r, watermark, &lim);
     if (e == BW_OK) jump_by_index(r, lim);
     if (e) r->located = false;
@@ -276,6 +282,7 @@ static bw_err advance(bw_reader *r, bw_position watermark)
         e = in_ring ? open_seq(r, seq) : BW_ERR_NOT_FOUND;
         if (e == BW_ERR_NOT_FOUND) e = open_base(r, above); /* or it has just left the ring */
     }
+    if (!e) e = still_there(r);
     if (e) {
         r->located = false;
         return e;

@@ -60,6 +60,8 @@ void bw_reader_leave(bw_reader *r, bool entered);
 const uint8_t *bw_reader_bytes(bw_reader *r, uint32_t pos, uint32_t len, uint32_t lim, bw_err *err);
 /* bw_reader_gap_is_sound: may the batch or segment at base_offset come where r->expect is due? */
 bool bw_reader_gap_is_sound(bw_reader *r, int64_t base_offset);
+/* bw_reader_out_of_range: that error, with the range. */
+bw_err bw_reader_out_of_range(bw_reader *r);
 /* bw_reader_watermark: the position up to which this reader may read, of all segments. */
 bw_position bw_reader_watermark(const bw_reader *r);
 /* bw_reader_segment_limit: bytes of the current segment that may be read, given the watermark. */

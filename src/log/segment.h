@@ -86,7 +86,15 @@ void bw_indexer_free(bw_indexer *ix);
 /* bw_indexer_trim: gives back the memory of flushed entries. */
 void bw_indexer_trim(bw_indexer *ix);
 
-typedef struct bw_dropped_file { int64_t base_offset; int64_t due_mono_ms; } bw_dropped_file;
+/* A deleted file that may be used again. */
+typedef struct bw_reusable {
+    int64_t base_offset;
+    int64_t since_mono_ms;
+    bool syncing, synced; /* the folder, since the rename */
+} bw_reusable;
+#define BW_REUSABLE 4u
+
+typedef struct bw_dropped_file { int64_t base_offset; int64_t due_mono_ms; bool reusable; } bw_dropped_file;
 
 struct bw_partition {
     pthread_mutex_t mutex, sync_mutex;
@@ -152,6 +160,8 @@ struct bw_partition {
     int64_t clean_horizon_ms; /* all delete horizons of the last pass have passed then; 0: there are none */
     bw_dropped_file *dropped;
     size_t dropped_count, dropped_cap;
+    bw_reusable reusable[BW_REUSABLE];
+    size_t reusable_count;
 };
 
 static inline bw_segment *bw_partition_active(const bw_partition *p) { return p->segments[p->count - 1]; }
@@ -207,6 +217,13 @@ bw_err bw_partition_wake(bw_partition *p, bw_position tail, int64_t now_mono_ms,
 bool bw_partition_roll_due(const bw_partition *p, const bw_segment *a, uint32_t pos, int64_t now);
 /* bw_partition_requested: the furthest byte of segment a that someone waits for; 0: nobody. */
 uint32_t bw_partition_requested(const bw_partition *p, const bw_segment *a);
+
+/* partition_reuse.c; mutex held. keep: instead of unlinking a deleted segment's file; renamed: it is "<base>.log.deleted" already. true: kept.
+ * expire: now < 0: all go. */
+bool bw_partition_keep_for_reuse(bw_partition *p, int64_t base_offset, bool renamed);
+void bw_partition_reuse_expire(bw_partition *p, int64_t now_mono_ms);
+/* bw_partition_reuse: one of them becomes the file of the spare s, under that name; false: none can. */
+bool bw_partition_reuse(bw_partition *p, bw_segment *s, const char *spare_name);
 
 /* partition_index.c */
 /* bw_partition_follow: read the headers of everything visible up to tail, feed the indexer, finish rolled segments. */

@@ -111,13 +111,22 @@ static bool load_seal(partition_check *c, int64_t base, bw_seal *seal, bool *the
     return e == BW_OK || !*there;
 }
 
-static bw_err check_segment(partition_check *c, int64_t base, bool is_last)
+static int64_t next_base_of(const names *n, size_t i)
+{
+    int64_t base;
+    while (++i < n->count)
+        if (bw_segment_name_parse(n->items[i], ".log", &base)) return base;
+    return -1;
+}
+
+/* next_base: of the segment behind it; -1: it is the last. */
+static bw_err check_segment(partition_check *c, int64_t base, int64_t next_base)
 {
     char name[BW_SEGMENT_NAME_MAX], path[PATH_MAX];
     bw_buf index = {0}, times = {0};
     bw_seal seal;
     bool sealed;
-    bw_segment_facts facts = {.epochs = c->epochs, .epoch_count = c->epoch_count, .is_last = is_last};
+    bw_segment_facts facts = {.epochs = c->epochs, .epoch_count = c->epoch_count, .is_last = next_base < 0, .next_base = next_base};
     if (load_seal(c, base, &seal, &sealed) && sealed) facts.seal = &seal;
     bw_segment_name(name, base, ".index");
     if (read_whole(c->fd, name, &index) == BW_OK && index.len) facts.index = index.data;
@@ -187,14 +196,11 @@ static bw_err check_partition(bw_inspection *in, int fd, const char *path)
     in->totals->partitions++;
     bw_err e = names_list(fd, path, &n);
     if (!e) e = check_small_files(&c);
-    size_t last = n.count;
     int64_t base;
-    for (size_t i = 0; i < n.count; i++)
-        if (bw_segment_name_parse(n.items[i], ".log", &base)) last = i;
     for (size_t i = 0; !e && i < n.count; i++) {
         char file[PATH_MAX];
         if (bw_segment_name_parse(n.items[i], ".log", &base)) {
-            e = check_segment(&c, base, i == last);
+            e = check_segment(&c, base, next_base_of(&n, i));
         } else if (strstr(n.items[i], ".log.corrupt")) {
             set_path(&c, file, n.items[i]);
             bw_inspection_report(in, 0, -1, false, "a corrupt segment that was set aside; its records are missing from the log");
@@ -290,7 +296,7 @@ static bw_err check_file(bw_inspection *in, int fd, const char *path, uint64_t b
     const char *slash = strrchr(path, '/');
     int64_t base = -1, next;
     bw_walk w;
-    bw_segment_facts facts = {.is_last = true};
+    bw_segment_facts facts = {.is_last = true, .next_base = -1};
     (void)bw_segment_name_parse(slash ? slash + 1 : path, ".log", &base);
     in->total_bytes = bytes;
     bw_err e = bw_walk_init_fd(&w, fd, false, bytes, NULL, 0);

@@ -178,6 +178,11 @@ static bool bad_batch(bw_inspection *in, bw_walk *w, const bw_segment_facts *fac
     int64_t offset = w->next_offset;
     snprintf(why, sizeof why, "%s", bw_error_message());
     bool more = pass_over(w);
+    if (offset >= 0 && offset == facts->next_base) {
+        bw_inspection_report(in, at, offset, false, "what the file held before it was used again follows the last batch");
+        w->position = w->end;
+        return false;
+    }
     bool unclean = facts->is_last && !facts->seal && only_room_follows(w, more);
     if (unclean) {
         bw_inspection_report(in, at, offset, false, "the log ends uncleanly here and will be cut at the next start: %s", why);
@@ -194,7 +199,9 @@ static bw_err check_end(bw_inspection *in, bw_walk *w, const bw_segment_facts *f
     uint64_t at;
     bw_err e = bw_walk_zero_from(w, w->position, &zero, &at);
     if (e || zero) return e;
-    bw_inspection_report(in, at, w->next_offset, !facts->is_last || facts->seal != NULL,
+    bool joins = facts->next_base >= 0 && w->next_offset == facts->next_base;
+    bool is_error = !joins && (!facts->is_last || facts->seal != NULL);
+    bw_inspection_report(in, at, w->next_offset, is_error,
                          "stray bytes behind the last batch, which ends at byte %llu", (unsigned long long)w->position);
     return BW_OK;
 }

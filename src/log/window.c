@@ -47,7 +47,8 @@ static bw_err window_fill(bw_window *w, int fd, uint32_t limit, bw_window_mode m
         return BW_OK;
     }
     int prot = mode == BW_WINDOW_WRITE ? PROT_READ | PROT_WRITE : PROT_READ;
-    void *p = bw_os_mmap(NULL, limit, prot, MAP_SHARED, fd, 0);
+    size_t bytes = mode == BW_WINDOW_WRITE ? (size_t)limit + BW_TAIL_CLEAR : limit;
+    void *p = bw_os_mmap(NULL, bytes, prot, MAP_SHARED, fd, 0);
     int saved = errno;
     bw_os_close(fd);
     if (p == MAP_FAILED) {
@@ -55,8 +56,8 @@ static bw_err window_fill(bw_window *w, int fd, uint32_t limit, bw_window_mode m
         return bw_fail_errno(saved, "cannot map segment %s (%u bytes)", name, limit);
     }
     w->map = p;
-    w->map_bytes = limit;
-    if (w->calm) bw_os_madvise(p, limit, MADV_RANDOM);
+    w->map_bytes = bytes;
+    if (w->calm) bw_os_madvise(p, bytes, MADV_RANDOM);
     return BW_OK;
 }
 

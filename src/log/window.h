@@ -8,6 +8,10 @@
 #include "base/err.h"
 #include "format/control_page.h"
 
+/* Behind the tail there are always so many zeros, a batch header's worth and more, whatever the file held before (partition_reuse.c): who
+ * walks a segment without knowing its end finds it. They may lie behind the capacity, in the file's margin, and are mapped for writers. */
+#define BW_TAIL_CLEAR 64u
+
 typedef enum bw_window_mode {
     BW_WINDOW_READ = 0,
     BW_WINDOW_WRITE = 1,

@@ -262,6 +262,9 @@ WRAP(int, bw_os_ftruncate, int fd, off_t len)
 
 WRAP(int, bw_os_fdatasync, int fd) { return ours(fd) ? 0 : __real_bw_os_fdatasync(fd); }
 WRAP(int, bw_os_fsync, int fd) { return ours(fd) ? 0 : __real_bw_os_fsync(fd); }
+/* The world that is lived in: its shadow has every file open and mapped, and would keep the engine from using one again. */
+WRAP(bool, bw_os_is_unshared, int fd) { return fd >= 0; }
+WRAP(bool, bw_os_is_cached, int fd, off_t len) { return fd >= 0 && len > 0; }
 WRAP(int, bw_os_sync_dir, int dir_fd) { return ours(dir_fd) ? 0 : __real_bw_os_sync_dir(dir_fd); }
 
 static int stat_inode(int number, struct stat *st)

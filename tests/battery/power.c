@@ -128,6 +128,7 @@ static void observe(void *opaque, const bw_os_event *e)
                 (long long)e->at, (long long)e->len, (long long)e->result, (unsigned long long)w->own.slot->tail,
                 (long long)w->own.slot->durable_offset);
     }
+    if (e->done && e->call == BW_OS_rename && e->result == 0 && e->name2 && strstr(e->name2, ".spare")) w->tally->reused++;
     bool is_sync = e->call == BW_OS_fdatasync || e->call == BW_OS_fsync;
     if (w->syncing && is_sync && rng_chance(&w->r, 4)) append(w, false);
     if (rng_chance(&w->r, w->recovering ? 3 : is_sync || e->call != BW_OS_pwrite ? 12 : 40)) {
@@ -246,6 +247,9 @@ static void step(world *w)
     case 8:
         if (rng_chance(&w->r, 3)) w->p->roll_wanted = true;
         break;
+    case 9:
+        if (bw_partition_wants_folder(w->p) && bw_partition_sync_folder(w->p)) world_die("sync the folder");
+        break;
     default:
         append(w, true);
         watch(w);
@@ -306,6 +310,7 @@ static void world_run(world *w)
     w->config = (bw_partition_config){.segment_bytes = sizes[rng_below(&w->r, 4)], .segment_ms = -1, .retention_ms = -1,
                                       .max_message_bytes = 1 << 20, .index_interval_bytes = 1024};
     w->config.retention_bytes = rng_chance(&w->r, 3) ? (int64_t)w->config.segment_bytes * 2 : -1;
+    w->config.reuse_segments = rng_chance(&w->r, 2);
     w->config.file_delete_delay_ms = rng_chance(&w->r, 2) ? 0 : 60000;
     bw_uuid id;
     bw_os_uuid(id.b);
@@ -413,11 +418,11 @@ int main(int argc, char **argv)
     snprintf(command, sizeof command, "rm -rf %s", root);
     if (system(command)) world_die(command);
     printf("power: %llu images at %llu cuts (%llu in recoveries), %llu of them all 2^n of %llu cuts; %llu recovered twice\n"
-           "power: %llu partitions, %llu lives, %llu rolls, %llu deletions, %llu clean stops, %llu killed daemons; seeds up to %llu\n"
+           "power: %llu partitions, %llu lives, %llu rolls (%llu into files used before), %llu deletions, %llu clean stops, %llu killed daemons; seeds up to %llu\n"
            "power: %llu unsynced records lost as they may be; the epoch rose in %llu images; %lld.%03lld s\n",
            (unsigned long long)t.images, (unsigned long long)t.cuts, (unsigned long long)t.recovery_cuts,
            (unsigned long long)t.exhaustive_images, (unsigned long long)t.exhaustive_cuts, (unsigned long long)t.second,
-           (unsigned long long)t.worlds, (unsigned long long)t.lives, (unsigned long long)t.rolls, (unsigned long long)t.deletions,
+           (unsigned long long)t.worlds, (unsigned long long)t.lives, (unsigned long long)t.rolls, (unsigned long long)t.reused, (unsigned long long)t.deletions,
            (unsigned long long)t.clean_stops, (unsigned long long)t.takeovers, (unsigned long long)w.seed,
            (unsigned long long)t.lost_records, (unsigned long long)t.raised, (long long)(bw_clock_mono_ms() - begun) / 1000,
            (long long)(bw_clock_mono_ms() - begun) % 1000);

@@ -7,6 +7,7 @@
 #include "format/record_batch.h"
 #include "log/append.h"
 #include "log/read.h"
+#include "log/window.h"
 
 #include <fcntl.h>
 #include <setjmp.h>
@@ -34,7 +35,7 @@ static inline uint64_t engine_make_file(engine *g, const char *name, uint32_t by
 {
     int fd = bw_os_open(g->dir_fd, name, O_RDWR | O_CREAT | O_EXCL, 0640);
     assert_true(fd >= 0);
-    if (bytes) assert_int_equal(bw_os_fallocate(fd, 0, 0, bytes), 0);
+    if (bytes) assert_int_equal(bw_os_fallocate(fd, 0, 0, bytes + BW_TAIL_CLEAR), 0); /* with the margin behind the capacity */
     struct stat st;
     assert_int_equal(bw_os_fstat(fd, &st), 0);
     close(fd);
