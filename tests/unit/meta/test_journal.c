@@ -258,7 +258,7 @@ static void test_pages_any_flip_is_survived_and_the_structure_is_guarded(void **
     bw_meta_point points[200];
     assert_int_equal(bw_store_open(f->dir, 0, &s), BW_OK);
     for (int round = 0; round < 6; round++) {
-        for (uint32_t i = 0; i < 200; i++) points[i] = (bw_meta_point){{{1}}, i, {.next_offset = round * 1000 + i}};
+        for (uint32_t i = 0; i < 200; i++) points[i] = (bw_meta_point){.topic = {{1}}, .partition = i, .point = {.next_offset = round * 1000 + i}};
         assert_int_equal(bw_store_points_put(s, points, 200), BW_OK);
     }
     bw_store_close(s);
