@@ -418,11 +418,13 @@ int main(int argc, char **argv)
     snprintf(command, sizeof command, "rm -rf %s", root);
     if (system(command)) world_die(command);
     printf("power: %llu images at %llu cuts (%llu in recoveries), %llu of them all 2^n of %llu cuts; %llu recovered twice\n"
-           "power: %llu partitions, %llu lives, %llu rolls (%llu into files used before), %llu deletions, %llu clean stops, %llu killed daemons; seeds up to %llu\n"
+           "power: %llu partitions, %llu lives, %llu rolls (%llu into files used before), %llu deletions, %llu clean stops, "
+           "%llu killed daemons; seeds up to %llu\n"
            "power: %llu unsynced records lost as they may be; the epoch rose in %llu images; %lld.%03lld s\n",
            (unsigned long long)t.images, (unsigned long long)t.cuts, (unsigned long long)t.recovery_cuts,
            (unsigned long long)t.exhaustive_images, (unsigned long long)t.exhaustive_cuts, (unsigned long long)t.second,
-           (unsigned long long)t.worlds, (unsigned long long)t.lives, (unsigned long long)t.rolls, (unsigned long long)t.reused, (unsigned long long)t.deletions,
+           (unsigned long long)t.worlds, (unsigned long long)t.lives, (unsigned long long)t.rolls, (unsigned long long)t.reused,
+           (unsigned long long)t.deletions,
            (unsigned long long)t.clean_stops, (unsigned long long)t.takeovers, (unsigned long long)w.seed,
            (unsigned long long)t.lost_records, (unsigned long long)t.raised, (long long)(bw_clock_mono_ms() - begun) / 1000,
            (long long)(bw_clock_mono_ms() - begun) % 1000);
