@@ -127,7 +127,8 @@ const size_t bench_entry_count = sizeof bench_entries / sizeof bench_entries[0];
 
 void bench_case_id(const bench_case *c, char *out, size_t size)
 {
-    static const char *const kinds[] = {"e2e", "fan", "writers", "rtt_spin", "rtt_sleep", "one_way", "calls", "request", "durable", "durable_many", "commit", "commit_many"};
+    static const char *const kinds[] = {"e2e", "fan", "writers", "rtt_spin", "rtt_sleep", "one_way", "calls", "request", "durable",
+                                        "durable_many", "commit", "commit_many"};
     static const char *const ways[] = {"", "/reserve", "/async"};
     snprintf(out, size, "%s/%s/%ux%u/w%u/p%u/r%u%s%s", kinds[c->kind], c->transport, c->record_bytes, c->batch, c->writers,
              c->partitions, c->readers, ways[c->way], c->two_cores ? "/two_cores" : "");
