@@ -327,7 +327,7 @@ void bw_consumer_close(bw_consumer *c)
     if (!c || bw_forked(&c->bus->guard)) return;
     bw_consumer_release(c);
     if (c->group && bw_group_check_call(c, "bw_consumer_close") != BW_OK) return;
-    if (c->group) bw_group_leave(c->group, bw_deadline_in_ms(BW_GROUP_CLOSE_MS));
+    if (c->group) bw_cgroup_leave(c->group, bw_deadline_in_ms(BW_GROUP_CLOSE_MS));
     while (c->parts) bw_cpart_remove(c->parts);
     if (c->group) bw_group_close(c);
     bw_consumer_close_ipc(c);

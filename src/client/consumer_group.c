@@ -229,7 +229,7 @@ static void say_goodbye(bw_cgroup *g, bw_deadline deadline)
     bw_reply_fini(&reply);
 }
 
-void bw_group_leave(bw_cgroup *g, bw_deadline deadline)
+void bw_cgroup_leave(bw_cgroup *g, bw_deadline deadline)
 {
     bw_consumer *c = g->consumer;
     bool member = g->state != BW_MEMBER_OUT && g->state != BW_MEMBER_FENCED && g->epoch >= 0;
@@ -277,7 +277,7 @@ bw_err bw_consumer_unsubscribe(bw_consumer *c)
     if (e) return e;
     if (c->group->state == BW_MEMBER_OUT) return bw_fail(BW_ERR_NOT_SUBSCRIBED, "this consumer is not subscribed");
     bw_consumer_release(c);
-    bw_group_leave(c->group, bw_deadline_in_ms(BW_GROUP_CLOSE_MS));
+    bw_cgroup_leave(c->group, bw_deadline_in_ms(BW_GROUP_CLOSE_MS));
     leave_session(c->group);
     bw_consumer_fd_update(c);
     return BW_OK;

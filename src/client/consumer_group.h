@@ -96,8 +96,8 @@ struct bw_cgroup {
 /* ---- consumer_group.c ---- */
 /* bw_group_open: for options with a group_id. */
 bw_err bw_group_open(bw_consumer *c);
-/* bw_group_leave: commit, tell REVOKED, leave; until the deadline at the latest. The subscription ends. */
-void bw_group_leave(bw_cgroup *g, bw_deadline deadline);
+/* bw_cgroup_leave: commit, tell REVOKED, leave; until the deadline at the latest. The subscription ends. */
+void bw_cgroup_leave(bw_cgroup *g, bw_deadline deadline);
 void bw_group_close(bw_consumer *c);
 /* bw_group_check_by_hand: assigning by hand is not for those who subscribed. */
 bw_err bw_group_check_by_hand(const bw_consumer *c);
@@ -117,8 +117,8 @@ void bw_group_fence(bw_cgroup *g, bw_err e, const char *message);
 bw_err bw_group_advance(bw_cgroup *g);
 /* bw_group_note_connection: has the session ended with its connection? */
 void bw_group_note_connection(bw_cgroup *g);
-/* bw_group_beat: renew the lease, and say what has changed with us. One at a time; nothing is waited for. */
-bw_err bw_group_beat(bw_cgroup *g);
+/* bw_cgroup_beat: renew the lease, and say what has changed with us. One at a time; nothing is waited for. */
+bw_err bw_cgroup_beat(bw_cgroup *g);
 /* bw_group_verify_lease: ask whether the lease, which is over by our clock, is. OK: the state says; or there is no daemon. TIMED_OUT. */
 bw_err bw_group_verify_lease(bw_cgroup *g, int32_t timeout_ms);
 static inline bool bw_group_lease_is_over(const bw_cgroup *g) { return bw_clock_coarse_ms() - g->renewed_ms >= g->lease_ms; }

@@ -258,7 +258,7 @@ static bw_err member_work(bw_cgroup *g, int32_t timeout_ms)
     for (int i = 0; g->assigned && i < 4 && g->state != BW_MEMBER_FENCED; i++) e = apply(g); /* another may come on the way */
     if (e) return e;
     if (g->wanting) open_wanting(g);
-    if (g->state == BW_MEMBER_IN && bw_conn_is_up(&c->conn) && beat_is_due(g)) bw_group_beat(g);
+    if (g->state == BW_MEMBER_IN && bw_conn_is_up(&c->conn) && beat_is_due(g)) bw_cgroup_beat(g);
     commit_by_interval(g);
     return BW_OK;
 }

@@ -232,7 +232,7 @@ static void beaten(bw_pending *pending, bw_err e, const bw_frame *frame)
 }
 
 /* Renew the lease, and say what has changed with us. One at a time. */
-bw_err bw_group_beat(bw_cgroup *g)
+bw_err bw_cgroup_beat(bw_cgroup *g)
 {
     if (g->beat.pending.correlation) return BW_OK;
     bw_subscription *list = g->topics_changed ? calloc(g->topic_count ? g->topic_count : 1, sizeof *list) : NULL;
@@ -263,7 +263,7 @@ bw_err bw_group_verify_lease(bw_cgroup *g, int32_t timeout_ms)
 {
     bw_deadline deadline = bw_deadline_in_ms(timeout_ms >= 0 && timeout_ms < ASK_LEAST_MS ? ASK_LEAST_MS : timeout_ms);
     while (g->state == BW_MEMBER_IN && bw_group_lease_is_over(g)) {
-        if (bw_group_beat(g) != BW_OK) break;
+        if (bw_cgroup_beat(g) != BW_OK) break;
         bw_err e = bw_conn_wait(&g->consumer->conn, answered_or_fenced, g, g->consumer->event_fd, deadline);
         if (e == BW_ERR_NOT_CONNECTED) break;
         if (e == BW_ERR_TIMED_OUT || bw_deadline_left_ns(deadline) == 0) return bw_group_lease_is_over(g) ? BW_ERR_TIMED_OUT : BW_OK;
