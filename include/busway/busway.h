@@ -10,5 +10,6 @@
 #include <busway/producer.h>
 #include <busway/queue.h>
 #include <busway/record.h>
+#include <busway/transaction.h>
 #include <busway/version.h>
 #endif

@@ -33,10 +33,15 @@ typedef struct bw_producer_options {
     uint64_t buffer_memory;    /* bytes of records not yet acknowledged; default 32 MiB (buffer.memory) */
     int32_t delivery_timeout_ms; /* default 120000 (delivery.timeout.ms) */
     bw_codec compression;      /* default none; the topic's compression.type overrides unless it is "producer" */
-    const char *name;          /* stable producer name; NULL: none */
+    const char *name;          /* stable producer name (bw_producer_last_sequence); NULL: none */
+    bool enable_idempotence;   /* default true: what is sent again after a lost answer is in the log once (enable.idempotence). It decides
+                                  no path: direct appends have it anyway */
+    const char *transactional_id; /* NULL: none; else see busway/transaction.h: all sends go through the daemon (transactional.id) */
+    int32_t transaction_timeout_ms; /* default 60000, at most the daemon's 900000 (transaction.timeout.ms) */
 } bw_producer_options;
 
-#define BW_PRODUCER_OPTIONS_INIT {sizeof(bw_producer_options), BW_ACKS_VISIBLE, 16384, 0, UINT64_C(33554432), 120000, BW_CODEC_NONE, NULL}
+#define BW_PRODUCER_OPTIONS_INIT                                                                                               \
+    {sizeof(bw_producer_options), BW_ACKS_VISIBLE, 16384, 0, UINT64_C(33554432), 120000, BW_CODEC_NONE, NULL, true, NULL, 60000}
 
 /* The outcome of one record (or of a batch: offset is the first, count how many). */
 typedef struct bw_delivery {

@@ -2,6 +2,7 @@
 #include "broker/txn_internal.h"
 
 #include "base/killpoint.h"
+#include "broker/offsets_cache.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -375,6 +376,8 @@ void bw_handle_txn_offset_commit(bw_broker *b, bw_op *op)
     bw_answer_init(&a, r);
     bw_err e = may_write(b, t, r->txn.producer_id, r->txn.producer_epoch);
     if (!e) e = bw_group_id_check(r->group.id);
+    for (size_t i = 0; !e && i < r->group.part_count; i++)
+        e = bw_offset_may_commit(b, &r->group, r->group.parts[i].topic, r->group.parts[i].partition);
     if (!e) e = take_offsets(b, t, r, &a, &record);
     if (!e) e = join(b, t, &record);
     if (!e && !bw_txn_flush(b))

@@ -2,6 +2,7 @@
 #include "client/producer.h"
 
 #include "client/async.h"
+#include "client/transaction.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -21,8 +22,14 @@ static bw_err copy_options(bw_producer *p, const bw_producer_options *given)
     if (o.batch_size == 0 || o.batch_size > BW_PLAIN_BATCH_MAX || o.buffer_memory == 0 || o.delivery_timeout_ms < 1)
         return bw_fail(BW_ERR_INVALID_ARGUMENT,
                        "producer options: batch_size is 1 to %u, buffer_memory and delivery_timeout_ms at least 1", BW_PLAIN_BATCH_MAX);
-    p->name = o.name && *o.name ? strdup(o.name) : NULL;
-    if (o.name && *o.name && !p->name) return bw_fail(BW_ERR_NO_MEMORY, "no memory for a producer");
+    if (o.transactional_id && *o.transactional_id && o.transaction_timeout_ms < 1)
+        return bw_fail(BW_ERR_INVALID_TRANSACTION_TIMEOUT, "producer options: transaction_timeout_ms = %d; at least 1", o.transaction_timeout_ms);
+    bw_err e = bw_ptxn_open(&o, &p->txn);
+    if (e) return e;
+    if (p->txn) o.acks = BW_ACKS_VISIBLE; /* the commit is what is durable */
+    o.transactional_id = NULL;
+    p->name = o.name && *o.name && !p->txn ? strdup(o.name) : NULL;
+    if (o.name && *o.name && !p->name && !p->txn) return bw_fail(BW_ERR_NO_MEMORY, "no memory for a producer");
     o.name = p->name;
     p->options = o;
     return BW_OK;
@@ -39,6 +46,7 @@ bw_err bw_producer_open(bw_bus *bus, const bw_producer_options *options, bw_prod
     p->producer_id = -1;
     bw_err e = copy_options(p, options);
     if (e) {
+        bw_ptxn_free(p->txn);
         free(p);
         return e;
     }
@@ -166,25 +174,28 @@ static void unlist(bw_producer *p)
     pthread_mutex_unlock(&bus->mutex);
 }
 
-static void fail_list(bw_pbatch *list)
+static bool fail_list(bw_pbatch *list, bw_err e, const char *message)
 {
+    bool unsent = true;
     while (list) {
         bw_pbatch *b = list;
         list = b->next;
-        bw_pbatch_complete(b, BW_ERR_TIMED_OUT, -1, BW_NO_TIMESTAMP, "the producer was closed before it was acknowledged");
+        unsent &= b->attempts == 0;
+        bw_pbatch_complete(b, e, -1, BW_NO_TIMESTAMP, message);
     }
+    return unsent;
 }
 
-static void fail_rest(bw_ppart *part)
+bool bw_ppart_take_back(bw_ppart *part, bw_err e, const char *message)
 {
-    fail_list(bw_ppart_withdraw(part));
+    bool unsent = fail_list(bw_ppart_withdraw(part), e, message);
     pthread_mutex_lock(&part->queue_lock);
     bw_pbatch *ready = part->ready, *open = part->open, *durable = part->durable_head;
     part->ready = part->open = part->durable_head = NULL;
     pthread_mutex_unlock(&part->queue_lock);
-    fail_list(durable);
-    fail_list(ready);
-    fail_list(open);
+    unsent &= fail_list(durable, e, message);
+    unsent &= fail_list(ready, e, message);
+    return fail_list(open, e, message) && unsent;
 }
 
 static void producer_free(bw_producer *p)
@@ -204,6 +215,7 @@ static void producer_free(bw_producer *p)
     pthread_mutex_destroy(&p->mutex);
     pthread_cond_destroy(&p->changed);
     free(p->name);
+    bw_ptxn_free(p->txn);
     free(p);
 }
 
@@ -216,7 +228,8 @@ bw_err bw_producer_close(bw_producer *p, int32_t timeout_ms)
     unlist(p);
     for (bw_ptopic *t = p->topics; t; t = t->next)
         for (int32_t i = 0; i < atomic_load(&t->partitions); i++)
-            if (atomic_load(&t->parts[i])) fail_rest(atomic_load(&t->parts[i]));
+            if (atomic_load(&t->parts[i]))
+                (void)bw_ppart_take_back(atomic_load(&t->parts[i]), BW_ERR_TIMED_OUT, "the producer was closed before it was acknowledged");
     bw_conn_quiesce(&p->bus->conn);
     pthread_mutex_lock(&p->mutex);
     while (p->done_head) deliver_all(p);

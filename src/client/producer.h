@@ -18,6 +18,7 @@
 
 typedef struct bw_ptopic bw_ptopic;
 typedef struct bw_ppart bw_ppart;
+typedef struct bw_ptxn bw_ptxn; /* transaction.h */
 
 enum {
     BW_IN_FLIGHT_MAX = 5,             /* batches of one partition; the daemon remembers as many */
@@ -129,6 +130,7 @@ struct bw_ppart {
     uint32_t in_flight;
     int64_t producer_id; /* -1: none yet */
     int16_t producer_epoch;
+    int32_t direct_sequence; /* under lock: of the next direct batch of a producer with a name */
     int32_t next_sequence, acked_sequence; /* acked: the sequence behind the last acknowledged batch */
     bool resync;         /* a batch was refused: number the rest anew when nothing is in flight */
     _Atomic bool needs_id; /* take a new producer id when nothing is in flight or in doubt */
@@ -163,6 +165,7 @@ struct bw_producer {
     bw_producer *next; /* the bus's list */
     bw_producer_options options;
     char *name;
+    bw_ptxn *txn; /* NULL: no transactional_id */
     _Atomic(bw_ptopic *) last;
     _Atomic bool closed;
 
@@ -256,6 +259,8 @@ void bw_ppart_drive(bw_ppart *part);
 bw_err bw_ppart_care(bw_ppart *part, bw_deadline deadline);
 /* bw_ppart_withdraw: everything of the queue out of it, nothing in flight any more; to be completed by the caller. */
 bw_pbatch *bw_ppart_withdraw(bw_ppart *part);
+/* bw_ppart_take_back: complete with e everything that has no outcome. false: some of it had been sent. (producer.c) */
+bool bw_ppart_take_back(bw_ppart *part, bw_err e, const char *message);
 /* bw_ppart_expire: complete the asynchronous batches whose time is over; the earliest end of the others. */
 bw_deadline bw_ppart_expire(bw_ppart *part, bw_deadline now);
 /* bw_ppart_send_wait: enqueue a synchronous batch and wait for its outcome. The batch is given back to the pool. */

@@ -1,5 +1,5 @@
 /* client/producer_batch.c: the life of a batch: taken from the pool, filled, finished, completed, called back, put back. */
-#include "client/producer.h"
+#include "client/transaction.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -122,6 +122,7 @@ static void complete_async(bw_pbatch *b)
 void bw_pbatch_complete(bw_pbatch *b, bw_err e, int64_t base_offset, int64_t timestamp_ms, const char *message)
 {
     bw_bus *bus = b->part->producer->bus;
+    if (e && b->part->producer->txn) bw_ptxn_fail(b->part->producer->txn, e, message);
     if (b->abandoned) { /* nobody is to be told any more */
         bw_pbatch_put(b->part->producer, b);
         return;

@@ -6,10 +6,12 @@
  *   connection lost       *in doubt*: it may be in the log. Sent again first, with the same number, before anything new
  *   refused               certainly not in the log. Those behind it will be refused for their numbers; when nothing is in flight
  *                         the rest is numbered anew from the last acknowledged (resync)
+ * Without enable_idempotence batches carry no number: one that is sent again may be there twice. In a transaction the producer id is the
+ * transactional id's, and what would need a new one fails the transaction instead: the abort raises the epoch.
  *   given up in doubt     its number may be used or not: the partition takes a new producer id (needs_id) once nothing else is
  *                         in flight or in doubt
  * Sequences count records and wrap at 2^31 as Kafka's do. */
-#include "client/producer.h"
+#include "client/transaction.h"
 
 #include "client/async.h"
 
@@ -19,7 +21,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { HAND_OVER_BACKLOG = 1 << 20, HAND_OVER_LOOK_MS = 2 };
+enum { HAND_OVER_BACKLOG = 1 << 20, HAND_OVER_LOOK_MS = 2, CONCURRENT_BACKOFF_NS = 2000000 };
 
 static int32_t sequence_add(int32_t sequence, int32_t count)
 {
@@ -65,9 +67,34 @@ static bool wants_id(bw_ppart *part)
 
 /* ---- sending ---- */
 
+/* A new producer id, unless there is none, or it is the transaction's. */
+static void want_new_id(bw_ppart *part)
+{
+    const bw_producer *p = part->producer;
+    if (p->options.enable_idempotence && !p->txn) atomic_store(&part->needs_id, true);
+}
+
+/* The transactional id's, whose epoch was raised meanwhile: nothing of the partition is on its way then. */
+static void take_transaction_id(bw_ppart *part)
+{
+    const bw_producer *p = part->producer;
+    if (part->producer_id == p->producer_id && part->producer_epoch == p->producer_epoch) return;
+    part->producer_id = p->producer_id;
+    part->producer_epoch = p->producer_epoch;
+    part->next_sequence = part->acked_sequence = 0;
+    part->resync = false;
+}
+
 static void number_batch(bw_ppart *part, bw_pbatch *b)
 {
-    if (b->in_doubt) return;
+    bw_ptxn *txn = part->producer->txn;
+    if (b->in_doubt || !part->producer->options.enable_idempotence) return;
+    if (txn) {
+        take_transaction_id(part);
+        if (b->attempts == 0) atomic_fetch_add(&txn->records, b->count);
+        atomic_store(&txn->used, true);
+        b->data[22] |= BW_ATTR_TRANSACTIONAL; /* the low byte of the attributes; the checksum is made anew below */
+    }
     bool same = b->sequence == part->next_sequence && b->producer_id == part->producer_id &&
                 b->producer_epoch == part->producer_epoch;
     b->sequence = part->next_sequence;
@@ -198,7 +225,7 @@ static bool judge(bw_ppart *part, bw_pbatch *b, bw_err e, const bw_answer *a, bw
     if (e) { /* the connection went, or its answer could not be read */
         *code = e;
         b->in_doubt = !part->resync;
-        if (b->in_doubt && b->abandoned) atomic_store(&part->needs_id, true);
+        if (b->in_doubt && b->abandoned) want_new_id(part);
         atomic_store(&part->attention, true);
         return b->abandoned;
     }
@@ -212,7 +239,8 @@ static bool judge(bw_ppart *part, bw_pbatch *b, bw_err e, const bw_answer *a, bw
     case BW_ERR_UNKNOWN_PRODUCER_ID:
         b->in_doubt = false;
         keep_message(b, *code, a->message);
-        if (!part->resync) atomic_store(&part->needs_id, true);
+        if (part->producer->txn) break; /* it can only be aborted */
+        if (!part->resync) want_new_id(part);
         return b->abandoned || b->attempts >= BW_ATTEMPTS_MAX;
     case BW_ERR_DISK_FULL:
     case BW_ERR_NO_MEMORY:
@@ -222,7 +250,9 @@ static bool judge(bw_ppart *part, bw_pbatch *b, bw_err e, const bw_answer *a, bw
         b->in_doubt = false;
         keep_message(b, *code, a->message);
         part->resync = true;
-        part->retry_at = bw_clock_mono_ns() + (int64_t)BW_RETRY_BACKOFF_MS * 1000000;
+        part->retry_at = bw_clock_mono_ns() +
+                         (*code == BW_ERR_CONCURRENT_TRANSACTIONS ? CONCURRENT_BACKOFF_NS : BW_RETRY_BACKOFF_MS * INT64_C(1000000));
+        atomic_store(&part->attention, true); /* who sleeps learns of retry_at */
         return b->abandoned;
     }
     part->resync = true;
@@ -342,7 +372,7 @@ static bool give_up(bw_ppart *part, bw_pbatch *b, bool *doubt, bw_err *last, cha
     *doubt = b->state == BW_PBATCH_IN_FLIGHT || b->in_doubt;
     if (mine) {
         queue_remove(part, b);
-        if (b->in_doubt) atomic_store(&part->needs_id, true);
+        if (b->in_doubt) want_new_id(part);
     } else if (!finished && b->state == BW_PBATCH_IN_FLIGHT) {
         b->abandoned = true; /* the answer frees it */
     }
@@ -393,6 +423,7 @@ bw_err bw_ppart_send_wait(bw_ppart *part, bw_pbatch *b, bw_deadline deadline, bw
         bw_err last = BW_OK;
         char text[256];
         if (!give_up(part, b, &doubt, &last, text, sizeof text)) {
+            if (p->txn) bw_ptxn_fail(p->txn, last ? last : e, text);
             if (last && !doubt) return bw_fail(last, "topic %s partition %d: %s", part->topic->name, part->partition, text);
             if (e != BW_ERR_TIMED_OUT) return e;
             return bw_fail(e, "topic %s partition %d: not acknowledged in time; %s", part->topic->name, part->partition,
@@ -428,7 +459,7 @@ bw_deadline bw_ppart_expire(bw_ppart *part, bw_deadline now)
         }
         if (late) {
             sent = late->state == BW_PBATCH_IN_FLIGHT;
-            if (late->in_doubt || sent) atomic_store(&part->needs_id, true);
+            if (late->in_doubt || sent) want_new_id(part);
             if (!sent) queue_remove(part, late);
         }
         pthread_mutex_unlock(&part->queue_lock);

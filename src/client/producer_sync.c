@@ -6,6 +6,7 @@
 #include "client/producer.h"
 
 #include "client/partitioner.h"
+#include "client/transaction.h"
 
 #include <string.h>
 
@@ -282,7 +283,7 @@ bw_err bw_producer_check(bw_producer *p, const char *topic)
     if (bw_forked(&p->bus->guard)) return bw_bus_forked();
     if (atomic_load_explicit(&p->closed, memory_order_relaxed)) return bw_fail(BW_ERR_CLOSED, "the producer is closed");
     if (!topic) return bw_fail(BW_ERR_INVALID_ARGUMENT, "there is no topic name");
-    return BW_OK;
+    return __builtin_expect(p->txn != NULL, 0) ? bw_ptxn_check_send(p->txn) : BW_OK;
 }
 
 int32_t bw_producer_choose(bw_ptopic *t, int32_t partition, const bw_record *record)

@@ -1,6 +1,6 @@
 /* client/producer_topic.c: a producer's topics and partitions: found without a lock once they are there, attached anew when the
  * daemon replaced or changed what they lead to. */
-#include "client/producer.h"
+#include "client/transaction.h"
 
 #include "base/lock.h"
 #include "format/names.h"
@@ -33,6 +33,11 @@ enum { LOOK_AGAIN_MS = 1000 };
 static bw_err choose_way(bw_ptopic *t, bw_deadline deadline)
 {
     bw_bus *bus = t->producer->bus;
+    t->attach = NULL;
+    if (t->producer->txn) {
+        bw_direct_note(bus, t->name, true, "transactions go through the daemon");
+        return BW_OK;
+    }
     bw_err e = bw_direct_attach(bus, t->name, BW_CONTROL_WRITE, deadline, &t->attach);
     if (!e) {
         if (atomic_exchange(&t->look_again, 0)) atomic_fetch_add(&t->way, 1);
@@ -205,7 +210,7 @@ static bw_err part_new(bw_ptopic *t, int32_t partition, bw_deadline deadline, bw
     part->producer = t->producer;
     part->partition = partition;
     part->producer_id = -1;
-    atomic_store(&part->needs_id, true);
+    atomic_store(&part->needs_id, t->producer->options.enable_idempotence && !t->producer->txn);
     pthread_mutexattr_t checked; /* a thread that sends while its own reservation is out is told so */
     pthread_mutexattr_init(&checked);
     pthread_mutexattr_settype(&checked, PTHREAD_MUTEX_ERRORCHECK);
