@@ -59,7 +59,7 @@ void bw_group_topic_drop_unused(bw_group *g, bw_group_topic *t);
 bw_group_topic *bw_group_topic_named(const bw_group *g, bw_str name);
 void bw_group_assign_soon(bw_group *g, int64_t now_ms);
 
-/* group_classic.c */
+/* group_classic.c and group_classic_join.c */
 void bw_classic_poll(bw_group *g, int64_t now_ms);
 bool bw_classic_expired(const bw_member *m, int64_t now_ms);
 void bw_classic_remove(bw_group *g, bw_member *m, bw_err why, const char *reason, int64_t now_ms);
@@ -67,5 +67,17 @@ void bw_classic_free(bw_group *g);
 void bw_classic_forget_pending(bw_group *g);
 bw_err bw_classic_may_commit(const bw_group *g, int32_t generation);
 bw_err bw_classic_leave_pending(bw_group *g, bw_str member, int64_t now_ms); /* NOT_FOUND: it is not one */
+bool bw_classic_take_pending(bw_group *g, bw_str id);
+void bw_classic_answer_join_error(bw_group *g, void *token, bw_str member, bw_err e);
+void bw_classic_fail_join(bw_group *g, bw_member *m, bw_err e);
+void bw_classic_fail_sync(bw_group *g, bw_member *m, bw_err e);
+void bw_classic_answer_join(bw_group *g, bw_member *m, void *token, const char *leader, bool with_members);
+void bw_classic_heard(bw_group *g, bw_member *m, int64_t now_ms);
+void bw_classic_owe_sync(bw_group *g, bw_member *m, bool owes);
+bool bw_classic_is_leader(const bw_group *g, const bw_member *m);
+bw_err bw_classic_set_leader(bw_group *g, const char *id);
+void bw_classic_maybe_rebalance(bw_group *g, int64_t now_ms);
+const char *bw_classic_elect_protocol(const bw_group *g);
+bool bw_classic_all_speak(const bw_group *g, const char *name);
 
 #endif
