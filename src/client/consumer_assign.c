@@ -68,7 +68,7 @@ static bw_err seek(bw_cpart *p, int64_t offset)
     if (p->held_tail || !c->group || c->group->state == BW_MEMBER_OUT)
         return bw_cpart_open_ipc(p, offset, bw_bus_request_deadline(c->bus));
     p->position = offset; /* of a group, and not opened yet */
-    p->wanting = true;
+    p->wanting = c->group->wanting = true;
     p->stopped = false;
     c->group->due_ms = 0;
     return BW_OK;

@@ -215,24 +215,31 @@ bw_err bw_consumer_subscribe(bw_consumer *c, const char *const *topics, size_t c
     return BW_OK;
 }
 
+static bool join_is_answered(void *opaque) { return ((bw_cgroup *)opaque)->join.pending.correlation == 0; }
+
+/* A member whose process lives on would hold its partitions until the session time-out if it did not say that it goes. */
 static void say_goodbye(bw_cgroup *g, bw_deadline deadline)
 {
+    bw_consumer *c = g->consumer;
+    bw_deadline until = bw_deadline_first(deadline, bw_deadline_in_ms(LEAVE_MS));
+    if (g->state == BW_MEMBER_JOINING) bw_conn_wait(&c->conn, join_is_answered, g, -1, until);
+    if (!*g->member || g->state == BW_MEMBER_FENCED) return;
+    if (!bw_conn_is_up(&c->conn)) bw_group_advance(g);
     bw_request q;
     bw_request_init(&q, BW_API_GROUP_LEAVE);
     q.group.id = bw_str_of(g->id);
     q.group.member = bw_str_of(g->member);
     q.group.instance = bw_str_of(g->instance);
     q.group.epoch = g->epoch;
-    q.group.reason = bw_str_of(g->closing ? "the consumer was closed" : "the consumer unsubscribed");
+    q.group.reason = bw_str_of("the consumer was closed, or unsubscribed");
     bw_reply reply;
-    bw_conn_request(&g->consumer->conn, &q, bw_deadline_first(deadline, bw_deadline_in_ms(LEAVE_MS)), &reply);
+    bw_conn_request(&c->conn, &q, until, &reply);
     bw_reply_fini(&reply);
 }
 
 void bw_cgroup_leave(bw_cgroup *g, bw_deadline deadline)
 {
     bw_consumer *c = g->consumer;
-    bool member = g->state != BW_MEMBER_OUT && g->state != BW_MEMBER_FENCED && g->epoch >= 0;
     g->closing = true;
     bool up = c->has_conn && bw_conn_check(&c->conn);
     if (g->wants_auto_commit && g->state != BW_MEMBER_FENCED && c->parts) {
@@ -243,10 +250,9 @@ void bw_cgroup_leave(bw_cgroup *g, bw_deadline deadline)
     else if (g->state != BW_MEMBER_OUT) tell_all(g, BW_REBALANCE_REVOKED);
     if (up && (g->unsent || g->in_flight)) bw_group_settle(g, deadline);
     bw_group_tell_commits(g);
-    if (g->state != BW_MEMBER_OUT) {
-        while (c->parts) bw_cpart_remove(c->parts);
-    }
-    if (member && g->state == BW_MEMBER_IN && !*g->instance && bw_conn_is_up(&c->conn)) say_goodbye(g, deadline);
+    if (g->state == BW_MEMBER_OUT) return;
+    while (c->parts) bw_cpart_remove(c->parts);
+    if (c->has_conn && !*g->instance) say_goodbye(g, deadline);
 }
 
 /* What is on its way is of no interest any more: a session ends with its connection, and the next subscription begins another. */

@@ -122,6 +122,12 @@ bw_err bw_cgroup_beat(bw_cgroup *g);
 /* bw_group_verify_lease: ask whether the lease, which is over by our clock, is. OK: the state says; or there is no daemon. TIMED_OUT. */
 bw_err bw_group_verify_lease(bw_cgroup *g, int32_t timeout_ms);
 static inline bool bw_group_lease_is_over(const bw_cgroup *g) { return bw_clock_coarse_ms() - g->renewed_ms >= g->lease_ms; }
+/* bw_group_doubt_lease: ask before anything more is given. */
+static inline void bw_group_doubt_lease(bw_cgroup *g)
+{
+    g->renewed_ms = bw_clock_coarse_ms() - g->lease_ms;
+    g->due_ms = 0;
+}
 static inline uint32_t bw_group_mailbox(bw_consumer *c) { return atomic_load_explicit(&c->box, memory_order_relaxed) ? c->mailbox : 0; }
 static inline bool bw_group_is_fence(bw_err e)
 {

@@ -132,7 +132,9 @@ static void take_error(bw_commit *k, const bw_answer *a)
     }
     for (size_t i = 0; i < k->count; i++) k->parts[i].error = e;
     finish(k, e, a->message.data, a->message.len);
-    if (bw_group_is_fence(e) && k->epoch >= 0 && g->state == BW_MEMBER_IN) bw_group_fence(g, e, k->message);
+    if (!bw_group_is_fence(e) || k->epoch < 0 || g->state != BW_MEMBER_IN) return;
+    if (e == BW_ERR_UNKNOWN_MEMBER_ID || e == BW_ERR_FENCED_INSTANCE_ID) bw_group_fence(g, e, k->message);
+    else bw_group_doubt_lease(g); /* the partition may have been given up, or everything be lost */
 }
 
 static void answered(bw_pending *pending, bw_err e, const bw_frame *frame)
@@ -358,7 +360,7 @@ static bool has_outcome(void *opaque)
     waits_for *w = opaque;
     bw_cgroup *g = w->group;
     if (w->commit ? is_told(w->commit) : g->in_flight == 0 && g->unsent == 0) return true;
-    return (g->unsent && bw_group_may_commit(g)) || g->state == BW_MEMBER_WANTS || g->state == BW_MEMBER_FENCED; /* something to do first */
+    return g->state == BW_MEMBER_WANTS || (g->unsent && (bw_group_may_commit(g) || g->state == BW_MEMBER_FENCED)); /* to be done first */
 }
 
 static bool is_over(const waits_for *w)

@@ -162,7 +162,6 @@ static bw_err apply(bw_cgroup *g)
     if (!e && ch.added_count) {
         open_wanting(g);
         if (g->state != BW_MEMBER_FENCED) bw_group_tell(g, BW_REBALANCE_ASSIGNED, ch.added, ch.added_count);
-        if (g->commit_at_ms == 0) g->commit_at_ms = bw_clock_coarse_ms() + g->consumer->options.auto_commit_interval_ms;
     }
     if (!e) bw_consumer_fd_update(g->consumer);
     free(ch.revoked);
@@ -224,7 +223,7 @@ static void plan(bw_cgroup *g)
     if (needs_conn && !(c->has_conn && bw_conn_is_up(&c->conn))) at = earlier(at, g->conn_at_ms);
     else if (g->state == BW_MEMBER_WANTS) at = earlier(at, g->join_at_ms);
     if (g->state == BW_MEMBER_IN) at = earlier(at, g->renewed_ms + g->lease_ms / 3);
-    if (g->wants_auto_commit && g->commit_at_ms) at = earlier(at, g->commit_at_ms);
+    if (g->wants_auto_commit && !g->auto_commit) at = earlier(at, g->commit_at_ms);
     if (g->wanting) at = earlier(at, now + OPEN_AGAIN_MS);
     if (g->refused || g->untold || g->state == BW_MEMBER_FENCED) at = now;
     g->alarm_ms = at > now ? at : now + 1;
@@ -242,9 +241,9 @@ static bool beat_is_due(const bw_cgroup *g)
 static void commit_by_interval(bw_cgroup *g)
 {
     int64_t now = bw_clock_coarse_ms();
-    if (!g->wants_auto_commit || g->state == BW_MEMBER_FENCED || now < g->commit_at_ms) return;
+    if (!g->wants_auto_commit || g->auto_commit || g->state == BW_MEMBER_FENCED || now < g->commit_at_ms) return;
     g->commit_at_ms = now + g->consumer->options.auto_commit_interval_ms;
-    if (!g->auto_commit) bw_group_commit_positions(g, NULL, 0, &g->auto_commit);
+    bw_group_commit_positions(g, NULL, 0, &g->auto_commit);
 }
 
 static bw_err member_work(bw_cgroup *g, int32_t timeout_ms)
@@ -270,6 +269,7 @@ bw_err bw_group_work(bw_cgroup *g, int32_t timeout_ms, bw_batch *batch)
     if (box && atomic_load_explicit(&box->poked, memory_order_relaxed)) atomic_exchange(&box->poked, 0); /* before the socket is read */
     if (c->has_conn && bw_conn_is_up(&c->conn)) bw_conn_try_pump(&c->conn, -1, 0);
     bw_err e = BW_OK;
+    bw_group_tell_commits(g);
     if (g->state == BW_MEMBER_OUT) {
         if (g->unsent) bw_group_advance(g);
         commit_by_interval(g);
