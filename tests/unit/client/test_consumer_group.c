@@ -449,11 +449,12 @@ static void test_revoked_partition_is_committed_then_told_then_released_and_paus
     (void)state;
     scene s;
     bw_consumer_options o = plain();
-    scene_open(&s, "t/0@90,t/1@90", &o);
+    scene_open(&s, "t/0@90,t/1@99", &o);
     s.commit_in_revoked = true;
     assert_int_equal(bw_consumer_subscribe(s.c, topics, 1), BW_OK);
-    take(&s, 2);
+    assert_int_equal(take(&s, 1), 90);
     assert_int_equal(bw_consumer_pause(s.c, "t", 0), BW_OK);
+    assert_int_equal(take(&s, 1), 99);
     fake_push(&s.fake, "t/0@90,t/2@95", BW_OK);
     poll_until(&s, ",t/2@");
     assert_heard(&s.fake, "commit(t/1@", "commit(t/0@"); /* by itself, then by the program */
