@@ -1,4 +1,5 @@
-/* Groups seen from outside: workers are processes; what each owns is in memory that all share, so that a partition with two owners shows. */
+/* Members of groups with a real daemon, on both transports ($BUSWAY_TEST_TRANSPORT) and mixed: sharing, joining, dying, being stopped,
+ * static members, patterns, and a daemon that is killed again and again under load. */
 #include "support/bus.h"
 
 #include <setjmp.h>
@@ -6,342 +7,536 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
-enum { WORKERS = 40, PARTS = 12, PATIENCE_MS = 20000 };
+enum { PARTITIONS = 6, RECORDS_MAX = 200000 };
 
-typedef struct shared {
-    _Atomic int owner[2][PARTS];      /* of topics jobs and late; worker + 1; 0: nobody */
-    _Atomic int64_t owned_at_us[2][PARTS];
-    _Atomic int gone[WORKERS];        /* it was killed, or hangs: it does not count as an owner */
-    _Atomic int errors[WORKERS];      /* the last error of its polls but TIMED_OUT */
-    _Atomic int lost[WORKERS];        /* partitions it was told are LOST */
-    _Atomic long records[WORKERS];
-    _Atomic int stop[WORKERS];
-    _Atomic int hang[WORKERS];
-    _Atomic int conflicts, changes;
-} shared;
+/* What the members of one test did, together. Under `lock`. */
+typedef struct tally {
+    pthread_mutex_t lock;
+    int owner[PARTITIONS];   /* member + 1; 0: nobody */
+    uint8_t *seen[PARTITIONS];
+    int64_t unique, again;
+    int overlaps, lost;
+} tally;
 
-static shared *all;
-static test_daemon d;
-static pid_t pids[WORKERS];
-static int me;
+typedef struct member {
+    int number;
+    bw_bus *bus;
+    bw_consumer *c;
+    tally *tally;
+    int parts;        /* that it has */
+    char events[256];
+} member;
 
-static int64_t now_us(void)
+static void tally_init(tally *t)
 {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
+    memset(t, 0, sizeof *t);
+    pthread_mutex_init(&t->lock, NULL);
+    for (int i = 0; i < PARTITIONS; i++) t->seen[i] = calloc(1, RECORDS_MAX);
 }
 
-/* ---- a worker ---- */
-
-static void on_rebalance(bw_consumer *c, bw_rebalance event, const bw_topic_partition *parts, size_t count, void *opaque)
+static void tally_fini(tally *t)
 {
-    (void)c, (void)opaque;
+    for (int i = 0; i < PARTITIONS; i++) free(t->seen[i]);
+    pthread_mutex_destroy(&t->lock);
+}
+
+static void rebalanced(bw_consumer *c, bw_rebalance event, const bw_topic_partition *parts, size_t count, void *opaque)
+{
+    (void)c;
+    member *m = opaque;
+    size_t at = strlen(m->events);
+    snprintf(m->events + at, sizeof m->events - at, "%c%zu", "+-!"[event], count);
+    m->parts += event == BW_REBALANCE_ASSIGNED ? (int)count : -(int)count;
+    if (!m->tally) return;
+    pthread_mutex_lock(&m->tally->lock);
     for (size_t i = 0; i < count; i++) {
-        int topic = strcmp(parts[i].topic, "jobs") != 0, p = parts[i].partition;
-        all->changes++;
+        int *owner = &m->tally->owner[parts[i].partition];
+        if (event == BW_REBALANCE_LOST) m->tally->lost++;
         if (event == BW_REBALANCE_ASSIGNED) {
-            int before = atomic_exchange(&all->owner[topic][p], me + 1);
-            if (before && before != me + 1 && !all->gone[before - 1]) all->conflicts++;
-            all->owned_at_us[topic][p] = now_us();
-        } else {
-            int mine = me + 1;
-            if (event == BW_REBALANCE_LOST) all->lost[me]++;
-            atomic_compare_exchange_strong(&all->owner[topic][p], &mine, 0);
+            m->tally->overlaps += *owner != 0;
+            *owner = m->number + 1;
+        } else if (*owner == m->number + 1) {
+            *owner = 0;
         }
     }
+    pthread_mutex_unlock(&m->tally->lock);
 }
 
-typedef struct options { const char *topic, *instance, *assignor; int max_poll_ms; } options;
-
-static void work(int number, options o)
+static bw_consumer_options group_options(const char *group)
 {
-    me = number;
-    bw_bus *bus = test_bus(d.url);
-    bw_consumer_options co = BW_CONSUMER_OPTIONS_INIT;
-    co.group_id = "team";
-    co.group_instance_id = o.instance;
-    co.assignor = o.assignor;
-    co.auto_offset_reset = BW_RESET_EARLIEST;
-    co.session_timeout_ms = 6000;
-    if (o.max_poll_ms) co.max_poll_interval_ms = o.max_poll_ms;
-    co.on_rebalance = on_rebalance;
+    bw_consumer_options o = BW_CONSUMER_OPTIONS_INIT;
+    o.group_id = group;
+    o.auto_offset_reset = BW_RESET_EARLIEST;
+    o.auto_commit_interval_ms = 50;
+    return o;
+}
+
+static void member_open(member *m, int number, bw_bus *bus, bw_consumer_options o, const char *topic, tally *t)
+{
+    *m = (member){.number = number, .bus = bus, .tally = t};
+    o.on_rebalance = rebalanced;
+    o.rebalance_opaque = m;
+    assert_ok(bw_consumer_open(m->bus, &o, &m->c));
+    assert_ok(bw_consumer_subscribe(m->c, &topic, 1));
+}
+
+static void member_close(member *m)
+{
+    bw_consumer_close(m->c);
+    bw_bus_close(m->bus);
+}
+
+static bw_err member_poll(member *m, int timeout_ms)
+{
+    bw_batch b;
+    bw_record_view v;
+    bw_err e = bw_consumer_poll(m->c, timeout_ms, &b);
+    if (e || !m->tally) return e;
+    pthread_mutex_lock(&m->tally->lock);
+    while (bw_batch_next(&b, &v) == 1) {
+        uint8_t *seen = &m->tally->seen[b.partition][v.offset];
+        if (*seen) m->tally->again++;
+        else m->tally->unique++;
+        *seen = 1;
+    }
+    pthread_mutex_unlock(&m->tally->lock);
+    return BW_OK;
+}
+
+/* Poll them all in turn until each has so many partitions. */
+static void poll_until_shared(member *m, int count, const int *wanted)
+{
+    int64_t until = now_ms() + 10000;
+    bool done = false;
+    while (!done && now_ms() < until) {
+        done = true;
+        for (int i = 0; i < count; i++) {
+            bw_err e = member_poll(&m[i], 1);
+            if (e != BW_OK && e != BW_ERR_TIMED_OUT && e != BW_ERR_NOT_CONNECTED) assert_ok(e);
+            done &= m[i].parts == wanted[i];
+        }
+    }
+    for (int i = 0; i < count; i++)
+        if (m[i].parts != wanted[i]) fail_msg("member %d has %d partitions, not %d; %s", i, m[i].parts, wanted[i], m[i].events);
+}
+
+static void poll_for(member *m, int count, int ms)
+{
+    int64_t until = now_ms() + ms;
+    while (now_ms() < until)
+        for (int i = 0; i < count; i++) member_poll(&m[i], 1);
+}
+
+static void poll_until_unique(member *m, int count, int64_t unique)
+{
+    int64_t until = now_ms() + 20000;
+    while (m->tally->unique < unique && now_ms() < until)
+        for (int i = 0; i < count; i++) member_poll(&m[i], 1);
+    assert_int_equal(m->tally->unique, unique);
+}
+
+static void make_topic(const char *url, const char *name, int partitions)
+{
+    bw_bus *bus = test_bus(url);
+    assert_ok(bw_topic_create(bus, name, partitions, NULL, 0));
+    bw_bus_close(bus);
+}
+
+static void produce(const char *url, const char *topic, int partitions, int each)
+{
+    bw_bus *bus = test_bus(url);
+    bw_producer *p = test_producer(bus, BW_ACKS_VISIBLE);
+    for (int i = 0; i < each; i++)
+        for (int k = 0; k < partitions; k++) test_send(p, topic, k, "x");
+    assert_ok(bw_producer_close(p, 10000));
+    bw_bus_close(bus);
+}
+
+static void check_committed(const char *url, const char *group, const char *topic, int partitions, int64_t each)
+{
+    bw_bus *bus = test_bus(url);
+    bw_consumer_options o = group_options(group);
     bw_consumer *c;
-    if (bw_consumer_open(bus, &co, &c) || bw_consumer_subscribe(c, &o.topic, 1)) _exit(3);
-    while (!all->stop[number]) {
-        bw_batch batch;
-        bw_record_view r;
-        bw_err e = bw_consumer_poll(c, 20, &batch);
-        if (e == BW_OK)
-            while (bw_batch_next(&batch, &r)) all->records[number]++;
-        else if (e != BW_ERR_TIMED_OUT && e != BW_ERR_EMPTY) all->errors[number] = e;
-        while (all->hang[number]) usleep(1000);
+    assert_ok(bw_consumer_open(bus, &o, &c));
+    for (int i = 0; i < partitions; i++) {
+        bw_topic_partition p = {.topic = topic, .partition = i};
+        assert_ok(bw_consumer_committed(c, &p, 1, 5000));
+        assert_int_equal(p.error, BW_OK);
+        assert_int_equal(p.offset, each);
     }
     bw_consumer_close(c);
     bw_bus_close(bus);
-    _exit(0);
-}
-
-static void start(int number, options o)
-{
-    pids[number] = fork();
-    assert_true(pids[number] >= 0);
-    if (!pids[number]) work(number, o);
-}
-
-static void end(int number, int signal_number)
-{
-    if (!pids[number]) return;
-    if (signal_number) {
-        all->gone[number] = 1;
-        kill(pids[number], signal_number);
-    } else all->stop[number] = 1;
-    assert_int_equal(waitpid(pids[number], NULL, 0), pids[number]);
-    pids[number] = 0;
-}
-
-/* ---- waiting ---- */
-
-static bool is_spread(int topic, int count, const int *workers)
-{
-    int n[WORKERS + 1] = {0};
-    for (int p = 0; p < PARTS; p++) n[all->owner[topic][p]]++;
-    int sum = 0;
-    for (int i = 0; i < count; i++) {
-        int has = n[workers[i] + 1];
-        if (has < PARTS / count || has > (PARTS + count - 1) / count) return false;
-        sum += has;
-    }
-    return sum == PARTS;
-}
-
-static void wait_spread(int topic, int count, const int *workers)
-{
-    int64_t until = now_ms() + PATIENCE_MS;
-    while (!is_spread(topic, count, workers)) {
-        if (now_ms() > until) {
-            for (int p = 0; p < PARTS; p++) print_error("partition %d: worker %d\n", p, all->owner[topic][p] - 1);
-            for (int i = 0; i < WORKERS; i++)
-                if (all->errors[i]) print_error("worker %d: %s\n", i, bw_err_name((bw_err)all->errors[i]));
-            fail_msg("the partitions are not spread over %d workers", count);
-        }
-        usleep(300);
-    }
-}
-
-static void make_topic(const char *name)
-{
-    bw_bus *bus = test_bus(d.url);
-    assert_ok(bw_topic_create(bus, name, PARTS, NULL, 0));
-    bw_bus_close(bus);
-}
-
-static int set_up(void **state)
-{
-    (void)state;
-    all = mmap(NULL, sizeof *all, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (all == MAP_FAILED) return -1;
-    memset(pids, 0, sizeof pids);
-    daemon_make(&d);
-    daemon_start(&d);
-    make_topic("jobs");
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    for (int i = 0; i < WORKERS; i++)
-        if (pids[i]) {
-            kill(pids[i], SIGKILL);
-            waitpid(pids[i], NULL, 0);
-        }
-    daemon_remove(&d);
-    munmap(all, sizeof *all);
-    return 0;
 }
 
 /* ---- tests ---- */
 
-static const options plain = {.topic = "jobs"};
-
-static void test_groups_members_come_and_go_each_partition_has_one_owner(void **state)
+static void test_members_share_and_records_are_read_once_while_they_come_and_go(void **state)
 {
     (void)state;
-    int workers[] = {0, 1, 2};
-    start(0, plain);
-    wait_spread(0, 1, workers);
-    start(1, plain);
-    wait_spread(0, 2, workers);
-    int changes = all->changes;
-    start(2, plain);
-    wait_spread(0, 3, workers);
-    assert_true(all->changes - changes <= 2 * PARTS / 3); /* what moved was revoked once and assigned once */
-    end(1, 0);
-    wait_spread(0, 2, (int[]){0, 2});
-    assert_int_equal(all->conflicts, 0);
-    for (int i = 0; i < 3; i++) assert_int_equal(all->lost[i], 0);
-}
-
-static int by_value(const void *a, const void *b) { return *(const int64_t *)a < *(const int64_t *)b ? -1 : 1; }
-
-static void test_groups_killed_members_partitions_move_at_once(void **state)
-{
-    (void)state;
-    enum { KILLS = 15 };
-    int64_t took[KILLS];
-    int workers[] = {0, 1, 2};
-    for (int i = 0; i < 3; i++) start(i, plain);
-    wait_spread(0, 3, workers);
-    for (int i = 0; i < KILLS; i++) {
-        int victim = workers[i % 3], slot = i % 3;
-        bool had[PARTS];
-        for (int p = 0; p < PARTS; p++) had[p] = all->owner[0][p] == victim + 1;
-        int64_t killed = now_us(), last = killed;
-        end(victim, SIGKILL);
-        int rest[2] = {workers[(slot + 1) % 3], workers[(slot + 2) % 3]};
-        wait_spread(0, 2, rest);
-        for (int p = 0; p < PARTS; p++)
-            if (had[p] && all->owned_at_us[0][p] > last) last = all->owned_at_us[0][p];
-        took[i] = last - killed;
-        workers[slot] = 3 + i;
-        start(3 + i, plain);
-        wait_spread(0, 3, workers);
-    }
-    assert_int_equal(all->conflicts, 0);
-    qsort(took, KILLS, sizeof *took, by_value);
-    print_message("SIGKILL to assigned: p50 %lld us, worst %lld us\n", (long long)took[KILLS / 2], (long long)took[KILLS - 1]);
-    assert_true(took[KILLS / 2] < 500000); /* the machine may be busy: a session time-out is what this must not be */
-}
-
-static void test_groups_daemon_killed_and_restarted_members_keep_what_they_have(void **state)
-{
-    (void)state;
-    int workers[] = {0, 1, 2};
-    for (int i = 0; i < 3; i++) start(i, plain);
-    wait_spread(0, 3, workers);
-    for (int round = 0; round < 4; round++) {
-        int owner[PARTS], changes = all->changes;
-        for (int p = 0; p < PARTS; p++) owner[p] = all->owner[0][p];
-        daemon_stop(&d, SIGKILL);
-        daemon_start(&d);
-        /* They are a group again: one more joins, and gets its share. */
-        usleep(200000);
-        assert_int_equal(all->changes, changes);
-        for (int p = 0; p < PARTS; p++) assert_int_equal(all->owner[0][p], owner[p]);
-        int more = 3 + round;
-        start(more, plain);
-        wait_spread(0, 4, (int[]){0, 1, 2, more});
-        end(more, round % 2 ? SIGKILL : 0);
-        wait_spread(0, 3, workers);
-        for (int i = 0; i < 3; i++) assert_int_equal(all->lost[i], 0);
-    }
-    assert_int_equal(all->conflicts, 0);
-}
-
-static void test_groups_member_dies_while_the_daemon_is_down_others_get_its_partitions(void **state)
-{
-    (void)state;
-    int workers[] = {0, 1, 2};
-    for (int i = 0; i < 3; i++) start(i, plain);
-    wait_spread(0, 3, workers);
-    daemon_stop(&d, SIGKILL);
-    end(1, SIGKILL);
+    test_daemon d;
+    tally t;
+    member m[3];
+    daemon_make(&d);
     daemon_start(&d);
-    wait_spread(0, 2, (int[]){0, 2});
-    assert_int_equal(all->conflicts, 0);
+    make_topic(d.url, "work", PARTITIONS);
+    tally_init(&t);
+    bw_transport mixed = test_is_direct() ? BW_TRANSPORT_IPC : BW_TRANSPORT_DIRECT;
+    member_open(&m[0], 0, test_bus(d.url), group_options("g"), "work", &t);
+    poll_until_shared(m, 1, (int[]){6});
+    produce(d.url, "work", PARTITIONS, 20);
+    poll_until_unique(m, 1, 120);
+    assert_ok(bw_consumer_pause(m[0].c, "work", 0));
+    member_open(&m[1], 1, test_bus_by(d.url, mixed), group_options("g"), "work", &t);
+    poll_until_shared(m, 2, (int[]){3, 3});
+    produce(d.url, "work", PARTITIONS, 20);
+    bw_topic_partition *parts;
+    size_t count;
+    assert_ok(bw_consumer_assignment(m[0].c, &parts, &count));
+    bool kept = false;
+    for (size_t i = 0; i < count; i++) kept |= parts[i].partition == 0;
+    bw_free(parts);
+    poll_until_unique(m, 2, kept ? 220 : 240); /* a pause stays with the partition that stays */
+    if (kept) assert_ok(bw_consumer_resume(m[0].c, "work", 0));
+    poll_until_unique(m, 2, 240);
+    member_open(&m[2], 2, test_bus(d.url), group_options("g"), "work", &t);
+    poll_until_shared(m, 3, (int[]){2, 2, 2});
+    produce(d.url, "work", PARTITIONS, 20);
+    poll_until_unique(m, 3, 360);
+    member_close(&m[1]);
+    m[1] = m[2];
+    poll_until_shared(m, 2, (int[]){3, 3});
+    produce(d.url, "work", PARTITIONS, 20);
+    poll_until_unique(m, 2, 480);
+    assert_int_equal(t.again, 0);
+    assert_int_equal(t.overlaps, 0);
+    assert_int_equal(t.lost, 0);
+    assert_ok(bw_consumer_unsubscribe(m[0].c));
+    assert_int_equal(m[0].parts, 0);
+    poll_until_shared(&m[1], 1, (int[]){6});
+    member_close(&m[0]);
+    member_close(&m[1]);
+    check_committed(d.url, "g", "work", PARTITIONS, 80);
+    tally_fini(&t);
+    daemon_remove(&d);
 }
 
-static void test_groups_hung_member_is_fenced_and_told_so(void **state)
+/* A member in a process of its own: it tells what it does, a line each, through a pipe. */
+typedef struct child { pid_t pid; FILE *out; int go; } child;
+
+static void child_run(const char *url, int out, int go, int max_poll_ms)
 {
-    (void)state;
-    options o = {.topic = "jobs", .max_poll_ms = 700};
-    start(0, o);
-    start(1, o);
-    wait_spread(0, 2, (int[]){0, 1});
-    all->gone[1] = 1;
-    all->hang[1] = 1;
-    wait_spread(0, 1, (int[]){0});
-    all->hang[1] = 0; /* it wakes: its first poll tells it, then it joins anew */
-    int64_t until = now_ms() + PATIENCE_MS;
-    while (!all->lost[1] && now_ms() < until) usleep(1000);
-    assert_true(all->lost[1] > 0);
-    all->gone[1] = 0;
-    wait_spread(0, 2, (int[]){0, 1});
-    assert_true(all->errors[1] == BW_ERR_FENCED_MEMBER_EPOCH || all->errors[1] == BW_ERR_UNKNOWN_MEMBER_ID);
+    bw_bus *bus = test_bus(url);
+    bw_consumer_options o = group_options("g");
+    o.max_poll_interval_ms = max_poll_ms;
+    bw_consumer *c;
+    const char *topic = "work";
+    if (bw_consumer_open(bus, &o, &c) || bw_consumer_subscribe(c, &topic, 1)) _exit(3);
+    for (;;) {
+        bw_batch b;
+        bw_err e = bw_consumer_poll(c, 10, &b);
+        if (e == BW_OK) dprintf(out, "read %d %lld\n", b.partition, (long long)b.base_offset);
+        else if (e != BW_ERR_TIMED_OUT) dprintf(out, "error %s %d\n", bw_err_name(e), b.partition);
+        struct pollfd p = {.fd = go, .events = POLLIN};
+        char word;
+        if (poll(&p, 1, 0) != 1 || read(go, &word, 1) != 1) continue;
+        raise(SIGSTOP); /* between two polls, in the middle of its work */
+        bw_topic_partition part = {.topic = topic, .partition = b.topic ? b.partition : 0, .offset = 1, .leader_epoch = -1};
+        e = bw_consumer_commit(c, &part, 1, 5000);
+        dprintf(out, "commit %s\n", bw_err_name(e));
+    }
 }
 
-static void test_groups_static_member_back_in_time_nothing_moves(void **state)
+static child child_start(const char *url, int max_poll_ms)
 {
-    (void)state;
-    options o = {.topic = "jobs", .instance = "left"};
-    start(0, plain);
-    start(1, o);
-    wait_spread(0, 2, (int[]){0, 1});
-    int changes = all->changes;
-    end(1, SIGKILL);
-    usleep(300000);
-    assert_int_equal(all->changes, changes);
-    start(2, o);
-    wait_spread(0, 2, (int[]){0, 2});
-    assert_int_equal(all->changes, changes + PARTS / 2); /* the new one's, and nobody else's */
-    assert_int_equal(all->conflicts, 0);
+    int out[2], go[2];
+    assert_int_equal(pipe(out), 0);
+    assert_int_equal(pipe(go), 0);
+    child k = {.pid = fork()};
+    if (k.pid == 0) {
+        close(out[0]);
+        close(go[1]);
+        child_run(url, out[1], go[0], max_poll_ms);
+        _exit(0);
+    }
+    close(out[1]);
+    close(go[0]);
+    k.out = fdopen(out[0], "r");
+    k.go = go[1];
+    return k;
 }
 
-static void test_groups_pattern_takes_in_a_topic_that_comes_later(void **state)
+static void child_end(child *k)
+{
+    kill(k->pid, SIGKILL);
+    waitpid(k->pid, NULL, 0);
+    fclose(k->out);
+    close(k->go);
+}
+
+/* The next line that begins so. */
+static void child_says(child *k, const char *what, char *line, size_t size)
+{
+    while (fgets(line, (int)size, k->out))
+        if (strncmp(line, what, strlen(what)) == 0) return;
+    fail_msg("the member ended without saying '%s'", what);
+}
+
+static void test_killed_member_is_replaced_at_once(void **state)
 {
     (void)state;
-    options o = {.topic = "^(jobs|l.te)"};
-    start(0, o);
-    start(1, o);
-    wait_spread(0, 2, (int[]){0, 1});
-    make_topic("late");
-    wait_spread(1, 2, (int[]){0, 1});
-    make_topic("later"); /* patterns are matched whole */
-    usleep(100000);
-    assert_int_equal(all->conflicts, 0);
+    test_daemon d;
+    tally t;
+    member m;
+    char line[128];
+    daemon_make(&d);
+    daemon_start(&d);
+    make_topic(d.url, "work", 2);
+    produce(d.url, "work", 2, 5);
+    child k = child_start(d.url, 300000);
+    child_says(&k, "read 0", line, sizeof line);
+    tally_init(&t);
+    member_open(&m, 0, test_bus(d.url), group_options("g"), "work", &t);
+    poll_until_shared(&m, 1, (int[]){1});
+    kill(k.pid, SIGKILL);
+    int64_t begin = now_ms();
+    poll_until_shared(&m, 1, (int[]){2});
+    assert_true(now_ms() - begin < 2000); /* not a session time-out; how long it is bench/groups.c says */
+    poll_for(&m, 1, 20);
+    child_end(&k);
+    member_close(&m);
+    check_committed(d.url, "g", "work", 2, 5);
+    tally_fini(&t);
+    daemon_remove(&d);
+}
+
+static void test_stopped_member_is_fenced_and_its_commit_and_its_poll_say_so(void **state)
+{
+    (void)state;
+    test_daemon d;
+    member m;
+    char line[128];
+    daemon_make(&d);
+    daemon_start(&d);
+    make_topic(d.url, "work", 2);
+    produce(d.url, "work", 2, 2000);
+    child k = child_start(d.url, 500);
+    child_says(&k, "read", line, sizeof line);
+    bw_consumer_options o = group_options("g");
+    o.max_poll_interval_ms = 500;
+    member_open(&m, 0, test_bus(d.url), o, "work", NULL);
+    poll_until_shared(&m, 1, (int[]){1});
+    assert_int_equal(write(k.go, "s", 1), 1);
+    int status;
+    assert_int_equal(waitpid(k.pid, &status, WUNTRACED), k.pid);
+    assert_true(WIFSTOPPED(status));
+    poll_until_shared(&m, 1, (int[]){2}); /* its lease is over */
+    kill(k.pid, SIGCONT);
+    child_says(&k, "commit", line, sizeof line);
+    if (!strstr(line, "FENCED_MEMBER_EPOCH") && !strstr(line, "UNKNOWN_MEMBER_ID")) fail_msg("%s", line);
+    char *next = fgets(line, sizeof line, k.out); /* nothing is read before it is told */
+    assert_non_null(next);
+    if (!strstr(line, "error FENCED_MEMBER_EPOCH") && !strstr(line, "error UNKNOWN_MEMBER_ID")) fail_msg("%s", line);
+    poll_until_shared(&m, 1, (int[]){1}); /* it joins anew */
+    child_end(&k);
+    member_close(&m);
+    daemon_remove(&d);
+}
+
+static void test_pattern_takes_topics_that_come_later(void **state)
+{
+    (void)state;
+    test_daemon d;
+    member m;
+    daemon_make(&d);
+    daemon_start(&d);
+    make_topic(d.url, "in.a", 2);
+    make_topic(d.url, "other", 2);
+    member_open(&m, 0, test_bus(d.url), group_options("g"), "^in\\.[a-z]+", NULL);
+    poll_until_shared(&m, 1, (int[]){2});
+    make_topic(d.url, "in.b", 3);
+    make_topic(d.url, "in.9", 3);
+    poll_until_shared(&m, 1, (int[]){5});
     bw_bus *bus = test_bus(d.url);
-    assert_ok(bw_topic_delete(bus, "late"));
-    int64_t until = now_ms() + PATIENCE_MS;
-    for (int p = 0; p < PARTS; p++)
-        while (all->owner[1][p] && now_ms() < until) usleep(1000);
-    for (int p = 0; p < PARTS; p++) assert_int_equal(all->owner[1][p], 0);
+    assert_ok(bw_topic_delete(bus, "in.a"));
     bw_bus_close(bus);
+    poll_until_shared(&m, 1, (int[]){3});
+    member_close(&m);
+    daemon_remove(&d);
 }
 
-static void test_groups_assignors_that_differ_are_refused(void **state)
+static void test_static_member_finds_its_partitions_again(void **state)
 {
     (void)state;
-    start(0, (options){.topic = "jobs", .assignor = "range"});
-    wait_spread(0, 1, (int[]){0});
-    start(1, (options){.topic = "jobs", .assignor = "sticky"});
-    int64_t until = now_ms() + PATIENCE_MS;
-    while (!all->errors[1] && now_ms() < until) usleep(1000);
-    assert_int_equal(all->errors[1], BW_ERR_INCONSISTENT_GROUP_PROTOCOL);
-    assert_true(is_spread(0, 1, (int[]){0}));
+    test_daemon d;
+    member m[2];
+    daemon_make(&d);
+    daemon_start(&d);
+    make_topic(d.url, "work", 4);
+    bw_consumer_options o = group_options("g");
+    o.group_instance_id = "left";
+    member_open(&m[0], 0, test_bus(d.url), o, "work", NULL);
+    poll_until_shared(m, 1, (int[]){4});
+    member_open(&m[1], 1, test_bus(d.url), group_options("g"), "work", NULL);
+    poll_until_shared(m, 2, (int[]){2, 2});
+    bw_topic_partition *parts, *later;
+    size_t count, later_count;
+    assert_ok(bw_consumer_assignment(m[0].c, &parts, &count));
+    member_close(&m[0]);
+    poll_for(&m[1], 1, 300);
+    assert_int_equal(m[1].parts, 2); /* nobody takes them meanwhile */
+    member_open(&m[0], 0, test_bus(d.url), o, "work", NULL);
+    poll_until_shared(m, 2, (int[]){2, 2});
+    assert_ok(bw_consumer_assignment(m[0].c, &later, &later_count));
+    assert_int_equal(later_count, count);
+    for (size_t i = 0; i < count; i++) assert_int_equal(parts[i].partition, later[i].partition);
+    bw_free(parts);
+    bw_free(later);
+    assert_string_equal(m[1].events + strlen(m[1].events) - 2, "+2");
+    member twin; /* who takes the instance id fences the one that has it */
+    member_open(&twin, 2, test_bus(d.url), o, "work", NULL);
+    int64_t until = now_ms() + 10000;
+    bw_err e = BW_OK;
+    while ((e == BW_OK || e == BW_ERR_TIMED_OUT) && now_ms() < until) {
+        member_poll(&twin, 1);
+        e = member_poll(&m[0], 1);
+    }
+    assert_int_equal(e, BW_ERR_FENCED_INSTANCE_ID);
+    member_close(&twin);
+    member_close(&m[0]);
+    member_close(&m[1]);
+    daemon_remove(&d);
+}
+
+/* ---- the daemon is killed again and again ---- */
+
+typedef struct storm { tally tally; const char *url; _Atomic int stop, joined; _Atomic int64_t sent; _Atomic int back; } storm;
+typedef struct storm_member { storm *storm; int number; bw_transport transport; } storm_member;
+
+static void *storm_consume(void *opaque)
+{
+    storm_member *sm = opaque;
+    storm *s = sm->storm;
+    member m;
+    bw_consumer_options o = group_options("storm");
+    o.auto_commit_interval_ms = 20;
+    member_open(&m, sm->number, test_bus_by(s->url, sm->transport), o, "work", &s->tally);
+    while (s->stop < 2) {
+        bw_err e = member_poll(&m, 20);
+        if (e != BW_OK && e != BW_ERR_TIMED_OUT && e != BW_ERR_NOT_CONNECTED)
+            print_error("member %d: %s: %s\n", sm->number, bw_err_name(e), bw_error_message());
+    }
+    member_close(&m);
+    return NULL;
+}
+
+static void *storm_produce(void *opaque)
+{
+    storm *s = opaque;
+    bw_bus *bus = test_bus(s->url);
+    bw_producer *p = test_producer(bus, BW_ACKS_VISIBLE);
+    for (int i = 0; !s->stop && i < RECORDS_MAX; i++) {
+        bw_record r = test_record(NULL, "x");
+        if (bw_producer_send_sync(p, "work", i % PARTITIONS, &r, 20000, NULL) == BW_OK) s->sent++;
+        if (i % 50 == 0) usleep(2000);
+    }
+    bw_producer_close(p, 20000);
+    bw_bus_close(bus);
+    return NULL;
+}
+
+/* What is committed never goes back. */
+static void *storm_watch(void *opaque)
+{
+    storm *s = opaque;
+    bw_bus *bus = test_bus(s->url);
+    bw_consumer_options o = group_options("storm");
+    bw_consumer *c;
+    int64_t best[PARTITIONS] = {0};
+    assert_ok(bw_consumer_open(bus, &o, &c));
+    while (s->stop < 2) {
+        bw_topic_partition parts[PARTITIONS];
+        for (int i = 0; i < PARTITIONS; i++) parts[i] = (bw_topic_partition){.topic = "work", .partition = i};
+        if (bw_consumer_committed(c, parts, PARTITIONS, 5000) != BW_OK) continue;
+        for (int i = 0; i < PARTITIONS; i++) {
+            if (parts[i].error || parts[i].offset < 0) continue;
+            if (parts[i].offset < best[i]) {
+                print_error("partition %d: committed %lld after %lld\n", i, (long long)parts[i].offset, (long long)best[i]);
+                s->back++;
+            }
+            best[i] = parts[i].offset;
+        }
+        usleep(1000);
+    }
+    bw_consumer_close(c);
+    bw_bus_close(bus);
+    return NULL;
+}
+
+static void test_daemon_killed_under_load_loses_nothing_and_no_partition_has_two_owners(void **state)
+{
+    (void)state;
+    test_daemon d;
+    daemon_make(&d);
+    daemon_start(&d);
+    make_topic(d.url, "work", PARTITIONS);
+    storm s = {.url = d.url};
+    tally_init(&s.tally);
+    pthread_t threads[6];
+    storm_member members[4];
+    for (int i = 0; i < 4; i++) {
+        members[i] = (storm_member){&s, i, test_is_direct() == (i != 3) ? BW_TRANSPORT_DIRECT : BW_TRANSPORT_IPC}; /* one the other way */
+        pthread_create(&threads[i], NULL, storm_consume, &members[i]);
+    }
+    pthread_create(&threads[4], NULL, storm_produce, &s);
+    pthread_create(&threads[5], NULL, storm_watch, &s);
+    usleep(300000);
+    for (int i = 0; i < 20; i++) {
+        daemon_stop(&d, SIGKILL);
+        usleep((useconds_t)(rand() % 30000));
+        daemon_start(&d);
+        usleep((useconds_t)(20000 + rand() % 100000));
+    }
+    s.stop = 1;
+    pthread_join(threads[4], NULL);
+    int64_t until = now_ms() + 20000;
+    while (now_ms() < until) {
+        pthread_mutex_lock(&s.tally.lock);
+        bool all = s.tally.unique >= s.sent;
+        pthread_mutex_unlock(&s.tally.lock);
+        if (all) break;
+        usleep(1000);
+    }
+    s.stop = 2;
+    for (int i = 0; i < 6; i++)
+        if (i != 4) pthread_join(threads[i], NULL);
+    print_message("%lld records, %lld of them again, %d lost partitions\n", (long long)s.sent, (long long)s.tally.again, s.tally.lost);
+    assert_true(s.tally.unique >= s.sent);
+    assert_int_equal(s.tally.overlaps, 0);
+    assert_int_equal(s.back, 0);
+    assert_true(s.sent > 1000);
+    tally_fini(&s.tally);
+    daemon_remove(&d);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_groups_members_come_and_go_each_partition_has_one_owner, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_groups_killed_members_partitions_move_at_once, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_groups_daemon_killed_and_restarted_members_keep_what_they_have, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_groups_member_dies_while_the_daemon_is_down_others_get_its_partitions, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_groups_hung_member_is_fenced_and_told_so, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_groups_static_member_back_in_time_nothing_moves, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_groups_pattern_takes_in_a_topic_that_comes_later, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_groups_assignors_that_differ_are_refused, set_up, tear_down),
+        cmocka_unit_test(test_members_share_and_records_are_read_once_while_they_come_and_go),
+        cmocka_unit_test(test_killed_member_is_replaced_at_once),
+        cmocka_unit_test(test_stopped_member_is_fenced_and_its_commit_and_its_poll_say_so),
+        cmocka_unit_test(test_pattern_takes_topics_that_come_later),
+        cmocka_unit_test(test_static_member_finds_its_partitions_again),
+        cmocka_unit_test(test_daemon_killed_under_load_loses_nothing_and_no_partition_has_two_owners),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
