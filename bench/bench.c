@@ -220,6 +220,10 @@ void bench_figures_take(const bench_run *run, bench_figures *out)
         run->c->kind == BENCH_COMMIT_MANY)
         take_rates(run, out);
     if (run->c->kind == BENCH_DURABLE_MANY) out->rate = rate_of(run->c->round_trips, s->writer[0].start_ns, s->writer[0].end_ns);
+    if (run->c->kind == BENCH_COMPACT) {
+        out->rate = rate_of(s->compact_records, 0, s->compact_ns);
+        out->peak_bytes = (double)s->compact_peak_bytes;
+    }
     out->samples = s->samples;
     out->samples_every = run->point_records;
     if (!s->samples) return;

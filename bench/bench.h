@@ -42,6 +42,7 @@ typedef enum bench_kind {
     BENCH_DURABLE_MANY, /* BENCH_DURABLE_DEPTH batches not acknowledged */
     BENCH_COMMIT,      /* one committed offset after the other; the limit: an LMDB commit */
     BENCH_COMMIT_MANY, /* clients that each have many commits not answered */
+    BENCH_COMPACT,     /* a compaction pass over a log of few keys */
     BENCH_KINDS
 } bench_kind;
 
@@ -75,6 +76,7 @@ typedef struct bench_figures {
     double rate;                   /* records/s: of the readers, summed; of the writers for BENCH_WRITERS; batches/s for durable, commits/s */
     double writer_rate;            /* records/s of the writer itself: BENCH_FAN */
     double p50_ns, p99_ns, p999_ns, mean_ns;
+    double peak_bytes;             /* BENCH_COMPACT: of the daemon's resident memory */
     double futex_calls;            /* BENCH_CALLS: of all appends with a polling reader */
     double calls_per_1000;         /* median of the windows of 1,000 appends */
     double calls;                  /* of all appends */
@@ -120,6 +122,7 @@ typedef struct bench_shared {
     bench_writer_slot writer[BENCH_WRITERS_MAX];
     _Alignas(BENCH_CACHE_LINE) _Atomic uint64_t claimed; /* writers: records that someone writes or has written */
     bench_calls calls;
+    uint64_t compact_records, compact_ns, compact_peak_bytes;
     uint32_t samples;
     uint64_t sample_ns[BENCH_SAMPLES_MAX];
 } bench_shared;
@@ -212,6 +215,7 @@ bool bench_durable_many_role(const bench_run *run, uint32_t index);
 bool bench_commit_bare_role(const bench_run *run, uint32_t index); /* commit.c: the roles of its cases */
 bool bench_commit_one_role(const bench_run *run, uint32_t index);
 bool bench_commit_many_role(const bench_run *run, uint32_t index);
+bool bench_compact_role(const bench_run *run, uint32_t index); /* compact.c */
 
 /* ---- rows.c: the cases, and what of each is a row of the report ---- */
 

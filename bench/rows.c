@@ -122,13 +122,16 @@ const bench_entry bench_entries[] = {
     {{BENCH_COMMIT_MANY, "ipc", BENCH_ASYNC, 100, 1, 8, 0, 8, false, BENCH_BESIDE_NONE, 0, 0, 400000},
      "committed offsets, eight clients, asynchronous",
      {{"rate", FIELD(rate), "commits/s", true, 0, 100000}}},
+    {{BENCH_COMPACT, "direct", BENCH_BATCH, 100, 100, 1, 0, 1, false, BENCH_BESIDE_NONE, 0, 0, 10000000},
+     "compaction, 10 M records of 100 k keys",
+     {RATE(0), {"peak memory", FIELD(peak_bytes), "bytes", false, 0, 128e6}}},
 };
 const size_t bench_entry_count = sizeof bench_entries / sizeof bench_entries[0];
 
 void bench_case_id(const bench_case *c, char *out, size_t size)
 {
     static const char *const kinds[] = {"e2e", "fan", "writers", "rtt_spin", "rtt_sleep", "one_way", "calls", "request", "durable",
-                                        "durable_many", "commit", "commit_many"};
+                                        "durable_many", "commit", "commit_many", "compact"};
     static const char *const ways[] = {"", "/reserve", "/async"};
     snprintf(out, size, "%s/%s/%ux%u/w%u/p%u/r%u%s%s", kinds[c->kind], c->transport, c->record_bytes, c->batch, c->writers,
              c->partitions, c->readers, ways[c->way], c->two_cores ? "/two_cores" : "");

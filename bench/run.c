@@ -124,6 +124,8 @@ static void print_figure(char out[32], const char *unit, double v)
         snprintf(out, 32, "%.0f calls", v);
     else if (v <= 0)
         snprintf(out, 32, "-");
+    else if (strcmp(unit, "bytes") == 0)
+        snprintf(out, 32, "%.1f MB", v / 1e6);
     else if (strcmp(unit, "ns") == 0)
         snprintf(out, 32, v < 10000 ? "%.0f ns" : "%.1f us", v < 10000 ? v : v / 1000);
     else if (v >= 1e6)

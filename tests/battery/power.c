@@ -1,11 +1,12 @@
 /* tests/battery/power.c: power loss, page by page. `power SEED IMAGES [SECONDS [PROGRESS]]`: worlds from SEED on until so many
  * images were tried (or, with SECONDS, until then). PROGRESS: a file that keeps what was tried, so that a later run goes on. Each
  * world is a partition with tiny segments that lives through appends (through a map, by pwrite, reserved in place, some while a sync
- * runs), syncs, rolls, seals, retention, deletion of records, clean stops, daemons killed, and power cuts, also in the middle of a
+ * runs), syncs, rolls, seals, retention, deletion of records, compaction, clean stops, daemons killed, and power cuts, also in the middle of a
  * recovery. See oracle.c for what is checked, disk.h for what a cut leaves, memfs.h for why it is fast. */
 #include "world.h"
 
 #include "base/clock.h"
+#include "log/compact.h"
 #include "log/segment.h"
 
 #include <errno.h>
@@ -220,10 +221,22 @@ static void sync_log(world *w)
     world_note(w);
 }
 
+/* The records have no keys: all of them stay, as they are, and small segments become one: what is tried is the swap. */
+static void compact(world *w)
+{
+    bw_compact_options o = {.max_lag_ms = INT64_MAX, .now_ms = bw_clock_wall_ms(), .max_plain = 1 << 20, .force = true};
+    bw_compact_report r;
+    w->p->config.segment_bytes *= 2; /* so that full ones are merged too */
+    bw_err e = bw_partition_compact(w->p, &o, &r);
+    w->p->config.segment_bytes /= 2;
+    if (e && e != BW_ERR_EMPTY && e != BW_ERR_BUSY) world_die("compact");
+    if (!e && r.segments_after < r.segments_before) w->tally->compactions++;
+}
+
 static void step(world *w)
 {
     uint32_t deleted;
-    switch (rng_below(&w->r, 24)) {
+    switch (rng_below(&w->r, 26)) {
     case 0:
     case 1:
     case 2:
@@ -249,6 +262,9 @@ static void step(world *w)
         break;
     case 9:
         if (bw_partition_wants_folder(w->p) && bw_partition_sync_folder(w->p)) world_die("sync the folder");
+        break;
+    case 10:
+        compact(w);
         break;
     default:
         append(w, true);
@@ -418,13 +434,13 @@ int main(int argc, char **argv)
     snprintf(command, sizeof command, "rm -rf %s", root);
     if (system(command)) world_die(command);
     printf("power: %llu images at %llu cuts (%llu in recoveries), %llu of them all 2^n of %llu cuts; %llu recovered twice\n"
-           "power: %llu partitions, %llu lives, %llu rolls (%llu into files used before), %llu deletions, %llu clean stops, "
-           "%llu killed daemons; seeds up to %llu\n"
+           "power: %llu partitions, %llu lives, %llu rolls (%llu into files used before), %llu deletions, %llu compactions, "
+           "%llu clean stops, %llu killed daemons; seeds up to %llu\n"
            "power: %llu unsynced records lost as they may be; the epoch rose in %llu images; %lld.%03lld s\n",
            (unsigned long long)t.images, (unsigned long long)t.cuts, (unsigned long long)t.recovery_cuts,
            (unsigned long long)t.exhaustive_images, (unsigned long long)t.exhaustive_cuts, (unsigned long long)t.second,
            (unsigned long long)t.worlds, (unsigned long long)t.lives, (unsigned long long)t.rolls, (unsigned long long)t.reused,
-           (unsigned long long)t.deletions,
+           (unsigned long long)t.deletions, (unsigned long long)t.compactions,
            (unsigned long long)t.clean_stops, (unsigned long long)t.takeovers, (unsigned long long)w.seed,
            (unsigned long long)t.lost_records, (unsigned long long)t.raised, (long long)(bw_clock_mono_ms() - begun) / 1000,
            (long long)(bw_clock_mono_ms() - begun) % 1000);

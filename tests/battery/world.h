@@ -39,7 +39,7 @@ typedef struct points { bw_recovery_point item[2]; int count; } points; /* what 
 
 typedef struct tally {
     uint64_t worlds, lives, cuts, images, exhaustive_cuts, exhaustive_images, lost_records, raised, second, recovery_cuts, deletions,
-        rolls, reused, clean_stops, takeovers;
+        rolls, reused, compactions, clean_stops, takeovers;
     uint32_t failures;
 } tally;
 
