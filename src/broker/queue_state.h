@@ -61,7 +61,8 @@ void bw_queue_state_fini(bw_queue_state *s);
 bw_err bw_queue_state_skip(bw_queue_state *s, int64_t upto);
 /* bw_queue_state_admit: the record at offset >= end, and no other in between, is AVAILABLE. Errors as above. */
 bw_err bw_queue_state_admit(bw_queue_state *s, int64_t offset);
-/* bw_queue_state_admit_late: a delayed record is due; reason: it was dying when it was stored, and goes on with that. NO_MEMORY; INVALID_ARGUMENT: it is there already. */
+/* bw_queue_state_admit_late: a delayed record is due; reason: it was dying when it was stored, and goes on with that. NO_MEMORY;
+ * INVALID_ARGUMENT: it is there already. */
 bw_err bw_queue_state_admit_late(bw_queue_state *s, int64_t offset, int64_t due_ms, uint16_t deliveries, uint8_t reason);
 /* bw_queue_state_trim: the log begins at log_start: what is AVAILABLE below is lost. bw_queue_state_cut: the log ends at `end`: what lies
  * behind never was. */

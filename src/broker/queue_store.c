@@ -177,7 +177,8 @@ static bool refill_one(void *opaque, const void *key, size_t key_len, const void
     refilling *r = opaque;
     const uint8_t *k = (const uint8_t *)key + key_len - 16, *v = value;
     if (key_len < 38 || value_len < 4 || v[0] != VERSION) return true;
-    bw_delay d = {(int64_t)(bw_get_be64(k) ^ UINT64_C(1) << 63), (int64_t)bw_get_be64(k + 8), bw_get_be16(v + 1), v[3] <= BW_QUEUE_REJECTED ? v[3] : 0};
+    bw_delay d = {(int64_t)(bw_get_be64(k) ^ UINT64_C(1) << 63), (int64_t)bw_get_be64(k + 8), bw_get_be16(v + 1), v[3]};
+    if (d.reason > BW_QUEUE_REJECTED) d.reason = BW_QUEUE_REJECTED;
     bool late;
     bw_queue_state_find(&r->part->state, d.offset, &late);
     if (late || is_gone(r->part, d.due_ms, d.offset)) return true; /* was taken from the heap already */

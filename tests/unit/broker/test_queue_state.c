@@ -336,7 +336,8 @@ static void step_restart(walk *w)
     assert_int_equal(bw_queue_state_decode(b.data, b.len, &s, &put_off), BW_OK);
     for (uint32_t i = 0; i < w->s.late_count; i++) {
         const bw_queue_late *l = &w->s.late[i];
-        assert_int_equal(bw_queue_state_admit_late(&s, l->offset, l->due_ms, l->entry.deliveries, l->entry.mark == BW_QUEUE_DYING ? l->entry.reason : 0), BW_OK);
+        uint8_t reason = l->entry.mark == BW_QUEUE_DYING ? l->entry.reason : 0;
+        assert_int_equal(bw_queue_state_admit_late(&s, l->offset, l->due_ms, l->entry.deliveries, reason), BW_OK);
     }
     for (int64_t o = w->s.end; o < w->admitted; o++) assert_int_equal(bw_queue_state_admit(&s, o), BW_OK);
     bw_queue_state_fini(&w->s);
