@@ -30,6 +30,9 @@ typedef void (*bw_progress_fn)(void *opaque, uint64_t done_bytes, uint64_t total
  * NEWER_FORMAT, NOT_FOUND, NOT_PERMITTED, IO. Callbacks may be NULL. */
 BW_API bw_err bw_verify(const char *path, bw_finding_fn finding, bw_progress_fn progress, void *opaque, bw_verify_totals *totals);
 
+/* What a control batch says of its producer's transaction. */
+typedef enum bw_dump_marker { BW_DUMP_NO_MARKER = 0, BW_DUMP_ABORT = 1, BW_DUMP_COMMIT = 2 } bw_dump_marker;
+
 /* A batch header as found on disk, for bw_dump. */
 typedef struct bw_dump_batch {
     uint64_t position;
@@ -45,6 +48,7 @@ typedef struct bw_dump_batch {
     int32_t base_sequence;
     uint32_t crc;
     bool crc_ok, is_transactional, is_control;
+    bw_dump_marker marker;
 } bw_dump_batch;
 
 /* Return false to stop. record is NULL when records were not asked for or the batch ended. */

@@ -23,11 +23,12 @@ static void batch_json(cli_out *o, const bw_dump_batch *b)
              ",\"last_offset\":%" PRId64 ",\"count\":%" PRId32 ",\"leader_epoch\":%" PRId32
              ",\"codec\":\"%s\",\"timestamp_type\":\"%s\",\"base_timestamp\":%" PRId64 ",\"max_timestamp\":%" PRId64
              ",\"producer_id\":%" PRId64 ",\"producer_epoch\":%d,\"base_sequence\":%" PRId32
-             ",\"transactional\":%s,\"control\":%s,\"crc\":\"%08" PRIx32 "\",\"crc_ok\":%s}\n",
+             ",\"transactional\":%s,\"control\":%s,\"marker\":%s,\"crc\":\"%08" PRIx32 "\",\"crc_ok\":%s}\n",
              b->position, b->size, b->base_offset, b->last_offset, b->count, b->leader_epoch, cli_codec_name(b->codec),
              b->timestamp_type == BW_TIMESTAMP_LOG_APPEND ? "logappend" : "create", b->base_timestamp_ms, b->max_timestamp_ms,
              b->producer_id, b->producer_epoch, b->base_sequence, b->is_transactional ? "true" : "false",
-             b->is_control ? "true" : "false", b->crc, b->crc_ok ? "true" : "false");
+             b->is_control ? "true" : "false",
+             b->marker == BW_DUMP_COMMIT ? "\"commit\"" : b->marker == BW_DUMP_ABORT ? "\"abort\"" : "null", b->crc, b->crc_ok ? "true" : "false");
     cli_out_text(o, text);
 }
 
@@ -48,6 +49,7 @@ static void batch_text(cli_out *o, const bw_dump_batch *b)
     }
     if (b->is_transactional) cli_out_text(o, ", transactional");
     if (b->is_control) cli_out_text(o, ", control");
+    if (b->marker) cli_out_text(o, b->marker == BW_DUMP_COMMIT ? " (commit)" : " (abort)");
     snprintf(text, sizeof text, ", crc %08" PRIx32 " %s\n", b->crc, b->crc_ok ? "ok" : "WRONG");
     cli_out_text(o, text);
 }

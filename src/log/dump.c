@@ -3,6 +3,7 @@
 
 #include "base/err.h"
 #include "base/os.h"
+#include "format/control_batch.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -22,6 +23,15 @@ static bool dump_record(void *opaque, const bw_record_view *record)
     dump_job *j = opaque;
     j->stopped = !j->fn(j->opaque, j->batch, record);
     return !j->stopped;
+}
+
+/* Of a sound control batch. */
+static bw_dump_marker marker_of(bw_walk *w)
+{
+    const uint8_t *data;
+    bw_marker m;
+    bool is_marker = (w->header.attributes & BW_ATTR_CONTROL) && bw_walk_batch(w, &data) == BW_OK && bw_marker_read(data, &w->header, &m) == BW_OK;
+    return !is_marker ? BW_DUMP_NO_MARKER : m.commit ? BW_DUMP_COMMIT : BW_DUMP_ABORT;
 }
 
 static bw_dump_batch describe(const bw_walk *w, bool crc_ok)
@@ -46,6 +56,7 @@ bw_err bw_inspect_dump(bw_walk *w, bool records, size_t plain_max, bw_dump_fn fn
     w->next_offset = -1; /* what is there is shown, in whatever order */
     while ((e = bw_walk_next(w)) == BW_OK) {
         bw_dump_batch batch = describe(w, true);
+        batch.marker = marker_of(w);
         dump_job j = {&batch, fn, opaque, false};
         uint64_t count;
         if (!fn(opaque, &batch, NULL)) break;

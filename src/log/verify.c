@@ -86,6 +86,7 @@ typedef struct partition_check {
     size_t epoch_count;
     int64_t expected; /* base offset of the next segment, -1: any */
     int64_t gaps_below;
+    bw_txn_facts txn;
 } partition_check;
 
 static void set_path(partition_check *c, char out[PATH_MAX], const char *name)
@@ -119,6 +120,18 @@ static int64_t next_base_of(const names *n, size_t i)
     return -1;
 }
 
+/* The segment's .txnindex. One that is broken is reported, and markers are not held against it. */
+static void load_aborted(partition_check *c, int64_t base)
+{
+    char name[BW_SEGMENT_NAME_MAX], path[PATH_MAX];
+    uint64_t end;
+    c->txn.aborted.count = c->txn.at = 0;
+    bw_segment_name(name, base, BW_TXN_INDEX_SUFFIX);
+    set_path(c, path, name);
+    bw_err e = bw_txn_index_read(c->fd, base, 0, base - 1, &c->txn.aborted, &end);
+    if (e && e != BW_ERR_NOT_FOUND) bw_inspection_report(c->in, 0, -1, true, "%s", bw_error_message());
+}
+
 /* next_base: of the segment behind it; -1: it is the last. */
 static bw_err check_segment(partition_check *c, int64_t base, int64_t next_base)
 {
@@ -126,7 +139,9 @@ static bw_err check_segment(partition_check *c, int64_t base, int64_t next_base)
     bw_buf index = {0}, times = {0};
     bw_seal seal;
     bool sealed;
-    bw_segment_facts facts = {.epochs = c->epochs, .epoch_count = c->epoch_count, .is_last = next_base < 0, .next_base = next_base};
+    bw_segment_facts facts = {.epochs = c->epochs, .epoch_count = c->epoch_count, .is_last = next_base < 0, .next_base = next_base,
+                              .txn = &c->txn};
+    load_aborted(c, base);
     if (load_seal(c, base, &seal, &sealed) && sealed) facts.seal = &seal;
     bw_segment_name(name, base, ".index");
     if (read_whole(c->fd, name, &index) == BW_OK && index.len) facts.index = index.data;
@@ -193,6 +208,8 @@ static bw_err check_partition(bw_inspection *in, int fd, const char *path)
     partition_check c = {.in = in, .fd = fd, .expected = -1, .gaps_below = bw_offset_file_read(fd, BW_GAPS_FILE)};
     names n;
     snprintf(c.path, sizeof c.path, "%s", path);
+    c.txn.producers = bw_producers_new();
+    if (!c.txn.producers) return bw_fail(BW_ERR_NO_MEMORY, "no memory to follow transactions");
     in->totals->partitions++;
     bw_err e = names_list(fd, path, &n);
     if (!e) e = check_small_files(&c);
@@ -210,6 +227,8 @@ static bw_err check_partition(bw_inspection *in, int fd, const char *path)
         }
     }
     free(c.epochs);
+    bw_producers_free(c.txn.producers);
+    bw_aborted_list_free(&c.txn.aborted);
     names_free(&n);
     in->path = path;
     return e;

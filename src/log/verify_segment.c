@@ -139,6 +139,7 @@ static bw_err check_batch(bw_inspection *in, bw_walk *w, const bw_segment_facts 
     check_epoch(in, w, facts);
     bw_err e = bw_inspect_records(w, in->plain_max, plain, NULL, NULL, &count);
     in->totals->records += count;
+    if (e == BW_OK && facts->txn) bw_inspect_transaction(in, w, facts->txn, facts->is_last);
     if (e == BW_OK || e == BW_ERR_IO || e == BW_ERR_NO_MEMORY) return e;
     bw_inspection_report(in, w->at, w->header.base_offset, true, "%s", bw_error_message());
     return BW_OK;
@@ -250,6 +251,7 @@ bw_err bw_inspect_segment(bw_inspection *in, bw_walk *w, const bw_segment_facts 
     if (!e && good) {
         hints_finish(in, &h);
         if (facts->seal) check_seal(in, w, facts->seal, &merkle);
+        if (facts->txn) bw_inspect_txn_end(in, w, facts->txn);
     }
     if (w->end > counted) in->done_bytes += w->end - counted;
     *next_offset = good ? w->next_offset : -1;

@@ -6,6 +6,7 @@
  * takeover or recovery, then when all that was open has been decided. */
 #include "txn_fixture.h"
 
+#include <busway/inspect.h>
 #include <errno.h>
 #include <signal.h>
 #include <sys/mman.h>
@@ -175,6 +176,19 @@ static void look(log_fixture *f, const journal *j, int dir_fd, bool over, const 
 }
 
 /* What a coordinator does when it is back: end what was decided, abort the rest. */
+static void on_finding(void *opaque, const bw_finding *f)
+{
+    if (f->is_error) fail_msg("%s: %s@%llu: %s", (const char *)opaque, f->path, (unsigned long long)f->position, f->message);
+}
+
+static void verify_log(log_fixture *f, const char *what)
+{
+    char path[256];
+    bw_verify_totals totals;
+    log_path(f, path, "");
+    (void)bw_verify(path, on_finding, NULL, (void *)(uintptr_t)what, &totals);
+}
+
 static bool collect(void *opaque, const bw_producer_info *info)
 {
     int *open = opaque;
@@ -231,6 +245,7 @@ static void inherit_and_check(journal *j, bool takeover, const char *what)
     resolve(&t, j);
     look(f, j, bw_partition_dir_fd(f->p), true, what);
     txn_store(&t);
+    verify_log(f, what);
     txn_crash(&t);
     txn_open(&t, true);
     look(f, j, bw_partition_dir_fd(f->p), true, what);
