@@ -67,6 +67,7 @@ static inline outcome committed(fixture *fx, fake *f, const char *group, const c
 static inline void fill(fixture *fx, fake *f, const char *topic, int partition, int records)
 {
     batch_spec s = BATCH_SPEC;
+    s.timestamp = bw_clock_wall_ms(); /* old ones would roll the segment */
     for (int i = 0; i < records; i++) assert_int_equal(produce(fx, f, topic, partition, &s, BW_ACKS_DURABLE, NULL), BW_OK);
 }
 

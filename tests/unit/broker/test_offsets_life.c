@@ -84,7 +84,7 @@ static char clamped[512];
 static int clamps;
 static void note_clamp(void *opaque, bw_log_level level, const char *event, const char *fields)
 {
-    (void)opaque, (void)level;
+    fx_event(opaque, level, event, fields);
     if (strcmp(event, "offset_clamped")) return;
     snprintf(clamped, sizeof clamped, "%s", fields);
     clamps++;
