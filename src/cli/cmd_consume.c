@@ -17,8 +17,10 @@
 #include <unistd.h>
 
 #define PARTITIONS_MAX 1024 /* -p, repeated */
+#define TOPICS_MAX     256
 #define IDLE_MS        1000
 #define RETRY_MS       200
+#define GROUP_WAIT_MS  3000 /* with -e: for a first partition of the group */
 
 typedef enum start_kind { FROM_BEGINNING, FROM_END, FROM_OFFSET, FROM_BEFORE_END, FROM_TIME } start_kind;
 
@@ -33,7 +35,9 @@ typedef struct consume {
     bw_bus *bus;
     bw_consumer *consumer;
     bw_consumer_options options;
-    const char *topic;
+    const char *topics[TOPICS_MAX]; /* one, unless with a group */
+    size_t topic_count;
+    const char *topic; /* the first */
     int32_t wanted[PARTITIONS_MAX];
     size_t wanted_count;
     part *parts;
@@ -41,12 +45,14 @@ typedef struct consume {
     start_kind from;
     int64_t start, stop_ms; /* stop_ms -1: none */
     int64_t count_max, count;
+    bool reset_given;
     bool exit_at_end, unbuffered, envelope, with_offset, nulls;
     const char *format_text;
     cli_format format;
     char *delimiter, *key_delimiter;
     size_t delimiter_len, key_delimiter_len;
     cli_out out;
+    int64_t joined_ns;
     bool told_retry;
     int64_t retry_since_ns;
 } consume;
@@ -92,13 +98,13 @@ static int put_batch(consume *k, bw_batch *batch)
 {
     bw_record_view r;
     int more = 0;
-    part *p = part_of(k, batch->partition);
+    part *p = k->options.group_id ? NULL : part_of(k, batch->partition);
     while (!k->out.error && (k->count_max < 0 || k->count < k->count_max) && (more = bw_batch_next(batch, &r)) == 1) {
         if (p && p->stop >= 0 && r.offset >= p->stop) break;
         if (k->format_text)
-            cli_format_run(&k->format, &k->out, k->topic, batch->partition, &r);
+            cli_format_run(&k->format, &k->out, batch->topic, batch->partition, &r);
         else if (k->envelope) {
-            cli_json_envelope(&k->out, k->topic, batch->partition, batch->timestamp_type, &r);
+            cli_json_envelope(&k->out, batch->topic, batch->partition, batch->timestamp_type, &r);
             cli_out_put(&k->out, k->delimiter, k->delimiter_len);
         } else
             put_plain(k, &r);
@@ -107,7 +113,7 @@ static int put_batch(consume *k, bw_batch *batch)
     }
     if (more < 0) {
         cli_out_flush(&k->out);
-        return cli_error_bw(k->c, BW_ERR_CORRUPT, "%s partition %" PRId32 ", batch at offset %" PRId64, k->topic,
+        return cli_error_bw(k->c, BW_ERR_CORRUPT, "%s partition %" PRId32 ", batch at offset %" PRId64, batch->topic,
                             batch->partition, batch->base_offset);
     }
     if (p && p->stop >= 0 && batch->last_offset + 1 >= p->stop) part_done(k, p);
@@ -117,10 +123,29 @@ static int put_batch(consume *k, bw_batch *batch)
     return -1;
 }
 
+/* The same for what the group gave this member; false as long as it has given nothing and others have not all of it either. */
+static int group_at_end(consume *k, bool *yes)
+{
+    bw_topic_partition *parts;
+    size_t count;
+    bw_err e = bw_consumer_assignment(k->consumer, &parts, &count);
+    if (e != BW_OK) return cli_error_bw(k->c, e, "%s", k->options.group_id);
+    if (count == 0 && cli_now_ns() - k->joined_ns < (int64_t)GROUP_WAIT_MS * 1000000) *yes = false;
+    for (size_t i = 0; i < count && *yes && e == BW_OK; i++) {
+        bw_offset_range range;
+        e = bw_offsets_range(k->bus, parts[i].topic, parts[i].partition, &range);
+        int64_t end = k->options.read_limit == BW_READ_DURABLE ? range.durable : range.end;
+        if (e == BW_OK && parts[i].offset < end) *yes = false;
+    }
+    bw_free(parts);
+    return e == BW_OK ? -1 : cli_error_bw(k->c, e, "%s", k->options.group_id);
+}
+
 /* Is every partition read to its end, as far as this reader may see? */
 static int at_end(consume *k, bool *yes)
 {
     *yes = true;
+    if (k->options.group_id) return group_at_end(k, yes);
     for (size_t i = 0; i < k->part_count && *yes; i++) {
         bw_offset_range range;
         int64_t position = 0;
@@ -155,6 +180,11 @@ static int failed_poll(consume *k, bw_err e, const bw_batch *batch)
 {
     cli_out_flush(&k->out);
     switch (e) {
+    case BW_ERR_NO_OFFSET:
+        return cli_error(k->c, cli_exit_for(e), "%s; --reset earliest or latest says where to begin", bw_error_message());
+    case BW_ERR_FENCED_MEMBER_EPOCH:
+        cli_note(k->c, "%s: %s", k->options.group_id, bw_error_message());
+        return -1;
     case BW_ERR_OFFSET_OUT_OF_RANGE:
         return cli_error(k->c, cli_exit_for(e), "%s; --reset earliest or latest goes on there", bw_error_message());
     case BW_ERR_CORRUPT:
@@ -171,7 +201,7 @@ static int loop(consume *k)
     while (rc < 0) {
         bw_batch batch = {0};
         if (cli_interrupted()) return CLI_OK;
-        if (k->open_count == 0 || k->count_max == 0) return CLI_OK;
+        if ((k->open_count == 0 && !k->options.group_id) || k->count_max == 0) return CLI_OK;
         bw_err e = bw_consumer_poll(k->consumer, 0, &batch);
         if (e == BW_ERR_TIMED_OUT) {
             cli_out_flush(&k->out);
@@ -254,6 +284,27 @@ static int assign_all(consume *k)
     return -1;
 }
 
+/* As a member of a group: where to begin is what was committed, else -o or --reset. */
+static int subscribe(consume *k)
+{
+    bw_err e = bw_consumer_subscribe(k->consumer, k->topics, k->topic_count);
+    k->joined_ns = cli_now_ns();
+    return e == BW_OK ? -1 : cli_error_bw(k->c, e, "group %s", k->options.group_id);
+}
+
+static int check_group(consume *k)
+{
+    if (!k->options.group_id && k->topic_count > 1)
+        return cli_usage(k->c, "one topic at a time: %s or %s? (with -G there may be more)", k->topics[0], k->topics[1]);
+    if (!k->options.group_id) return CLI_OK;
+    if (k->wanted_count) return cli_usage(k->c, "-p and -G exclude each other: the group says which partitions are read");
+    if ((k->from != FROM_BEGINNING && k->from != FROM_END) || k->stop_ms >= 0)
+        return cli_usage(k->c, "-o: with -G only beginning and end, for what the group has not committed; `busway group reset-offsets` sets offsets");
+    if (k->options.auto_offset_reset == BW_RESET_ERROR && !k->reset_given)
+        k->options.auto_offset_reset = k->from == FROM_END ? BW_RESET_LATEST : BW_RESET_EARLIEST;
+    return CLI_OK;
+}
+
 static int parse_offset(consume *k, const char *text)
 {
     int64_t n;
@@ -279,7 +330,7 @@ static int parse_offset(consume *k, const char *text)
     return CLI_OK;
 }
 
-enum { ID_READ_LIMIT = 256, ID_RESET };
+enum { ID_READ_LIMIT = 256, ID_RESET, ID_ISOLATION, ID_INSTANCE, ID_ASSIGNOR };
 
 static const cli_opt options[] = {
     {'o', 'o', "offset", "WHERE",
@@ -297,6 +348,10 @@ static const cli_opt options[] = {
     {'u', 'u', "unbuffered", NULL, "write each record at once (else: whenever there is nothing more to read)"},
     {ID_READ_LIMIT, 0, "read-limit", "WHAT", "visible (default) or durable: only what survives power loss"},
     {ID_RESET, 0, "reset", "WHERE", "earliest or latest, when the position is outside the log (default: an error)"},
+    {'G', 'G', "group", "GROUP", "as a member of a group: it divides the partitions and keeps the offsets; several topics, ^ begins a pattern"},
+    {ID_INSTANCE, 0, "instance", "ID", "with -G: a static member, which keeps its partitions over a restart"},
+    {ID_ASSIGNOR, 0, "assignor", "NAME", "with -G: range, roundrobin, sticky or cooperative-sticky (default)"},
+    {ID_ISOLATION, 0, "isolation", "WHAT", "uncommitted (default) or committed: nothing of open or aborted transactions"},
     {0, 0, NULL, NULL, NULL},
 };
 
@@ -346,7 +401,23 @@ static int option(consume *k, int id, const char *value, const char **delimiter,
         else if (strcmp(value, "visible") != 0)
             return cli_usage(k->c, "--read-limit: %s is not one of visible, durable", value);
         break;
+    case 'G':
+        k->options.group_id = value;
+        break;
+    case ID_INSTANCE:
+        k->options.group_instance_id = value;
+        break;
+    case ID_ASSIGNOR:
+        k->options.assignor = value;
+        break;
+    case ID_ISOLATION:
+        if (strcmp(value, "committed") == 0)
+            k->options.isolation = BW_READ_COMMITTED;
+        else if (strcmp(value, "uncommitted") != 0)
+            return cli_usage(k->c, "--isolation: %s is not one of uncommitted, committed", value);
+        break;
     default:
+        k->reset_given = true;
         if (strcmp(value, "earliest") == 0)
             k->options.auto_offset_reset = BW_RESET_EARLIEST;
         else if (strcmp(value, "latest") == 0)
@@ -369,13 +440,15 @@ static int parse(consume *k, int argc, char **argv)
         if (id == CLI_ARGS_STOP) return a.exit_code;
         if (id != CLI_ARGS_OPERAND) {
             if ((rc = option(k, id, a.value, &delimiter, &key_delimiter)) != CLI_OK) return rc;
-        } else if (k->topic) {
-            return cli_usage(k->c, "one topic at a time: %s or %s?", k->topic, a.value);
+        } else if (k->topic_count == TOPICS_MAX) {
+            return cli_usage(k->c, "more than %d topics", TOPICS_MAX);
         } else {
-            k->topic = a.value;
+            k->topics[k->topic_count++] = a.value;
         }
     }
-    if (!k->topic) return cli_usage(k->c, "which topic? busway consume TOPIC");
+    if (!k->topic_count) return cli_usage(k->c, "which topic? busway consume TOPIC");
+    k->topic = k->topics[0];
+    if ((rc = check_group(k)) != CLI_OK) return rc;
     if (k->c->json) k->envelope = true;
     if (k->format_text && k->envelope) return cli_usage(k->c, "-f and -J exclude each other");
     k->delimiter = strdup(delimiter);
@@ -401,7 +474,7 @@ static int run(cli *c, int argc, char **argv)
                                                                      : cli_error(c, CLI_FAILURE, "out of memory");
     if (k->bus) {
         bw_err e = bw_consumer_open(k->bus, &k->options, &k->consumer);
-        rc = e == BW_OK ? assign_all(k) : cli_error_bw(c, e, "cannot consume %s", k->topic);
+        rc = e == BW_OK ? k->options.group_id ? subscribe(k) : assign_all(k) : cli_error_bw(c, e, "cannot consume %s", k->topic);
     }
     if (rc < 0) {
         cli_interrupt_wake(k->consumer);
@@ -424,7 +497,7 @@ static int run(cli *c, int argc, char **argv)
 
 const cli_command cli_consume = {
     "consume",
-    "TOPIC",
+    "TOPIC…",
     "Read records, from the beginning unless told otherwise, and wait for more.",
     "Without -f and -J each value is written with a newline behind it. Ctrl-C ends it, with exit code 0.",
     options,
@@ -432,6 +505,7 @@ const cli_command cli_consume = {
     "  busway -b dir:./bus consume greetings -e\n"
     "  busway consume orders -o end -f '%T %p/%o %k: %s\\n'\n"
     "  busway consume orders -J -o -100 -e | jq .payload\n"
-    "  busway consume log -o s@1700000000000 -o e@1700003600000\n",
+    "  busway consume log -o s@1700000000000 -o e@1700003600000\n"
+    "  busway consume -G billing orders '^invoices-.*'\n",
     run,
 };

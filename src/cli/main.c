@@ -2,6 +2,7 @@
 #include "cli/commands.h"
 #include "cli/interrupt.h"
 
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -10,20 +11,52 @@ const cli_command *const cli_commands[] = {
     &cli_topic_describe, &cli_topic_alter,
     &cli_topic_delete,   &cli_topic_purge,
     &cli_produce,        &cli_consume,
+    &cli_group_list,     &cli_group_describe,
+    &cli_group_members,  &cli_group_reset_offsets,
+    &cli_group_delete,
     &cli_status,         &cli_top,
     &cli_bench,          &cli_verify,
     &cli_dump,           NULL,
 };
 
+/* "topic", "group"…: the first word of commands of two, so long; 0: a command of one word, or none. */
+static size_t family_of(const char *word)
+{
+    size_t len = strcspn(word, " ");
+    for (size_t i = 0; cli_commands[i]; i++)
+        if (!strncmp(cli_commands[i]->name, word, len) && cli_commands[i]->name[len] == ' ') return len;
+    return 0;
+}
+
+static bool is_of_family(const cli_command *command, const char *word, size_t len)
+{
+    return !strncmp(command->name, word, len) && command->name[len] == ' ';
+}
+
 static int unknown_command(const cli *c, const char *name)
 {
-    const char *words[32];
-    size_t n = 0;
-    for (size_t i = 0; cli_commands[i] && n < 32; i++)
-        if (!strncmp(cli_commands[i]->name, "topic ", 6) == !strncmp(name, "topic ", 6)) words[n++] = cli_commands[i]->name;
+    const char *words[64];
+    size_t n = 0, family = family_of(name);
+    for (size_t i = 0; cli_commands[i] && n < 64; i++)
+        if (family ? is_of_family(cli_commands[i], name, family) : !strchr(cli_commands[i]->name, ' ')) words[n++] = cli_commands[i]->name;
     const char *near = cli_nearest(name, words, n);
     if (near) return cli_error(c, CLI_USAGE, "unknown command %s; did you mean %s?", name, near);
     return cli_error(c, CLI_USAGE, "unknown command %s; `busway help` lists them", name);
+}
+
+/* "topic" alone. */
+static int which_of(const cli *c, const char *family)
+{
+    char list[256] = "";
+    size_t len = strlen(family), at = 0, left = 0;
+    for (size_t i = 0; cli_commands[i]; i++) left += is_of_family(cli_commands[i], family, len);
+    for (size_t i = 0; cli_commands[i]; i++) {
+        if (!is_of_family(cli_commands[i], family, len)) continue;
+        left--;
+        int n = snprintf(list + at, sizeof list - at, "%s%s", cli_commands[i]->name + len + 1, left > 1 ? ", " : left == 1 ? " or " : "");
+        if (n > 0 && at + (size_t)n < sizeof list) at += (size_t)n;
+    }
+    return cli_error(c, CLI_USAGE, "%s: %s? (see `busway help %s`)", family, list, family);
 }
 
 /* The command that argv begins with, how many words its name took, and the name as typed. */
@@ -31,10 +64,10 @@ static const cli_command *find_command(int argc, char **argv, int *words, char n
 {
     *words = 1;
     snprintf(name, 64, "%s", argv[0]);
-    if (strcmp(argv[0], "topic") == 0) {
+    if (!strchr(argv[0], ' ') && family_of(argv[0])) {
         if (argc < 2 || argv[1][0] == '-') return NULL;
         *words = 2;
-        snprintf(name, 64, "topic %s", argv[1]);
+        snprintf(name, 64, "%s %s", argv[0], argv[1]);
     }
     return cli_command_find(name);
 }
@@ -57,10 +90,10 @@ static int help(const cli *c, int argc, char **argv)
         cli_help_words(command);
     } else if (command) {
         cli_help_command(command);
-    } else if (strcmp(argv[0], "topic") == 0 && argc == 1) {
+    } else if (family_of(argv[0]) && argc == 1) {
         for (size_t i = 0; cli_commands[i]; i++)
-            if (!strncmp(cli_commands[i]->name, "topic ", 6))
-                printf("  %-16s %s\n", cli_commands[i]->name, cli_commands[i]->summary);
+            if (is_of_family(cli_commands[i], argv[0], strlen(argv[0])))
+                printf("  %-20s %s\n", cli_commands[i]->name, cli_commands[i]->summary);
     } else {
         return unknown_command(c, name);
     }
@@ -90,8 +123,7 @@ int main(int argc, char **argv)
     char name[64];
     const cli_command *command = find_command(argc, argv, &words, name);
     if (!command) {
-        if (strcmp(argv[0], "topic") == 0 && words == 1)
-            return cli_error(&c, CLI_USAGE, "topic: create, list, describe, alter, delete or purge? (see `busway help topic`)");
+        if (words == 1 && family_of(argv[0])) return which_of(&c, argv[0]);
         return unknown_command(&c, name);
     }
     c.command = command->name;

@@ -18,7 +18,7 @@ _busway() {
         -*) ;;
         *)
             if [[ -z $command ]]; then command=$word
-            elif [[ $command == topic ]]; then command="topic $word"; fi
+            elif [[ $command == topic || $command == group || $command == txn || $command == quota || $command == queue ]]; then command="$command $word"; fi
             ;;
         esac
     done
@@ -26,13 +26,14 @@ _busway() {
     joined=${COMP_LINE:0:COMP_POINT}
     if [[ -n $cur && $joined != *' ' ]]; then
         [[ $command == "$cur" ]] && command=''
-        [[ $command == "topic $cur" ]] && command=topic
+        [[ $command == *" $cur" ]] && command=${command% *}
     fi
 
     case $prev in
     --transport) mapfile -t COMPREPLY < <(compgen -W 'auto direct ipc' -- "$cur"); return ;;
     --acks) mapfile -t COMPREPLY < <(compgen -W 'none visible durable' -- "$cur"); return ;;
     --read-limit) mapfile -t COMPREPLY < <(compgen -W 'visible durable' -- "$cur"); return ;;
+    --isolation) mapfile -t COMPREPLY < <(compgen -W 'uncommitted committed' -- "$cur"); return ;;
     --reset) mapfile -t COMPREPLY < <(compgen -W 'error earliest latest' -- "$cur"); return ;;
     -z | --compression) mapfile -t COMPREPLY < <(compgen -W 'none gzip snappy lz4 zstd' -- "$cur"); return ;;
     -o | --offset) mapfile -t COMPREPLY < <(compgen -W 'beginning end' -- "$cur"); return ;;
@@ -44,8 +45,8 @@ _busway() {
         mapfile -t COMPREPLY < <(compgen -W "$words help --help --version -b --transport" -- "$cur")
         return
     fi
-    if [[ $command == topic ]]; then
-        words=$("$program" help --words 2>/dev/null | sed -n 's/^topic //p')
+    if [[ $command == topic || $command == group || $command == txn || $command == quota || $command == queue ]]; then
+        words=$("$program" help --words 2>/dev/null | sed -n "s/^$command //p")
         mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
         return
     fi
