@@ -163,11 +163,12 @@ static void on_removed(void *context, bw_group *g, bw_member *m, bw_err why, con
 {
     bw_entry *e = context;
     bw_broker *b = e->broker;
-    char id[400], text[300];
+    char id[400], text[300], how[300];
     bw_entry_save_removed(e, m);
     if (why) bw_entry_tell_fenced(e, m, why, reason);
-    bw_broker_event(b, why ? BW_LOG_INFO : BW_LOG_DEBUG, "member_removed", "group=%s member=%s reason=%s", bw_event_text(g->id, text, sizeof text),
-                    bw_event_text(m->id, id, sizeof id), why ? bw_err_name(why) : "left");
+    bw_broker_event(b, why ? BW_LOG_INFO : BW_LOG_DEBUG, "member_removed", "group=%s member=%s reason=%s",
+                    bw_event_text(g->id, text, sizeof text), bw_event_text(m->id, id, sizeof id),
+                    bw_event_text(reason && *reason ? reason : "it left", how, sizeof how));
     bw_link_free(b, m->user);
     m->user = NULL;
     if (g->member_count == 1) bw_offsets_group_idle(b, bw_str_of(g->id));

@@ -11,39 +11,42 @@
 #include <stdlib.h>
 
 #define VERSION 1u
-#define REPEAT_MAX 64
+#define PATTERN_COST_MAX 8192u /* of all in one subscription */
 
 static bw_err bad_pattern(bw_str p, const char *why)
 {
     return bw_fail(BW_ERR_INVALID_ARGUMENT, "pattern \"%.*s\": %s", (int)(p.len > 100 ? 100 : p.len), p.data, why);
 }
 
-static bw_err check_pattern(bw_str p)
+/* What it costs to compile: its length, times how often repetitions may repeat each other. */
+static bw_err check_pattern(bw_str p, size_t *cost)
 {
-    unsigned intervals = 0;
+    size_t times = 1;
     if (!p.len || p.len > BW_PATTERN_BYTES_MAX || memchr(p.data, 0, p.len)) return bad_pattern(p, "1 to 256 bytes, none of them zero");
     for (size_t i = 0; i < p.len; i++) {
         if (p.data[i] == '\\') {
             if (i + 1 < p.len && p.data[i + 1] >= '1' && p.data[i + 1] <= '9') return bad_pattern(p, "back references are not supported");
             i++;
         } else if (p.data[i] == '{') {
-            char *after = NULL;
-            char digits[8] = "";
-            if (++intervals > 2) return bad_pattern(p, "more than two {…} repetitions");
-            for (size_t k = i + 1, n = 0; k < p.len && p.data[k] != '}'; k++) {
-                if (p.data[k] == ',') n = 0, digits[0] = 0;
-                else if (n + 1 < sizeof digits) digits[n++] = p.data[k], digits[n] = 0;
+            size_t most = 1, number = 0;
+            for (size_t k = i + 1; k < p.len && p.data[k] != '}'; k++) {
+                bool digit = p.data[k] >= '0' && p.data[k] <= '9';
+                number = digit ? number * 10 + (size_t)(p.data[k] - '0') : 0;
+                if (number > PATTERN_COST_MAX) return bad_pattern(p, "it repeats too much");
+                if (number > most) most = number;
             }
-            if (strtol(digits, &after, 10) > REPEAT_MAX) return bad_pattern(p, "a repetition of more than 64");
+            times *= most;
+            if (times > PATTERN_COST_MAX) return bad_pattern(p, "it repeats too much");
         }
     }
-    return BW_OK;
+    *cost += times * p.len;
+    return *cost <= PATTERN_COST_MAX ? BW_OK : bad_pattern(p, "with its repetitions it is too long, or all patterns together are");
 }
 
-static bw_err compile(bw_str p, regex_t *out)
+static bw_err compile(bw_str p, regex_t *out, size_t *cost)
 {
     char text[BW_PATTERN_BYTES_MAX + 8], why[200];
-    bw_err e = check_pattern(p);
+    bw_err e = check_pattern(p, cost);
     if (e) return e;
     snprintf(text, sizeof text, "^(%.*s)$", (int)p.len, p.data);
     int rc = regcomp(out, text, REG_EXTENDED | REG_NOSUB);
@@ -82,6 +85,7 @@ bw_err bw_wanted_decode(bw_str record, bw_wanted *out)
     out->list = calloc((size_t)count + 1, sizeof *out->list);
     bw_err e = out->list ? BW_OK : bw_fail(BW_ERR_NO_MEMORY, "no memory for a subscription");
     unsigned patterns = 0;
+    size_t cost = 0;
     for (uint16_t i = 0; !e && i < count; i++) {
         bool pattern = bw_cursor_u8(&c) != 0;
         size_t len = bw_cursor_be16(&c);
@@ -93,7 +97,7 @@ bw_err bw_wanted_decode(bw_str record, bw_wanted *out)
     if (!e && patterns > BW_PATTERNS_MAX) e = bw_fail(BW_ERR_LIMIT_REACHED, "%u patterns in one subscription: at most %u", patterns, BW_PATTERNS_MAX);
     if (!e && patterns && !(out->patterns = calloc(count, sizeof *out->patterns))) e = bw_fail(BW_ERR_NO_MEMORY, "no memory for patterns");
     for (; !e && out->count < count; out->count++)
-        if (out->list[out->count].pattern && (e = compile(out->list[out->count].topic, &out->patterns[out->count]))) break;
+        if (out->list[out->count].pattern && (e = compile(out->list[out->count].topic, &out->patterns[out->count], &cost))) break;
     if (e) bw_wanted_fini(out);
     return e;
 }
