@@ -18,7 +18,7 @@ allowed() { # the layers that a layer may include, besides itself
         link)      echo "base format log meta proto transport broker" ;;
         client)    echo "base format log proto" ;;
         daemon)    echo "base format log meta proto transport broker listen link" ;;
-        cli|demo)  echo "" ;;
+        cli|demo|examples) echo "" ;;
         *)         return 1 ;;
     esac
 }
