@@ -50,9 +50,9 @@ endif
 NO_UNDEFINED := $(if $(filter tsan fuzz,$(VARIANT)),,-Wl,--no-undefined)
 ALL_CFLAGS = -std=c11 $(WARN) -fvisibility=hidden -fPIC -pthread $(CFLAGS_$(VARIANT)) $(CFLAGS)
 
-LIB_LIBS := -llz4 -lzstd -lsnappy -lz -lisal -ljansson
-DAEMON_LIBS := $(LIB_LIBS) -lnng -llmdb -linih
-LIB_LAYERS := base format log proto client
+LIB_LIBS := -llz4 -lzstd -lsnappy -lz -lisal -ljansson -llmdb
+DAEMON_LIBS := $(LIB_LIBS) -lnng -linih
+LIB_LAYERS := base format log proto state client
 DAEMON_LAYERS := base format log meta proto transport broker listen daemon
 layer_src = $(foreach l,$(1),$(shell find src/$(l) -name '*.c' 2>/dev/null | sort))
 obj = $(patsubst src/%.c,$(B)/obj/%.o,$(1))

@@ -11,5 +11,6 @@
 #include <busway/queue.h>
 #include <busway/record.h>
 #include <busway/transaction.h>
+#include <busway/state.h>
 #include <busway/version.h>
 #endif
