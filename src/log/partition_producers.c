@@ -15,7 +15,7 @@
  *
  * Loading: snapshot, then the headers from its offset to the end. If it is missing, or not the one that the point names, all headers of
  * the log. Index entries of the markers that are walked over are put into their files again, in front of which readers are kept by
- * first_unstable (takeover), or by the slot that is not open yet (recovery). */
+ * first_unstable (takeover), or by the slot that is not open yet (recovery). An index with an entry that is none is made anew as a whole. */
 #include "log/segment.h"
 
 #include "base/clock.h"
@@ -141,6 +141,44 @@ static bw_err walk_from(bw_partition *p, int64_t from)
     return BW_OK;
 }
 
+/* The index of segment `at` anew, whatever it holds: transactions may have begun in any segment before it. */
+static bw_err rebuild_index(bw_partition *p, size_t at)
+{
+    const bw_segment *s = p->segments[at];
+    bw_aborted_list aborted = {0};
+    bw_producers *kept = p->producers;
+    int64_t kept_next = p->producers_next;
+    bool changed = false;
+    bw_err e = (p->producers = bw_producers_new()) ? BW_OK : bw_fail(BW_ERR_NO_MEMORY, "no memory for the producers' state");
+    p->producers_next = 0;
+    for (size_t i = 0; !e && i <= at; i++) {
+        e = walk_segment(p, p->segments[i], p->segments[i]->base_offset, i == at ? &aborted : NULL);
+        if (i < at && (e == BW_ERR_CORRUPT || e == BW_ERR_NOT_FOUND)) e = BW_OK;
+    }
+    if (!e) e = bw_txn_index_restore(bw_partition_dir(p), s->base_offset, s->base_offset, aborted.items, aborted.count, &changed);
+    bw_aborted_list_free(&aborted);
+    bw_producers_free(p->producers);
+    p->producers = kept;
+    p->producers_next = kept_next;
+    if (changed && !bw_partition_unsynced_index(p, s->base_offset, false)) e = bw_fail(BW_ERR_NO_MEMORY, "no memory for an index");
+    return e;
+}
+
+/* Indexes that rot are made anew, so that committed readers, whom they stop, can go on. */
+static bw_err mend_indexes(bw_partition *p)
+{
+    bw_err e = BW_OK;
+    for (size_t i = 0; !e && i < p->count; i++) {
+        bw_aborted_list list = {0};
+        uint64_t end;
+        int64_t base = p->segments[i]->base_offset;
+        if (bw_txn_index_read(bw_partition_dir(p), base, 0, base - 1, &list, &end) == BW_ERR_CORRUPT) e = rebuild_index(p, i);
+        bw_aborted_list_free(&list);
+        if (e == BW_ERR_CORRUPT || e == BW_ERR_NOT_FOUND) e = BW_OK; /* the segment itself cannot be read */
+    }
+    return e;
+}
+
 /* Never 0, which says that there is no snapshot. */
 static uint32_t crc_of(const void *data, size_t len)
 {
@@ -185,8 +223,8 @@ bw_err bw_partition_load_producers(bw_partition *p, const bw_recovery_point *poi
     p->point.state_crc = there ? point->state_crc : 0;
     p->snapshot_changes = there ? bw_producers_changes(p->producers) : UINT64_MAX;
     p->snapshot_mono_ms = bw_clock_mono_ms();
-    if (p->just_created || from == end) return BW_OK;
-    return walk_from(p, from);
+    bw_err e = p->just_created || from == end ? BW_OK : walk_from(p, from);
+    return e || !p->has_indexes ? e : mend_indexes(p);
 }
 
 void bw_partition_producers_fini(bw_partition *p)

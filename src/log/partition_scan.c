@@ -42,6 +42,8 @@ static bool list_entry(void *opaque, const char *name)
     } else if (bw_spare_name_parse(name, &seq)) {
         f->failed = !grow_list((void **)&f->spares, f->spare_count, &f->spare_cap, sizeof *f->spares);
         if (!f->failed) f->spares[f->spare_count++] = seq;
+    } else if (ends_with(name, BW_TXN_INDEX_SUFFIX)) {
+        j->p->has_indexes = true;
     } else if (ends_with(name, ".seal")) {
         f->seals++;
     } else if (ends_with(name, ".cleaned") || ends_with(name, ".seal.swap")) {

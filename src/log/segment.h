@@ -155,6 +155,7 @@ struct bw_partition {
     int64_t *unsynced_indexes;    /* base offsets of segments whose .txnindex has grown */
     size_t unsynced_count, unsynced_cap;
     bool index_created;           /* and a file was made */
+    bool has_indexes;             /* .txnindex files were seen when it was opened */
     bool swapping;         /* the cleaner is renaming: segments are not deleted */
     int64_t clean_upto;    /* cleaner checkpoint: all below is clean; -1: not read yet */
     int64_t clean_horizon_ms; /* all delete horizons of the last pass have passed then; 0: there are none */

@@ -271,6 +271,81 @@ static void test_state_is_not_stored_while_an_abort_is_not_indexed(void **state)
     txn_fini(&t);
 }
 
+/* A rotten index is made anew at the next start, also where the stored state lies far behind it; what it takes to be known of producers stays. */
+static void test_rotten_index_is_made_anew_at_a_start(void **state)
+{
+    (void)state;
+    for (int how = 0; how < 2; how++) {
+        txn_fixture t;
+        char first[64];
+        int64_t offset;
+        txn_init(&t, 8 << 10);
+        txn_append(&t, 7, 0, 0, 1, true);
+        for (int i = 0; i < 40; i++) txn_append(&t, -1, 0, 0, 1, false);
+        txn_append(&t, 7, 0, 1, 1, true);
+        txn_end(&t, 7, 0, false);
+        for (int i = 0; i < 40; i++) txn_append(&t, -1, 0, 0, 1, false);
+        txn_store(&t);
+        assert_int_equal(log_count_files(&t.f, ".txnindex", first), 1);
+        assert_string_not_equal(first, "00000000000000000000.txnindex");
+        log_flip(&t.f, first, 0);
+        restart(&t, how);
+        assert_int_equal(check_sequence(&t, 7, 1, &offset), BW_SEQUENCE_DUPLICATE);
+        bw_reader *r = txn_reader(&t, true, BW_LIMIT_VISIBLE);
+        bw_batch_ref b;
+        int n = 0;
+        while (bw_reader_next(r, &b) == BW_OK) {
+            if (b.header.attributes & BW_ATTR_CONTROL) continue;
+            assert_int_equal(b.header.producer_id, -1);
+            n++;
+        }
+        assert_int_equal(n, 80);
+        bw_reader_close(r);
+        txn_fini(&t);
+    }
+}
+
+/* An index that cannot be written keeps the last stable offset where it is, and nothing else. */
+static void test_abort_that_cannot_be_indexed_is_indexed_later(void **state)
+{
+    (void)state;
+    txn_fixture t;
+    char path[256], seen[512];
+    txn_init(&t, 1 << 20);
+    bw_reader *r = txn_reader(&t, true, BW_LIMIT_VISIBLE);
+    txn_append(&t, 7, 0, 0, 1, true);   /* 0 */
+    txn_append(&t, 8, 0, 0, 1, true);   /* 1 */
+    txn_append(&t, -1, 0, 0, 1, false); /* 2 */
+    txn_store(&t);
+    int64_t stored = t.f.point.state_offset;
+    log_path(&t.f, path, "00000000000000000000.txnindex");
+    assert_int_equal(mkdir(path, 0755), 0);
+    txn_end(&t, 7, 0, false); /* 3 */
+    txn_end(&t, 8, 0, true);  /* 4 */
+    assert_int_equal(t.f.control->slots[0].first_unstable, 0);
+    assert_false(bw_txn_tend(t.f.p, t.table));
+    txn_seen(r, seen);
+    assert_string_equal(seen, "");
+    txn_append(&t, 8, 0, 1, 1, true); /* 5 */
+    bw_marker m = {8, 0, false, 5, 0};
+    bw_append_result out;
+    assert_int_equal(bw_txn_end(t.f.p, t.a, t.table, &m, 1, 0, 0, &out), BW_ERR_DISK_FULL); /* one at a time */
+    txn_store(&t);
+    assert_int_equal(t.f.point.state_offset, stored);
+    assert_int_equal(rmdir(path), 0);
+    assert_true(bw_txn_tend(t.f.p, t.table));
+    assert_int_equal(t.f.control->slots[0].first_unstable, 5);
+    txn_seen(r, seen);
+    assert_string_equal(seen, "1 2");
+    txn_end(&t, 8, 0, false);
+    txn_store(&t);
+    assert_int_equal(t.f.point.state_offset, 7);
+    txn_seen(r, seen);
+    assert_string_equal(seen, "");
+    bw_reader_close(r);
+    txn_fini(&t);
+}
+
 /* Who appends directly may stamp a producer id: the log knows it, the broker's table need not. */
 static void test_last_of_a_producer_is_right_for_direct_ones(void **state)
 {
@@ -312,6 +387,8 @@ int main(void)
         cmocka_unit_test(test_large_snapshot_is_stored_only_when_the_log_has_grown_by_much),
         cmocka_unit_test(test_point_that_was_not_stored_is_made_up_for),
         cmocka_unit_test(test_state_is_not_stored_while_an_abort_is_not_indexed),
+        cmocka_unit_test(test_rotten_index_is_made_anew_at_a_start),
+        cmocka_unit_test(test_abort_that_cannot_be_indexed_is_indexed_later),
         cmocka_unit_test(test_last_of_a_producer_is_right_for_direct_ones),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
