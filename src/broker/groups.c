@@ -80,6 +80,8 @@ bw_err bw_entry_of(bw_broker *b, bw_str id, bool make, bw_entry **out)
     if (!b->groups) return bw_fail(BW_ERR_BUSY, "the groups are not there yet; try again");
     if (id.len && b->groups->entries) HASH_FIND(hh, b->groups->entries, id.data, id.len, e);
     if (e && e->deleting) return bw_fail(make ? BW_ERR_BUSY : BW_ERR_GROUP_ID_NOT_FOUND, "group %s is being deleted", e->g->id);
+    if (!e && make && bw_queue_group_exists(b, id))
+        return bw_fail(BW_ERR_INCONSISTENT_GROUP_PROTOCOL, "%.*s is a queue group: a group of another kind needs another name", (int)id.len, id.data);
     if (!e && make) {
         bw_err err = entry_make(b, id, &e);
         if (err) return err;

@@ -4,6 +4,8 @@
  * each partition that is new to it begins. A name is either a queue group's or another group's for as long as it lives. */
 #include "broker/queue.h"
 
+#include "broker/groups.h"
+
 #include "base/killpoint.h"
 #include "format/names.h"
 
@@ -245,6 +247,9 @@ static bw_err join(bw_broker *b, joining *j)
                    ? BW_OK : bw_fail(BW_ERR_INVALID_ARGUMENT, "a worker names 1 to %u topics, not %zu", BW_QUEUE_TOPICS_MAX, r->topic_count);
     bw_topic *t;
     for (size_t i = 0; i < r->topic_count && !e; i++) e = bw_topic_of(b, r->topics[i].topic, false, &t);
+    if (!e && fresh && bw_groups_find(b, r->group))
+        e = bw_fail(BW_ERR_INCONSISTENT_GROUP_PROTOCOL, "%.*s is a group of another kind: a queue group needs another name",
+                    (int)(r->group.len > 100 ? 100 : r->group.len), r->group.data);
     if (!e) e = read_settings(r, &s); /* before a group is made for it */
     if (!e && fresh && !(e = bw_queue_group_new(b, r->group, &g))) {
         s = g->settings;

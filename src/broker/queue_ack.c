@@ -113,6 +113,7 @@ static void committed(bw_broker *b, bw_commit *c, bw_err e)
 static bw_err fill(bw_commit *c, bw_queue_part *q)
 {
     bw_err e = BW_OK;
+    if (q->part && q->settled_in) q->state.leader_epoch = atomic_load(&q->part->topic->control->slots[q->index].leader_epoch);
     uint8_t key[BW_QUEUE_KEY_MAX];
     for (uint32_t i = 0; !e && i < q->park_count; i++) e = bw_queue_put_delay(c, q, q->parks[i]);
     for (uint32_t i = 0; !e && i < q->state.late_count; i++) {

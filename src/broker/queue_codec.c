@@ -1,6 +1,6 @@
 /* broker/queue_codec.c: the state of a queue group's partition, as bytes.
  *
- *   u8 1 · be64 start · be64 delayed records that are stored beside it · be32 leader epoch (0: not kept yet) · runs up to the end
+ *   u8 1 · be64 start · be64 delayed records that are stored beside it · be32 leader epoch · runs up to the end
  *   run: varint length > 0 · varint code
  *   code 0: settled; else 1 + (deliveries * 4 + reason): reason 0: available, else dying (bw_queue_reason)
  * Varints are unsigned, seven bits a byte, the low ones first. Late records have entries of their own (queue_store.c). */
@@ -48,7 +48,7 @@ bw_err bw_queue_state_encode(const bw_queue_state *s, uint64_t put_off, bw_buf *
     p[0] = VERSION;
     bw_put_be64(p + 1, (uint64_t)s->start);
     bw_put_be64(p + 9, put_off);
-    bw_put_be32(p + 17, 0);
+    bw_put_be32(p + 17, s->leader_epoch);
     out->len += HEAD_BYTES;
     for (int64_t o = s->start; o < s->end;) {
         uint32_t code = code_of(&s->ring[(uint64_t)o & (s->cap - 1)]), length = 1;
@@ -90,10 +90,11 @@ bw_err bw_queue_state_decode(const void *data, size_t len, bw_queue_state *out, 
         return bw_fail(BW_ERR_NEWER_FORMAT, "a queue's state has layout %u; this version knows %d: use a newer daemon", version, VERSION);
     uint64_t start = bw_cursor_be64(&c);
     *put_off = bw_cursor_be64(&c);
-    (void)bw_cursor_be32(&c);
+    uint32_t epoch = bw_cursor_be32(&c);
     if (c.bad || version != VERSION || start > INT64_MAX - BW_QUEUE_SPAN_MAX)
         return bw_fail(BW_ERR_CORRUPT, "a queue's state of %zu bytes is none", len);
     bw_queue_state_init(out, (int64_t)start);
+    out->leader_epoch = epoch;
     bw_err e = BW_OK;
     uint64_t span = 0;
     while (!e && bw_cursor_left(&c)) {

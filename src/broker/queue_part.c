@@ -5,6 +5,8 @@
  * that a jump forward is seen; a jump back makes records later, never earlier, and what was handed out stays so. */
 #include "broker/queue.h"
 
+#include "broker/offsets_cache.h"
+
 #include <stdlib.h>
 
 #define LOOK_MS 1000
@@ -74,6 +76,7 @@ bw_err bw_queue_part_new(bw_queue_group *g, const bw_uuid *topic, uint32_t index
     g->parts = q;
     g->part_count++;
     if (part) {
+        q->state.leader_epoch = atomic_load(&part->topic->control->slots[index].leader_epoch);
         q->next_of_part = part->queues;
         part->queues = q;
     }
@@ -137,11 +140,12 @@ void bw_queue_part_remove(bw_broker *b, bw_queue_part *q)
 
 /* ---- the log's ends ---- */
 
-/* After a restart, or when the partition was cut: what the state says of records that are not there is forgotten. */
+/* After a restart: what the state says of records that a recovery cut off is forgotten: others may have their offsets by now. */
 static void settle_in(bw_broker *b, bw_queue_part *q)
 {
     int64_t log_start, end, durable;
     bw_part_range(q->part, &log_start, &end, &durable);
+    end = bw_offset_epoch_end(q->part, (int32_t)q->state.leader_epoch, end);
     if (q->state.end > end) {
         char name[600];
         bw_broker_event(b, BW_LOG_WARN, "queue_cut", "group=%s topic=%s partition=%u end=%lld state_end=%lld",

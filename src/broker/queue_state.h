@@ -42,6 +42,7 @@ typedef struct bw_queue_gone { int64_t due_ms, offset; } bw_queue_gone;
 
 typedef struct bw_queue_state {
     int64_t start, end;
+    uint32_t leader_epoch; /* of the log when it was stored: what recovery cut since then is found by it */
     bw_queue_entry *ring; /* of offset o: ring[o & (cap - 1)] */
     uint32_t cap;         /* 0, or a power of two */
     int64_t available_from; /* no AVAILABLE in the window below */

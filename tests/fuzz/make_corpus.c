@@ -2,6 +2,7 @@
  *   cc -D_GNU_SOURCE -Isrc -Iinclude tests/fuzz/make_corpus.c build/debug/libcore.a -llz4 -lzstd -lsnappy -lz -lisal -o
  * make_corpus
  *   ./make_corpus tests/fuzz/corpus */
+#include "broker/queue_state.h"
 #include "format/codec.h"
 #include "format/control_batch.h"
 #include "format/index.h"
@@ -194,6 +195,25 @@ static void seed_messages(void)
     bw_buf_free(&all);
 }
 
+static void seed_queues(void)
+{
+    bw_queue_state s;
+    bw_buf b = {0};
+    bw_queue_rules rules = {5, false};
+    bw_queue_state_init(&s, 1000);
+    for (int64_t o = 1000; o < 1300; o++)
+        if (bw_queue_state_admit(&s, o)) exit(1);
+    for (int64_t o = 1000; o < 1200; o++) bw_queue_state_acquire(&s, o, 1, 1, 5);
+    for (int64_t o = 1003; o < 1200; o += 7) bw_queue_state_ack(&s, o, 1, o % 2 ? BW_QUEUE_ACCEPT : BW_QUEUE_REJECT, 0, rules);
+    if (bw_queue_state_encode(&s, 5, &b)) exit(1);
+    seed("queue", "state", 0, b.data, b.len);
+    bw_queue_state_fini(&s);
+    bw_buf_free(&b);
+    seed("queue", "digits", 1, "1732000000000", 13);
+    seed("queue", "eight", 1, "\0\0\1\x93\x41\x2f\x3c\0", 8);
+    seed("queue", "headers", 2, "\x14" "deliver-at" "\x1a" "1732000000000", 25);
+}
+
 /* Little that claims much: long lists of the smallest items, and a frame whose blocks are as large as lz4 has them. */
 static void seed_large(void)
 {
@@ -254,6 +274,7 @@ int main(int argc, char **argv)
     seed_transactions();
     seed_names();
     seed_messages();
+    seed_queues();
     seed_large();
     return 0;
 }
