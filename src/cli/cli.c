@@ -69,10 +69,15 @@ int cli_exit_for(bw_err err)
     case BW_ERR_INVALID_ARGUMENT:
     case BW_ERR_INVALID_TOPIC:
     case BW_ERR_INVALID_CONFIG:
+    case BW_ERR_INVALID_GROUP_ID:
+    case BW_ERR_INVALID_QUOTA:
+    case BW_ERR_UNSUPPORTED_ASSIGNOR:
         return CLI_USAGE;
     case BW_ERR_NOT_FOUND:
     case BW_ERR_UNKNOWN_TOPIC:
     case BW_ERR_UNKNOWN_PARTITION:
+    case BW_ERR_GROUP_ID_NOT_FOUND:
+    case BW_ERR_TRANSACTIONAL_ID_NOT_FOUND:
     case BW_ERR_DELETED:
         return CLI_NOT_FOUND;
     case BW_ERR_CORRUPT:

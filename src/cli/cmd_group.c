@@ -8,23 +8,6 @@
 #include <stdio.h>
 #include <string.h>
 
-/* A number, or "-" where it is not known. */
-static void cell_int(cli_table *t, size_t column, const json_t *object, const char *name)
-{
-    const json_t *v = json_object_get(object, name);
-    if (json_is_integer(v)) cli_table_cell(t, column, "%" JSON_INTEGER_FORMAT, json_integer_value(v));
-    else cli_table_cell(t, column, "-");
-}
-
-/* Milliseconds for people. */
-static void cell_ms(cli_table *t, size_t column, const json_t *object, const char *name)
-{
-    const json_t *v = json_object_get(object, name);
-    char text[24];
-    if (json_is_integer(v)) cli_table_cell(t, column, "%s", cli_human_ns(text, (double)json_integer_value(v) * 1e6));
-    else cli_table_cell(t, column, "-");
-}
-
 json_t *cli_group_doc(const cli *c, bw_bus *bus, const char *group, int *exit_code)
 {
     char *text;
@@ -75,8 +58,8 @@ static int group_list(cli *c, int argc, char **argv)
             cli_table_cell(&t, 0, "%s", cli_doc_text(g, "group", "?"));
             cli_table_cell(&t, 1, "%s", cli_doc_text(g, "state", ""));
             cli_table_cell(&t, 2, "%s", cli_doc_text(g, "kind", ""));
-            cell_int(&t, 3, g, "members");
-            cell_int(&t, 4, g, "partitions");
+            cli_doc_cell_int(&t, 3, g, "members");
+            cli_doc_cell_int(&t, 4, g, "partitions");
         }
         if (json_array_size(groups)) cli_table_print(&t, stdout, "");
         else cli_note(c, "no groups yet; `busway consume -G NAME TOPIC` makes one");
@@ -119,11 +102,11 @@ static void print_partitions(const json_t *doc)
     {
         cli_table_row(&t);
         cli_table_cell(&t, 0, "%s", cli_doc_text(p, "topic", "?"));
-        cell_int(&t, 1, p, "partition");
-        cell_int(&t, 2, p, "committed_offset");
-        cell_int(&t, 3, p, "end_offset");
-        cell_int(&t, 4, p, "lag");
-        cell_ms(&t, 5, p, "lag_ms");
+        cli_doc_cell_int(&t, 1, p, "partition");
+        cli_doc_cell_int(&t, 2, p, "committed_offset");
+        cli_doc_cell_int(&t, 3, p, "end_offset");
+        cli_doc_cell_int(&t, 4, p, "lag");
+        cli_doc_cell_ms(&t, 5, p, "lag_ms");
         cli_table_cell(&t, 6, "%s", cli_doc_text(p, "member", "-"));
         const char *error = cli_doc_text(p, "error", "");
         cli_table_cell(&t, 7, "%s", *error ? error : cli_doc_text(p, "metadata", ""));
@@ -158,8 +141,8 @@ static void print_members(const json_t *doc)
         cli_table_cell(&t, 0, "%s", cli_doc_text(m, "member", "?"));
         cli_table_cell(&t, 1, "%s", *cli_doc_text(m, "instance", "") ? cli_doc_text(m, "instance", "") : "-");
         cli_table_cell(&t, 2, "%s", cli_doc_text(m, "client", ""));
-        cell_int(&t, 3, m, "pid");
-        cell_int(&t, 4, m, "uid");
+        cli_doc_cell_int(&t, 3, m, "pid");
+        cli_doc_cell_int(&t, 4, m, "uid");
         cli_table_cell(&t, 5, "%zu", json_array_size(parts));
         cli_table_cell(&t, 6, "%s", which);
     }

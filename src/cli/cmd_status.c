@@ -3,6 +3,7 @@
  * The document is the daemon's, which may be newer: known members are laid out, unknown scalars are printed as they are. */
 #include "cli/commands.h"
 #include "cli/doc.h"
+#include "cli/group.h"
 #include "cli/table.h"
 
 #include <inttypes.h>
@@ -93,6 +94,11 @@ static void print_status(const json_t *doc)
             if (!json_is_object(member) && !json_is_array(member)) print_value(inner, member);
         }
     }
+    const json_t *groups = json_object_get(doc, "consumer_groups");
+    if (json_array_size(groups)) {
+        putchar('\n');
+        cli_group_summary_print(groups);
+    }
     if (json_object_get(doc, "connections")) print_connections(json_object_get(doc, "connections"));
 }
 
@@ -109,7 +115,8 @@ static int run(cli *c, int argc, char **argv)
     if (rc != CLI_OK) return rc;
     char *text = NULL;
     bw_err e = bw_status(bus, &text);
-    json_t *doc = e == BW_OK ? cli_doc_parse(c, text) : NULL;
+    json_t *doc = e == BW_OK ? cli_doc_parse(c, text) : NULL, *groups = doc ? cli_group_summary(c, bus) : NULL;
+    if (groups) json_object_set_new(doc, "consumer_groups", groups);
     if (e != BW_OK)
         rc = cli_error_bw(c, e, "no status");
     else if (!doc)

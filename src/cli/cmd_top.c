@@ -2,6 +2,7 @@
  */
 #include "cli/commands.h"
 #include "cli/doc.h"
+#include "cli/group.h"
 #include "cli/interrupt.h"
 #include "cli/table.h"
 
@@ -105,7 +106,7 @@ static void clock_text(char out[16])
     strftime(out, 16, "%H:%M:%S", &tm);
 }
 
-static void print(const cli *c, sample *s, bool terminal, bool each_partition)
+static void print(const cli *c, sample *s, const json_t *groups, bool terminal, bool each_partition)
 {
     static const char *const headings[] = {"TOPIC",  ">PART",     ">RECORDS/S",   ">BYTES/S", ">END", ">RECORDS",
                                            ">BYTES", ">SEGMENTS", ">NOT DURABLE", "STATE",    NULL};
@@ -118,8 +119,11 @@ static void print(const cli *c, sample *s, bool terminal, bool each_partition)
         bytes += s->rows[i].bytes_per_s;
     }
     qsort(s->rows, s->count, sizeof(row), by_rate);
-    if (terminal && ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_row > 5 && show > (size_t)size.ws_row - 4)
-        show = (size_t)size.ws_row - 4;
+    size_t rows = 1, other = 4 + (json_array_size(groups) ? json_array_size(groups) + 2 : 0);
+    if (terminal && ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_row > 5) {
+        if (size.ws_row > other) rows = size.ws_row - other;
+        if (show > rows) show = rows;
+    }
     hidden = s->count - show;
     cli_table t;
     cli_table_init(&t, headings);
@@ -144,13 +148,17 @@ static void print(const cli *c, sample *s, bool terminal, bool each_partition)
            cli_human_count(rate, records), cli_human_bytes(a, bytes));
     cli_table_print(&t, stdout, "");
     if (hidden) printf("… and %zu more\n", hidden);
+    if (json_array_size(groups)) {
+        putchar('\n');
+        cli_group_summary_print(groups);
+    }
     if (!terminal) putchar('\n');
     if (terminal && !c->quiet) printf("(Ctrl-C ends it)\n");
     fflush(stdout);
     cli_table_fini(&t);
 }
 
-static void print_json(const sample *s)
+static void print_json(const sample *s, json_t *groups)
 {
     json_t *rows = json_array();
     for (size_t i = 0; i < s->count; i++) {
@@ -164,6 +172,7 @@ static void print_json(const sample *s)
         json_array_append_new(rows, o);
     }
     json_t *doc = json_pack("{s:I,s:o}", "time_ms", (json_int_t)time(NULL) * 1000, "rows", rows);
+    if (groups) json_object_set(doc, "groups", groups);
     json_dumpf(doc, stdout, JSON_COMPACT);
     putchar('\n');
     fflush(stdout);
@@ -220,24 +229,25 @@ static int run(cli *c, int argc, char **argv)
     bool terminal = isatty(STDOUT_FILENO) && !c->json;
     sample before = {0};
     /* The first sample is only there to make rates; `count` tables follow. */
-    for (int64_t i = 0; !cli_interrupted() && rc == CLI_OK && (t.count < 0 || i <= t.count); i++) {
+    for (int64_t i = 0; !cli_interrupted() && rc == CLI_OK && !ferror(stdout) && (t.count < 0 || i <= t.count); i++) {
         if (i > 0) {
             struct timespec ts = {(time_t)t.interval_s, (long)((t.interval_s - (double)(time_t)t.interval_s) * 1e9)};
             if (nanosleep(&ts, NULL) != 0) break;
         }
         json_t *topics = cli_doc_topics(c, bus, NULL, &rc);
         if (!topics) break;
+        json_t *groups = i > 0 ? cli_group_summary(c, bus) : NULL;
         sample now;
         if (!sample_make(&now, topics, t.each_partition)) rc = cli_error(c, CLI_FAILURE, "out of memory");
         json_decref(topics);
         if (rc == CLI_OK && i > 0) {
             rates(&now, &before);
             if (c->json)
-                print_json(&now);
+                print_json(&now, groups);
             else
-                print(c, &now, terminal, t.each_partition);
-            if (ferror(stdout)) break;
+                print(c, &now, groups, terminal, t.each_partition);
         }
+        json_decref(groups);
         free(before.rows);
         before = now;
     }
@@ -249,7 +259,7 @@ static int run(cli *c, int argc, char **argv)
 const cli_command cli_top = {
     "top",
     "",
-    "Show live rates and sizes of topics.",
+    "Show live rates and sizes of topics, and how far groups are behind.",
     NULL,
     options,
     true,

@@ -80,3 +80,32 @@ json_t *cli_doc_topics(const cli *c, bw_bus *bus, const char *topic, int *exit_c
     *exit_code = doc ? CLI_OK : CLI_FAILURE;
     return doc;
 }
+
+static bool has_int(cli_table *t, size_t column, const json_t *object, const char *name, json_int_t *out)
+{
+    const json_t *v = json_object_get(object, name);
+    bool has = json_is_integer(v);
+    if (has) *out = json_integer_value(v);
+    else cli_table_cell(t, column, "-");
+    return has;
+}
+
+void cli_doc_cell_int(cli_table *t, size_t column, const json_t *object, const char *name)
+{
+    json_int_t n;
+    if (has_int(t, column, object, name, &n)) cli_table_cell(t, column, "%" JSON_INTEGER_FORMAT, n);
+}
+
+void cli_doc_cell_ms(cli_table *t, size_t column, const json_t *object, const char *name)
+{
+    json_int_t n;
+    char text[24];
+    if (has_int(t, column, object, name, &n)) cli_table_cell(t, column, "%s", n < 0 ? "-" : n == 0 ? "0" : cli_human_ns(text, (double)n * 1e6));
+}
+
+void cli_doc_cell_bytes(cli_table *t, size_t column, const json_t *object, const char *name)
+{
+    json_int_t n;
+    char text[24];
+    if (has_int(t, column, object, name, &n)) cli_table_cell(t, column, "%s", cli_human_bytes(text, (double)n));
+}

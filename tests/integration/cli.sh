@@ -110,6 +110,48 @@ fails "alter without a change" 2 'nothing to change' b topic alter orders
 
 same "completion: topics" "$(complete_line "busway -b dir:$work/bus consume ord")" orders
 
+# -- groups, transactions, queues, quotas ----------------------------------------------------------------------------------
+b topic create work --partitions 3 >/dev/null
+for k in a b c d e f; do seq 1 50 | b produce work -k $k; done
+same "consume -G reads everything once" "$(b consume -G readers work -e | wc -l)" 300
+same "consume -G goes on where the group was" "$(b consume -G readers work -e | wc -l)" 0
+has "group list" "$(b group list)" '^GROUP +STATE' '^readers +Empty +consumer +0 +3$'
+has "group describe" "$(b group describe readers)" '^readers: Empty, consumer, cooperative-sticky, epoch [0-9]+, 0 members, lag 0 records$' 'work +2 +[0-9]+ +[0-9]+ +0 '
+has "reset-offsets shows first" "$(b group reset-offsets readers --to-earliest 2>&1)" 'work +0 +[0-9]+ +0 ' 'nothing was changed'
+same "and changes nothing" "$(b consume -G readers work -e | wc -l)" 0
+b group reset-offsets readers --to-earliest --execute >/dev/null && same "reset-offsets --execute" "$(b consume -G readers work -e | wc -l)" 300
+b group reset-offsets readers --topic work:1 --to-offset 0 --execute >/dev/null
+same "reset-offsets of one partition" "$(b consume -G readers work -e -f '%p\n' | sort -u)" 1
+b group reset-offsets readers --shift-by -10 --execute >/dev/null
+has "shift-by" "$(b group describe readers)" 'lag 30 records'
+same "by-duration" "$(b group reset-offsets readers --by-duration PT1H --json | grep -o '"new_offset":0' | wc -l)" 3
+same "to-datetime of tomorrow is the end" "$(b group reset-offsets readers --to-datetime "$(date -u -d tomorrow +%Y-%m-%dT%H:%M:%SZ)" --json | grep -o '"new_offset":0' | wc -l)" 0
+"$busway" -b "$bus" consume -G readers work >/dev/null & member=$!
+for _ in $(seq 50); do b group members readers --json | grep -q '"pid":'$member && break; sleep 0.1; done
+has "group members" "$(b group members readers)" "1 member" "$member +"
+fails "reset-offsets of a group with members" 1 'stop them first' b group reset-offsets readers --to-latest --execute
+fails "delete of a group with members" 1 'members' b group delete readers
+has "top shows groups" "$(b top -n 1 --interval 0.1)" '^readers +Stable'
+has "status shows groups" "$(b status)" '^readers +Stable'
+kill $member; wait $member 2>/dev/null
+b group delete readers && same "group delete" "$(b group list 2>/dev/null)" ""
+fails "group describe of an unknown one" 3 'readers' b group describe readers
+fails "-G with -p" 2 'exclude' b consume -G g work -p 0
+fails "-G with an offset" 2 'reset-offsets' b consume -G g work -o 5
+fails "reset-offsets without a target" 2 'where to' b group reset-offsets g
+fails "reset-offsets to two targets" 2 'one target' b group reset-offsets g --to-earliest --to-latest
+fails "reset-offsets to no time" 2 'to-datetime' b group reset-offsets g --to-datetime yesterday
+fails "a group alone" 2 'list, describe, members, reset-offsets or delete' b group
+fails "unknown assignor" 2 'assignor' b consume -G g work -e --assignor best
+b quota set --client loader producer_byte_rate=20M request_rate=100 && has "quota list" "$(b quota list)" 'loader +- +20.0 MiB +- +100$'
+fails "quota of zero" 2 "allowed" b quota set --client loader producer_byte_rate=0
+fails "quota of nobody" 2 'whose' b quota set producer_byte_rate=1
+b quota set --client loader producer_byte_rate= request_rate= && same "quota lifted" "$(b quota list 2>/dev/null)" ""
+fails "txn describe of an unknown one" 3 'nope' b txn describe nope
+fails "queue peek into an unknown one" 3 'nope' b queue peek nope work
+same "consume --isolation committed" "$(b consume work -e --isolation committed | wc -l)" 300
+fails "bad isolation" 2 'isolation' b consume work --isolation none
+
 # -- produce, consume ----------------------------------------------------------------------------------------------------
 for transport in direct ipc; do
     t=t-$transport
