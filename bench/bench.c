@@ -205,7 +205,7 @@ static void take_rates(const bench_run *run, bench_figures *out)
     uint64_t timed = run->records - run->warm_records, first = UINT64_MAX, last = 0;
     for (uint32_t i = 0; i < run->c->readers; i++) out->rate += rate_of(timed, s->reader[i].start_ns, s->reader[i].end_ns);
     out->writer_rate = rate_of(timed, s->writer[0].start_ns, s->writer[0].end_ns);
-    if (run->c->kind != BENCH_WRITERS && run->c->kind != BENCH_COMMIT_MANY) return;
+    if (run->c->kind != BENCH_WRITERS && run->c->kind != BENCH_COMMIT_MANY && run->c->kind < BENCH_TXN) return;
     for (uint32_t i = 0; i < run->c->writers; i++) {
         if (s->writer[i].start_ns && s->writer[i].start_ns < first) first = s->writer[i].start_ns;
         if (s->writer[i].end_ns > last) last = s->writer[i].end_ns;
@@ -217,7 +217,7 @@ void bench_figures_take(const bench_run *run, bench_figures *out)
 {
     bench_shared *s = run->shared;
     if (run->c->kind == BENCH_E2E || run->c->kind == BENCH_FAN || run->c->kind == BENCH_WRITERS ||
-        run->c->kind == BENCH_COMMIT_MANY)
+        run->c->kind == BENCH_COMMIT_MANY || run->c->kind >= BENCH_TXN)
         take_rates(run, out);
     if (run->c->kind == BENCH_DURABLE_MANY) out->rate = rate_of(run->c->round_trips, s->writer[0].start_ns, s->writer[0].end_ns);
     if (run->c->kind == BENCH_COMPACT) {

@@ -19,7 +19,7 @@
 #include <sys/types.h>
 
 #define BENCH_READERS_MAX   8
-#define BENCH_WRITERS_MAX   8
+#define BENCH_WRITERS_MAX   16
 #define BENCH_SAMPLES_MAX   400000u
 #define BENCH_SEGMENT_BYTES (64u << 20)
 #define BENCH_SEGMENTS_KEPT 4u
@@ -43,6 +43,9 @@ typedef enum bench_kind {
     BENCH_COMMIT,      /* one committed offset after the other; the limit: an LMDB commit */
     BENCH_COMMIT_MANY, /* clients that each have many commits not answered */
     BENCH_COMPACT,     /* a compaction pass over a log of few keys */
+    BENCH_TXN,         /* producers that each commit one transaction after the other */
+    BENCH_TXN_DURABLE,
+    BENCH_IDEMPOTENT,  /* asynchronous sends through the socket; way BENCH_BATCH: without producer ids */
     BENCH_KINDS
 } bench_kind;
 
@@ -215,6 +218,8 @@ bool bench_durable_many_role(const bench_run *run, uint32_t index);
 bool bench_commit_bare_role(const bench_run *run, uint32_t index); /* commit.c: the roles of its cases */
 bool bench_commit_one_role(const bench_run *run, uint32_t index);
 bool bench_commit_many_role(const bench_run *run, uint32_t index);
+bool bench_txn_role(const bench_run *run, uint32_t index);
+bool bench_idempotent_role(const bench_run *run, uint32_t index);
 bool bench_compact_role(const bench_run *run, uint32_t index); /* compact.c */
 
 /* ---- rows.c: the cases, and what of each is a row of the report ---- */

@@ -244,9 +244,10 @@ static uint32_t roles_of(const bench_case *c, bench_role roles[BENCH_READERS_MAX
 {
     static const bench_role_fn role_fn[BENCH_KINDS] = {
         e2e_role,     bench_fan_role,         bench_writers_role,     rtt_role, rtt_role, bench_one_way_role, bench_calls_role,
-        request_role, bench_durable_one_role, bench_durable_many_role, bench_commit_one_role, bench_commit_many_role, bench_compact_role};
+        request_role, bench_durable_one_role, bench_durable_many_role, bench_commit_one_role, bench_commit_many_role, bench_compact_role,
+        bench_txn_role, bench_txn_role, bench_idempotent_role};
     bool pinned = strcmp(c->transport, "direct") == 0;
-    bool writers = c->kind == BENCH_WRITERS || c->kind == BENCH_COMMIT_MANY;
+    bool writers = c->kind == BENCH_WRITERS || c->kind == BENCH_COMMIT_MANY || c->kind >= BENCH_TXN;
     uint32_t count = writers ? c->writers : c->kind == BENCH_REQUEST || c->kind == BENCH_COMPACT ? 1 : c->readers + 1;
     if (c->kind >= BENCH_DURABLE) pinned = false;
     for (uint32_t i = 0; i < count; i++) {

@@ -125,13 +125,22 @@ const bench_entry bench_entries[] = {
     {{BENCH_COMPACT, "direct", BENCH_BATCH, 100, 100, 1, 0, 1, false, BENCH_BESIDE_NONE, 0, 0, 10000000},
      "compaction, 10 M records of 100 k keys",
      {RATE(0), {"peak memory", FIELD(peak_bytes), "bytes", false, 0, 128e6}}},
+    {{BENCH_TXN, "ipc", BENCH_ASYNC, 100, 25, 4, 0, 16, false, BENCH_BESIDE_NONE, 0, 0, 32000},
+     "transactions of 100 records over 4 partitions",
+     {{"rate", FIELD(rate), "commits/s", true, 0, 5000}}},
+    {{BENCH_TXN_DURABLE, "ipc", BENCH_ASYNC, 100, 25, 4, 0, 16, false, BENCH_BESIDE_NONE, 0, 0, 8000},
+     "the same, durable",
+     {{"rate", FIELD(rate), "commits/s", true, 0, NO_VALUE}}},
+    {{BENCH_IDEMPOTENT, "ipc", BENCH_ASYNC, 100, 100, 1, 0, 1, false, BENCH_BESIDE_ONE, 0, 0, 4000000},
+     "idempotence beside none, asynchronous",
+     {RATE(0.9)}},
 };
 const size_t bench_entry_count = sizeof bench_entries / sizeof bench_entries[0];
 
 void bench_case_id(const bench_case *c, char *out, size_t size)
 {
     static const char *const kinds[] = {"e2e", "fan", "writers", "rtt_spin", "rtt_sleep", "one_way", "calls", "request", "durable",
-                                        "durable_many", "commit", "commit_many", "compact"};
+                                        "durable_many", "commit", "commit_many", "compact", "txn", "txn_durable", "idempotent"};
     static const char *const ways[] = {"", "/reserve", "/async"};
     snprintf(out, size, "%s/%s/%ux%u/w%u/p%u/r%u%s%s", kinds[c->kind], c->transport, c->record_bytes, c->batch, c->writers,
              c->partitions, c->readers, ways[c->way], c->two_cores ? "/two_cores" : "");

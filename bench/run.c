@@ -70,6 +70,7 @@ static bench_case alone(const bench_case *c)
     bench_case one = *c;
     one.readers = c->readers ? 1 : 0;
     one.writers = one.partitions = 1;
+    if (c->kind == BENCH_IDEMPOTENT) one.way = BENCH_BATCH; /* without */
     if (c->kind == BENCH_DURABLE_MANY) { /* one batch at a time: a sixteenth takes long enough */
         one.kind = BENCH_DURABLE;
         one.round_trips = c->round_trips / 16;

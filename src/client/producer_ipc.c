@@ -91,7 +91,6 @@ static void number_batch(bw_ppart *part, bw_pbatch *b)
     if (b->in_doubt || !part->producer->options.enable_idempotence) return;
     if (txn) {
         take_transaction_id(part);
-        if (b->attempts == 0) atomic_fetch_add(&txn->records, b->count);
         atomic_store(&txn->used, true);
         b->data[22] |= BW_ATTR_TRANSACTIONAL; /* the low byte of the attributes; the checksum is made anew below */
     }

@@ -1,8 +1,6 @@
 /* client/transaction.c: init, begin, commit, abort, offsets.
  *
  * Commit: every batch gets its outcome, then END_TXN, asked again until it is answered: the daemon gives the same outcome each time.
- * When all batches are on their way but not answered, END_TXN goes right behind them with the count of their records; the daemon decides
- * only if it has got as many.
  * Abort: batches without an outcome are taken back. When all had one: END_TXN. Otherwise one may still be on its way, over a
  * connection that is gone: INIT_PRODUCER_ID with the present epoch, which aborts and raises the epoch, so that it is refused. */
 #include "client/transaction.h"
@@ -160,7 +158,6 @@ static void now_in(bw_ptxn *t, bw_ptxn_phase phase)
 {
     atomic_store(&t->failed, false);
     atomic_store(&t->used, false);
-    atomic_store(&t->records, 0);
     atomic_store(&t->phase, phase);
 }
 

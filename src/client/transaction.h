@@ -23,7 +23,6 @@ struct bw_ptxn {
     _Atomic uint32_t phase;
     _Atomic bool failed;
     _Atomic bool used;      /* a batch was sent or offsets were */
-    _Atomic int64_t records; /* numbered in this one */
     pthread_mutex_t lock;   /* of why */
     bw_err why_error;
     char why[400];
