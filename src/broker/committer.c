@@ -1,6 +1,8 @@
 /* broker/committer.c: see committer.h. */
 #include "broker/committer.h"
 
+#include "base/killpoint.h"
+
 #include <stdlib.h>
 
 #define AT_ONCE (4u << 20) /* bytes of entries in a transaction, but for a single larger commit */
@@ -96,7 +98,9 @@ static void *committer_main(void *broker)
             lay_out(c, changes + at);
             at += c->count;
         }
+        BW_KILL_POINT("commit.taken");
         if (!e) e = bw_store_change(b->store, changes, entries);
+        BW_KILL_POINT("commit.stored");
         free(changes);
         atomic_fetch_add_explicit(&m->transactions, 1, memory_order_relaxed);
         first->error = e;

@@ -73,7 +73,7 @@ static void commit_unlink(bw_cgroup *g, bw_commit *k)
     if (k->state == BW_COMMIT_QUEUED) g->unsent--;
     if (g->auto_commit == k) g->auto_commit = NULL;
     if (!g->followed) return;
-    for (bw_commit *other = g->commits; other; other = other->next) {
+    for (bw_commit *other = g->commits; other != k->next; other = other->next) { /* who follows it came before it */
         if (other->follow != k) continue;
         other->follow = NULL;
         if (!other->error) other->error = k->error;
@@ -294,16 +294,22 @@ void bw_group_send_commits(bw_cgroup *g)
 
 /* ---- outcomes ---- */
 
+/* The one whose outcome is k's: a later one that k was left out for may itself have been left out for one later still. */
+static const bw_commit *decider(const bw_commit *k)
+{
+    while (k->state == BW_COMMIT_DONE && !k->error && k->follow) k = k->follow;
+    return k;
+}
+
 static bw_err outcome(const bw_commit *k, const bw_commit **of)
 {
-    *of = k;
-    if (!k->error && k->follow) *of = k->follow;
+    *of = decider(k);
     bw_err e = (*of)->error;
     for (size_t i = 0; i < k->count && !e; i++) e = k->parts[i].error;
     return e;
 }
 
-static bool is_told(const bw_commit *k) { return k->state == BW_COMMIT_DONE && (!k->follow || k->follow->state == BW_COMMIT_DONE); }
+static bool is_told(const bw_commit *k) { return decider(k)->state == BW_COMMIT_DONE; }
 
 static bw_err say(const bw_commit *k)
 {
