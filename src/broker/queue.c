@@ -247,6 +247,7 @@ static bw_err join(bw_broker *b, joining *j)
                    ? BW_OK : bw_fail(BW_ERR_INVALID_ARGUMENT, "a worker names 1 to %u topics, not %zu", BW_QUEUE_TOPICS_MAX, r->topic_count);
     bw_topic *t;
     for (size_t i = 0; i < r->topic_count && !e; i++) e = bw_topic_of(b, r->topics[i].topic, false, &t);
+    if (!e && g && g->deleting) e = bw_fail(BW_ERR_BUSY, "queue group '%s' is being deleted; try again", g->name);
     if (!e && fresh && bw_groups_find(b, r->group))
         e = bw_fail(BW_ERR_INCONSISTENT_GROUP_PROTOCOL, "%.*s is a group of another kind: a queue group needs another name",
                     (int)(r->group.len > 100 ? 100 : r->group.len), r->group.data);

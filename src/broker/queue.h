@@ -106,6 +106,9 @@ struct bw_queue_group {
     bw_queue_member *members;
     uint32_t member_count, part_count;
     bw_queue_wait *waits, *waits_last;
+    bw_op *deleting_op; /* who asked for it; NULL when it has failed */
+    uint32_t sweeps;    /* under way */
+    bool deleting;      /* its name is free when everything of it is gone from the disk */
     bool not_hashed;
     UT_hash_handle hh;
 };
@@ -186,6 +189,10 @@ void bw_queue_settle_by_hand(bw_broker *b, bw_op *op, bw_queue_group *g);
 void bw_queue_bury(bw_broker *b, bw_queue_part *q);
 void bw_queue_deaths_forget(bw_broker *b, bw_queue_part *q);
 
+/* ---- queue_admin.c ---- */
+/* bw_queue_swept: one of the parts of a group that is being deleted is gone, or could not be removed. */
+void bw_queue_swept(bw_broker *b, bw_queue_group *g, bw_err e);
+
 /* ---- queue_store.c ---- */
 #define BW_QUEUE_KEY_MAX 320u
 size_t bw_queue_key_group(const bw_queue_group *g, uint8_t out[BW_QUEUE_KEY_MAX]);
@@ -197,7 +204,7 @@ bw_err bw_queue_put_delay(bw_commit *c, const bw_queue_part *q, bw_delay d);
 bw_err bw_queues_load(bw_broker *b);
 /* bw_queue_refill: more of what was put off, from the metadata. */
 void bw_queue_refill(bw_broker *b, bw_queue_part *q);
-/* bw_queue_sweep: everything stored of a part goes, bit by bit, its state last. */
-void bw_queue_sweep(bw_broker *b, const bw_queue_part *q);
+/* bw_queue_sweep: everything stored of a part goes, bit by bit, its state last. group: is told when it is done, NULL: nobody. */
+void bw_queue_sweep(bw_broker *b, const bw_queue_part *q, bw_queue_group *group);
 
 #endif

@@ -38,7 +38,7 @@ static bw_err need_group(bw_broker *b, bw_str name, bw_queue_group **out)
 {
     bw_err e = bw_queues_need(b);
     *out = e ? NULL : bw_queue_group_find(b, name);
-    if (e || *out) return e;
+    if (e || (*out && !(*out)->deleting)) return e;
     return bw_fail(BW_ERR_GROUP_ID_NOT_FOUND, "there is no queue group '%.*s'", (int)(name.len > 100 ? 100 : name.len), name.data);
 }
 
@@ -119,9 +119,12 @@ void bw_handle_queue_describe(bw_broker *b, bw_op *op)
     msgpack_packer pk;
     b->doc.len = 0;
     msgpack_packer_init(&pk, &b->doc, append);
-    int bad = msgpack_pack_array(&pk, g ? 1 : HASH_CNT(hh, b->queues->groups));
-    if (g) bad |= put_group(&pk, g);
-    else HASH_ITER(hh, b->queues->groups, g, tmp) bad |= put_group(&pk, g);
+    uint32_t n = 0;
+    bw_queue_group *each;
+    HASH_ITER(hh, b->queues->groups, each, tmp) n += !each->deleting && (!g || each == g);
+    int bad = msgpack_pack_array(&pk, n);
+    HASH_ITER(hh, b->queues->groups, each, tmp)
+        if (!each->deleting && (!g || each == g)) bad |= put_group(&pk, each);
     send_doc(b, op, bad);
 }
 
@@ -189,14 +192,47 @@ void bw_handle_queue_settle(bw_broker *b, bw_op *op)
     else bw_queue_settle_by_hand(b, op, g);
 }
 
+/* ---- delete ---- 'g' goes last: a group that is cut short in between is there again after a restart, and nobody was told otherwise. */
+
+typedef struct deleting {
+    bw_commit commit; /* first */
+    bw_queue_group *group;
+} deleting;
+
+static void answer_delete(bw_queue_group *g, bw_err e)
+{
+    bw_op *op = g->deleting_op;
+    g->deleting_op = NULL;
+    if (op && e) bw_op_fail(op, e);
+    else if (op) bw_op_ok(op);
+}
+
 static void deleted(bw_broker *b, bw_commit *c, bw_err e)
 {
-    (void)b;
-    bw_op *op = *(bw_op **)(void *)(c + 1);
+    bw_queue_group *g = ((deleting *)c)->group;
     bw_commit_fini(c);
     free(c);
-    if (e) bw_op_fail(op, e);
-    else bw_op_ok(op);
+    answer_delete(g, e);
+    if (!e) bw_queue_group_free(b, g); /* else its name is not free until a restart: something of it may still be there */
+}
+
+void bw_queue_swept(bw_broker *b, bw_queue_group *g, bw_err e)
+{
+    g->sweeps--;
+    if (e) answer_delete(g, e);
+    if (g->sweeps || !g->deleting_op) return;
+    uint8_t key[BW_QUEUE_KEY_MAX];
+    deleting *d = calloc(1, sizeof *d);
+    e = d ? bw_commit_remove(&d->commit, BW_TABLE_QUEUES, key, bw_queue_key_group(g, key)) : bw_fail(BW_ERR_NO_MEMORY, "no memory for a commit");
+    if (!e) {
+        d->commit.done = deleted;
+        d->group = g;
+        e = bw_committer_submit(b, &d->commit);
+    }
+    if (!e) return;
+    if (d) bw_commit_fini(&d->commit);
+    free(d);
+    answer_delete(g, e);
 }
 
 void bw_handle_queue_delete(bw_broker *b, bw_op *op)
@@ -205,21 +241,18 @@ void bw_handle_queue_delete(bw_broker *b, bw_op *op)
     bw_err e = need_group(b, op->request.queue.group, &g);
     if (!e && g->members)
         e = bw_fail(BW_ERR_NON_EMPTY_GROUP, "queue group '%s' has %u workers: end them first", g->name, g->member_count);
-    bw_commit *c = e ? NULL : calloc(1, sizeof *c + sizeof op);
-    uint8_t key[BW_QUEUE_KEY_MAX];
-    if (!e && !c) e = bw_fail(BW_ERR_NO_MEMORY, "no memory for a commit");
-    if (!e) e = bw_commit_remove(c, BW_TABLE_QUEUES, key, bw_queue_key_group(g, key));
-    if (!e) {
-        c->done = deleted;
-        *(bw_op **)(void *)(c + 1) = op;
-        for (const bw_queue_part *q = g->parts; q; q = q->next) bw_queue_sweep(b, q); /* first: 'g' goes when all has begun to go */
-        e = bw_committer_submit(b, c);
-    }
     if (e) {
-        if (c) bw_commit_fini(c);
-        free(c);
         bw_op_fail(op, e);
         return;
     }
-    bw_queue_group_free(b, g);
+    g->deleting = true;
+    g->deleting_op = op;
+    g->sweeps = 1; /* until all have begun */
+    while (g->parts) {
+        bw_queue_part *q = g->parts;
+        g->sweeps++;
+        bw_queue_sweep(b, q, g);
+        bw_queue_part_remove(b, q);
+    }
+    bw_queue_swept(b, g, BW_OK);
 }

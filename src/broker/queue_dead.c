@@ -152,6 +152,12 @@ void bw_queue_serve_part(bw_broker *b, bw_part *p)
     while (list) {
         bw_queue_death *d = list;
         list = d->next;
+        if (d->end > durable && atomic_load_explicit(&s->state, memory_order_acquire) != BW_SLOT_OPEN) { /* it will never be */
+            bw_queue_state_untake(&d->part->state, d->offset);
+            if (!d->part->dead_timer.index) bw_timers_set(&b->timers, &d->part->dead_timer, bw_deadline_in_ms(RETRY_MS));
+            free(d);
+            continue;
+        }
         if (d->end > durable) {
             d->next = p->deaths;
             p->deaths = d;

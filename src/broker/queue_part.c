@@ -244,7 +244,7 @@ void bw_queue_forget_topic(bw_broker *b, bw_topic *t)
         for (bw_queue_part *q = g->parts, *next; q; q = next) {
             next = q->next;
             if (!bw_uuid_equal(&q->topic, &t->id)) continue;
-            bw_queue_sweep(b, q);
+            bw_queue_sweep(b, q, NULL);
             bw_queue_part_remove(b, q);
         }
     }

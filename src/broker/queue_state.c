@@ -79,6 +79,7 @@ static void settle(bw_queue_state *s, int64_t offset, bw_queue_entry *e, bool la
         uint32_t i = late_at(s, offset);
         s->gone[s->gone_count++] = (bw_queue_gone){s->late[i].due_ms, offset}; /* there is room: admit_late made it */
         memmove(&s->late[i], &s->late[i + 1], (--s->late_count - i) * sizeof *s->late);
+        if (i < s->late_from) s->late_from--;
     } else if (offset == s->start) {
         raise_start(s);
     }
@@ -89,6 +90,8 @@ static void make_available(bw_queue_state *s, int64_t offset, bw_queue_entry *e,
     move(s, e, BW_QUEUE_AVAILABLE);
     e->member = 0;
     if (!late && offset < s->available_from) s->available_from = offset;
+    uint32_t i = late ? late_at(s, offset) : s->late_from;
+    if (i < s->late_from) s->late_from = i;
 }
 
 /* Its delivery came to nothing. */
@@ -171,6 +174,7 @@ bw_err bw_queue_state_admit_late(bw_queue_state *s, int64_t offset, int64_t due_
     memmove(&s->late[i + 1], &s->late[i], (s->late_count++ - i) * sizeof *s->late);
     s->late[i] = (bw_queue_late){.offset = offset, .due_ms = due_ms, .entry = {.mark = BW_QUEUE_AVAILABLE, .deliveries = deliveries}};
     s->available++;
+    if (i < s->late_from) s->late_from = i;
     if (!reason) return BW_OK;
     s->late[i].entry.reason = reason & 0xf;
     move(s, &s->late[i].entry, BW_QUEUE_DYING);
@@ -216,10 +220,11 @@ void bw_queue_state_cut(bw_queue_state *s, int64_t end)
 bool bw_queue_state_next(bw_queue_state *s, int64_t *offset, const bw_queue_entry **entry)
 {
     if (!s->available) return false;
-    for (uint32_t i = 0; i < s->late_count; i++) {
-        if (s->late[i].entry.mark != BW_QUEUE_AVAILABLE) continue;
-        *offset = s->late[i].offset;
-        *entry = &s->late[i].entry;
+    for (; s->late_from < s->late_count; s->late_from++) {
+        const bw_queue_late *l = &s->late[s->late_from];
+        if (l->entry.mark != BW_QUEUE_AVAILABLE) continue;
+        *offset = l->offset;
+        *entry = &l->entry;
         return true;
     }
     for (; s->available_from < s->end; s->available_from++) {

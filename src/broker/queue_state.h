@@ -47,7 +47,7 @@ typedef struct bw_queue_state {
     uint32_t cap;         /* 0, or a power of two */
     int64_t available_from; /* no AVAILABLE in the window below */
     bw_queue_late *late;  /* ascending offsets */
-    uint32_t late_count, late_cap;
+    uint32_t late_count, late_cap, late_from; /* from: no AVAILABLE among those before it */
     bw_queue_gone *gone;
     uint32_t gone_count, gone_cap;
     uint32_t available, acquired, dying, untaken; /* window and late together; untaken: dying, and nobody buries it yet */

@@ -151,7 +151,7 @@ bw_err bw_queues_load(bw_broker *b)
         for (bw_queue_part *q = g->parts, *next; q; q = next) {
             next = q->next;
             if (q->part) continue;
-            bw_queue_sweep(b, q); /* of a topic that was deleted */
+            bw_queue_sweep(b, q, NULL); /* of a topic that was deleted */
             bw_queue_part_remove(b, q);
         }
     }
@@ -207,8 +207,9 @@ typedef struct sweeping {
     bw_commit commit; /* first */
     uint8_t key[BW_QUEUE_KEY_MAX];
     size_t key_len;
+    bw_queue_group *group;
     bw_err error;
-    bool last;
+    bool again, last;
 } sweeping;
 
 static bool sweep_one(void *opaque, const void *key, size_t key_len, const void *value, size_t value_len)
@@ -219,35 +220,48 @@ static bool sweep_one(void *opaque, const void *key, size_t key_len, const void 
     return !s->error && s->commit.count < SWEPT_AT_ONCE;
 }
 
+static void sweep_end(bw_broker *b, sweeping *s, bw_err e)
+{
+    bw_queue_group *g = s->group;
+    bw_commit_fini(&s->commit);
+    free(s);
+    if (g) bw_queue_swept(b, g, e);
+}
+
+/* What is delayed goes first. The state, by which a restart would find the rest, goes when a commit of ours was done and nothing delayed is
+ * left: what the part had under way was stored before that. */
 static void sweep_step(bw_broker *b, bw_commit *c, bw_err e)
 {
     sweeping *s = (sweeping *)c;
     bw_commit_fini(c);
     BW_KILL_POINT("queue.swept");
     if (e || s->last) {
-        free(s);
+        sweep_end(b, s, e);
         return;
     }
     s->error = BW_OK;
     s->key[0] = 'd';
     e = bw_store_each(b->store, BW_TABLE_QUEUES, s->key, s->key_len, sweep_one, s);
     if (!e) e = s->error;
-    if (!e && !s->commit.count) { /* nothing delayed is left: the state, which is what a restart finds it by */
-        s->last = true;
-        s->key[0] = 'p';
-        e = bw_commit_remove(c, BW_TABLE_QUEUES, s->key, s->key_len);
+    if (!e && !c->count) {
+        s->last = s->again;
+        if (s->last) s->key[0] = 'p';
+        e = bw_commit_remove(c, BW_TABLE_QUEUES, s->key, s->key_len); /* the first time of a key that is none: it only waits */
     }
+    s->again = true;
     if (!e) e = bw_committer_submit(b, c);
-    if (!e) return;
-    bw_commit_fini(c);
-    free(s);
+    if (e) sweep_end(b, s, e);
 }
 
-void bw_queue_sweep(bw_broker *b, const bw_queue_part *q)
+void bw_queue_sweep(bw_broker *b, const bw_queue_part *q, bw_queue_group *group)
 {
     sweeping *s = calloc(1, sizeof *s);
-    if (!s) return; /* the next start finds it */
+    if (!s) { /* the next start finds it */
+        if (group) bw_queue_swept(b, group, bw_fail(BW_ERR_NO_MEMORY, "no memory to delete a queue's state"));
+        return;
+    }
     s->commit.done = sweep_step;
+    s->group = group;
     s->key_len = bw_queue_key_part(q, 'd', s->key);
     sweep_step(b, &s->commit, BW_OK);
 }

@@ -95,6 +95,8 @@ static bool may_repeat(uint16_t type)
     case BW_API_DELETE_TOPIC:
     case BW_API_ALTER_TOPIC:
     case BW_API_PRODUCE:
+    case BW_API_QUEUE_SETTLE:
+    case BW_API_QUEUE_DELETE:
         return false;
     default:
         return true;

@@ -346,6 +346,160 @@ static void test_queue_delayed_record_is_never_early_and_survives_a_restart(void
     scene_close(&s);
 }
 
+/* More than memory holds at a time, and a daemon that dies in between. */
+static void test_queue_many_delayed_records_come_once_each(void **state)
+{
+    (void)state;
+    enum { MANY = 20000 };
+    scene s;
+    scene_open(&s, 1);
+    bw_queue_options o = options_of("g");
+    bw_queue *q = open_queue(s.bus, &o);
+    bw_producer *p = test_producer(s.bus, BW_ACKS_VISIBLE);
+    int64_t at = wall_ms() + 6000;
+    static int64_t due[MANY], seen[MANY];
+    static bw_record r[500];
+    static bw_header h[500];
+    static uint8_t room[500][8];
+    memset(seen, 0, sizeof seen);
+    for (int i = 0; i < MANY; i++) {
+        due[i] = at + (i * 7919) % 1000;
+        bw_header_deliver_at(due[i], room[i % 500], &h[i % 500]);
+        r[i % 500] = (bw_record){.value = "x", .value_len = 1, .headers = &h[i % 500], .header_count = 1, .timestamp_ms = BW_NO_TIMESTAMP};
+        if (i % 500 == 499) assert_ok(bw_producer_send_batch(p, "jobs", 0, r, 500, 5000, NULL));
+    }
+    assert_ok(bw_producer_close(p, 5000));
+    bw_message m[500];
+    size_t n;
+    for (int i = 0; i < 15 && described(s.bus, "g", "delayed") < MANY; i++) assert_err(bw_queue_poll_batch(q, 300, m, 500, &n), BW_ERR_TIMED_OUT);
+    assert_int_equal(described(s.bus, "g", "delayed"), MANY);
+    assert_int_equal(described(s.bus, "g", "start_offset"), MANY);
+    daemon_stop(&s.d, SIGKILL);
+    daemon_start(&s.d);
+    for (int got = 0; got < MANY; got += (int)n) {
+        assert_ok(bw_queue_poll_batch(q, 10000, m, 500, &n));
+        int64_t now = wall_ms();
+        for (size_t i = 0; i < n; i++) {
+            assert_true(now >= due[m[i].record.offset]);
+            assert_int_equal(seen[m[i].record.offset]++, 0);
+        }
+        assert_ok(bw_queue_ack_batch(q, m, n));
+    }
+    print_message("the last of %d delayed records: %lld ms after its second\n", MANY, (long long)(wall_ms() - at - 1000));
+    assert_ok(bw_queue_flush(q, 5000));
+    assert_int_equal(described(s.bus, "g", "delayed"), 0);
+    assert_err(bw_queue_poll_batch(q, 100, m, 500, &n), BW_ERR_TIMED_OUT);
+    assert_ok(bw_queue_close(q));
+    scene_close(&s);
+}
+
+static void test_queue_deleted_group_leaves_nothing(void **state)
+{
+    (void)state;
+    scene s;
+    scene_open(&s, 1);
+    send_delayed(s.bus, wall_ms() + 3600000, false);
+    send_numbers(s.bus, 0, 1, 1);
+    bw_queue_options o = options_of("g");
+    bw_message m;
+    for (int i = 0; i < 3; i++) { /* each life begins at the beginning */
+        bw_queue *q = open_queue(s.bus, &o);
+        assert_ok(bw_queue_poll(q, 5000, &m));
+        assert_int_equal(m.record.offset, 1);
+        assert_ok(bw_queue_ack_sync(q, &m, 5000));
+        assert_int_equal(described(s.bus, "g", "delayed"), 1);
+        assert_ok(bw_queue_close(q));
+        assert_ok(bw_queue_delete(s.bus, "g"));
+        if (i == 1) {
+            daemon_stop(&s.d, SIGKILL);
+            daemon_start(&s.d);
+            char *json = NULL;
+            assert_err(bw_queue_describe(s.bus, "g", &json), BW_ERR_GROUP_ID_NOT_FOUND);
+        }
+    }
+    bw_queue *q = open_queue(s.bus, &o);
+    assert_ok(bw_queue_poll(q, 5000, &m));
+    assert_ok(bw_queue_ack_sync(q, &m, 5000));
+    assert_ok(bw_topic_delete(s.bus, "jobs"));
+    assert_ok(bw_topic_create(s.bus, "jobs", 1, NULL, 0));
+    send_numbers(s.bus, 0, 3, 1);
+    assert_ok(bw_queue_close(q));
+    q = open_queue(s.bus, &o); /* of the new topic */
+    assert_ok(bw_queue_poll(q, 5000, &m));
+    assert_int_equal(number_of(&m), 3);
+    assert_int_equal(m.record.offset, 0);
+    assert_ok(bw_queue_close(q));
+    scene_close(&s);
+}
+
+static void send_in_transaction(bw_producer *p, int number, bool commit)
+{
+    char text[16];
+    snprintf(text, sizeof text, "%d", number);
+    assert_ok(bw_transaction_begin(p));
+    test_send(p, "jobs", 0, text);
+    assert_ok(commit ? bw_transaction_commit(p, 5000) : bw_transaction_abort(p, 5000));
+}
+
+static void test_queue_committed_group_sees_no_open_and_no_aborted_transaction(void **state)
+{
+    (void)state;
+    scene s;
+    scene_open(&s, 1);
+    bw_producer_options po = BW_PRODUCER_OPTIONS_INIT;
+    po.transactional_id = "t";
+    bw_producer *p = NULL;
+    assert_ok(bw_producer_open(s.bus, &po, &p));
+    assert_ok(bw_transactions_init(p, 5000));
+    bw_queue_options o = options_of("g");
+    o.isolation = BW_QUEUE_COMMITTED;
+    bw_queue *q = open_queue(s.bus, &o);
+    bw_message m;
+    send_in_transaction(p, 1, false);
+    assert_ok(bw_transaction_begin(p));
+    test_send(p, "jobs", 0, "2");
+    assert_err(bw_queue_poll(q, 200, &m), BW_ERR_TIMED_OUT);
+    pid_t child = fork();
+    if (child == 0) { /* another writer, behind the open one */
+        bw_bus *bus = test_bus(s.d.url);
+        send_numbers(bus, 0, 3, 1);
+        bw_bus_close(bus);
+        _exit(0);
+    }
+    waitpid(child, NULL, 0);
+    assert_err(bw_queue_poll(q, 200, &m), BW_ERR_TIMED_OUT);
+    assert_ok(bw_transaction_commit(p, 5000));
+    for (int i = 2; i <= 3; i++) {
+        assert_ok(bw_queue_poll(q, 5000, &m));
+        assert_int_equal(number_of(&m), i);
+        assert_ok(bw_queue_ack_sync(q, &m, 5000));
+    }
+    assert_err(bw_queue_poll(q, 100, &m), BW_ERR_TIMED_OUT);
+    assert_ok(bw_queue_close(q));
+    assert_ok(bw_producer_close(p, 5000));
+    scene_close(&s);
+}
+
+static void test_queue_name_of_another_kind_of_group_is_refused(void **state)
+{
+    (void)state;
+    scene s;
+    scene_open(&s, 1);
+    bw_queue_options o = options_of("g");
+    bw_queue *q = open_queue(s.bus, &o);
+    bw_consumer *c = NULL;
+    bw_consumer_options co = BW_CONSUMER_OPTIONS_INIT;
+    bw_batch b;
+    co.group_id = "g";
+    assert_ok(bw_consumer_open(s.bus, &co, &c));
+    bw_err e = bw_consumer_subscribe(c, jobs, 1);
+    if (!e) e = bw_consumer_poll(c, 5000, &b);
+    assert_int_equal(e, BW_ERR_INCONSISTENT_GROUP_PROTOCOL);
+    bw_consumer_close(c);
+    assert_ok(bw_queue_close(q));
+    scene_close(&s);
+}
+
 static void test_queue_bad_input_is_answered_with_names(void **state)
 {
     (void)state;
@@ -407,6 +561,10 @@ int main(void)
         cmocka_unit_test(test_queue_worn_out_and_rejected_records_go_to_the_dead_letter_topic),
         cmocka_unit_test(test_queue_acknowledged_is_forgotten_never_over_restarts),
         cmocka_unit_test(test_queue_delayed_record_is_never_early_and_survives_a_restart),
+        cmocka_unit_test(test_queue_many_delayed_records_come_once_each),
+        cmocka_unit_test(test_queue_deleted_group_leaves_nothing),
+        cmocka_unit_test(test_queue_committed_group_sees_no_open_and_no_aborted_transaction),
+        cmocka_unit_test(test_queue_name_of_another_kind_of_group_is_refused),
         cmocka_unit_test(test_queue_bad_input_is_answered_with_names),
         cmocka_unit_test(test_queue_by_hand_peek_and_settle),
     };
