@@ -1,7 +1,8 @@
 /* demo/demo.h: what the demonstration's processes share.
  *
- * busway-demo is one program in four processes: the conductor (main.c), a producer that is killed on the way and started again,
- * and two readers of the same records, one on shared memory, one through the socket. They meet in a bus (dir:) and in this file's
+ * busway-demo is one program in seven processes: the conductor (main.c), a producer that is killed on the way and started again, two
+ * readers of the same records, one on shared memory, one through the socket, and three workers of a group that count them (group.c), one
+ * of which is killed. They meet in a bus (dir:) and in this file's
  * demo_shared, a small mapped file of counters that the live line shows. What is *checked* at the end does not come from there
  * but from three journals: what the producer was told is acknowledged, and what each reader read where.
  *
@@ -19,10 +20,18 @@ enum { DEMO_PACKAGES, DEMO_SENSORS, DEMO_TOPICS };
 enum { DEMO_DIRECT, DEMO_SOCKET, DEMO_READERS };
 
 #define DEMO_PARTITIONS 4
+#define DEMO_WORKERS    3
 #define DEMO_BUCKETS    (64 * 16)
 
 extern const char *const demo_topic_names[DEMO_TOPICS];
 extern const char *const demo_reader_names[DEMO_READERS];
+
+/* One partition, as the group's workers see it. Written by its owner. */
+typedef struct demo_counted {
+    _Atomic int owner;         /* whom the group gave it last; counts once given_ns is set */
+    _Atomic int64_t given_ns;
+    _Atomic uint64_t records;  /* committed counts */
+} demo_counted;
 
 /* Counters for the live line; each has one writer. Zeroed by the conductor before anybody else maps it. */
 typedef struct demo_shared {
@@ -33,6 +42,9 @@ typedef struct demo_shared {
     _Atomic uint64_t acknowledged;               /* producer: over both lives */
     _Atomic uint64_t lines_done, lines;          /* producer */
     _Atomic uint64_t found_lines, found_sensors; /* producer: what the log held when it started */
+    _Atomic int worker_ready[DEMO_WORKERS];
+    _Atomic int workers_stop;                    /* conductor */
+    demo_counted counted[DEMO_TOPICS][DEMO_PARTITIONS];
     char last_event[128];                        /* producer: for the eye only, may be torn */
     struct {
         _Atomic int ready;     /* 1 reading */
@@ -85,5 +97,12 @@ int demo_producer_run(demo *d);
 int demo_reader_run(demo *d, int which);
 /* demo_check: compare the journals, print the verdict. true: everything is as promised. */
 bool demo_check(demo *d, uint64_t killed_after);
+
+/* group.c. demo_group_moved: has everything that worker had been given to others since: how many partitions, and how long after since_ns the
+ * first and the last of them. */
+int demo_worker_run(demo *d, int number);
+uint64_t demo_group_counted(const demo_shared *s);
+int demo_group_partitions(const demo_shared *s, int who);
+bool demo_group_moved(const demo_shared *s, int who, int64_t since_ns, int *moved, int64_t *first_ns, int64_t *last_ns);
 
 #endif

@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #define KILL_AT   0.4 /* of the schedule */
+#define KILL_WORKER_AT 0.75
 #define PAUSE_NS  700000000
 #define READY_MS  15000
 #define FINISH_MS 20000
@@ -34,7 +35,7 @@ static void on_signal(int number)
 typedef struct stage {
     demo *d;
     bw_bus *bus;
-    pid_t producer, readers[DEMO_READERS], daemon;
+    pid_t producer, readers[DEMO_READERS], workers[DEMO_WORKERS], daemon;
     int producer_status;
     bool producer_done;
     uint64_t shown_acks, shown_reads[DEMO_READERS];
@@ -118,6 +119,11 @@ static bool children_well(stage *st)
                              WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status)),
                    false;
         }
+    for (int i = 0; i < DEMO_WORKERS; i++)
+        if (st->workers[i] > 0 && waitpid(st->workers[i], &status, WNOHANG) == st->workers[i]) {
+            st->workers[i] = 0;
+            return demo_fail("worker %d of the group ended early", i + 1), false;
+        }
     if (st->producer > 0 && waitpid(st->producer, &status, WNOHANG) == st->producer) {
         st->producer = 0;
         st->producer_done = true;
@@ -174,6 +180,15 @@ static bool start_all(stage *st)
     snprintf(text, sizeof text, "Two readers: pid %d on shared memory (direct), pid %d through the socket", (int)st->readers[0],
              (int)st->readers[1]);
     say(d, text);
+    for (int i = 0; i < DEMO_WORKERS; i++) {
+        snprintf(text, sizeof text, "worker%d", i);
+        st->workers[i] = spawn(d, text);
+    }
+    for (int i = 0; i < DEMO_WORKERS; i++)
+        if (!wait_ready(st, &d->shared->worker_ready[i], "a worker")) return false;
+    snprintf(text, sizeof text, "A group of three workers: pids %d, %d and %d divide the partitions and count the records", (int)st->workers[0],
+             (int)st->workers[1], (int)st->workers[2]);
+    say(d, text);
     atomic_store(&d->shared->begun_ns, demo_now_ns());
     atomic_store(&d->shared->length_ns, (int64_t)d->seconds * 1000000000);
     st->shown_ns = demo_now_ns();
@@ -222,10 +237,34 @@ static bool kill_and_restart(stage *st, uint64_t *killed_after)
     return true;
 }
 
+/* SIGKILL of the worker with the most partitions; how long they stood still. */
+static bool kill_worker(stage *st)
+{
+    demo_shared *s = st->d->shared;
+    char text[256];
+    int victim = 0, status, moved;
+    int64_t first, last;
+    for (int i = 1; i < DEMO_WORKERS; i++)
+        if (demo_group_partitions(s, i) > demo_group_partitions(s, victim)) victim = i;
+    if (demo_group_partitions(s, victim) == 0) return demo_fail("the group gave no worker a partition"), false;
+    pid_t old = st->workers[victim];
+    int64_t killed_ns = demo_now_ns();
+    if (old <= 0 || kill(old, SIGKILL) != 0 || waitpid(old, &status, 0) != old) return demo_fail("the worker was gone before it was killed"), false;
+    st->workers[victim] = 0;
+    for (int ms = 0; !demo_group_moved(s, victim, killed_ns, &moved, &first, &last); ms++) {
+        if (ms == READY_MS || interrupted) return demo_fail("the dead worker's partitions were given to nobody in %d s", READY_MS / 1000), false;
+        sleep_ms(1);
+    }
+    snprintf(text, sizeof text, "Worker %d killed with SIGKILL: its %d partition%s stood still for %.1f to %.1f ms", (int)old, moved,
+             moved == 1 ? "" : "s", (double)first / 1e6, (double)last / 1e6);
+    say(st->d, text);
+    return true;
+}
+
 static bool run_stage(stage *st, uint64_t *killed_after)
 {
     demo_shared *s = st->d->shared;
-    bool killed = false;
+    bool killed = false, worker_killed = false;
     while (!st->producer_done && !interrupted) {
         show(st);
         if (!children_well(st)) return false;
@@ -234,10 +273,14 @@ static bool run_stage(stage *st, uint64_t *killed_after)
             if (!kill_and_restart(st, killed_after)) return false;
             killed = true;
         }
+        if (!worker_killed && (double)passed > KILL_WORKER_AT * (double)atomic_load(&s->length_ns) && !st->producer_done) {
+            if (!kill_worker(st)) return false;
+            worker_killed = true;
+        }
         sleep_ms(10);
     }
     if (interrupted) return demo_fail("interrupted"), false;
-    if (!killed) return demo_fail("the producer ended before it could be killed"), false;
+    if (!killed || !worker_killed) return demo_fail("the producer ended before %s could be killed", killed ? "a worker" : "it"), false;
     if (!WIFEXITED(st->producer_status) || WEXITSTATUS(st->producer_status) != 0) return demo_fail("the producer failed"), false;
     return true;
 }
@@ -282,6 +325,30 @@ static bool finish_readers(stage *st)
     return good && !interrupted;
 }
 
+/* Each record of the log is counted once. */
+static bool finish_workers(stage *st)
+{
+    demo_shared *s = st->d->shared;
+    uint64_t target = atomic_load(&s->target), counted = 0;
+    int status;
+    for (int ms = 0; ms < FINISH_MS && !interrupted && (counted = demo_group_counted(s)) < target; ms += 5) {
+        if (!children_well(st)) return false;
+        sleep_ms(5);
+    }
+    sleep_ms(100); /* one that would be counted twice */
+    counted = demo_group_counted(s);
+    atomic_store(&s->workers_stop, 1);
+    bool good = true;
+    for (int i = 0; i < DEMO_WORKERS; i++) {
+        if (st->workers[i] <= 0) continue;
+        good = waitpid(st->workers[i], &status, 0) == st->workers[i] && WIFEXITED(status) && WEXITSTATUS(status) == 0 && good;
+        st->workers[i] = 0;
+    }
+    if (counted != target) return demo_fail("the group counted %" PRIu64 " records of %" PRIu64, counted, target), false;
+    printf("         the group counted %" PRIu64 " records: each exactly once, one worker of three killed on the way\n", counted);
+    return good;
+}
+
 /* Gone, or a zombie that its new parent has not buried yet. */
 static bool is_gone(pid_t pid)
 {
@@ -306,8 +373,8 @@ static bool close_stage(stage *st, bool verify)
 {
     demo *d = st->d;
     bool good = true;
-    pid_t rest[] = {st->producer, st->readers[0], st->readers[1]};
-    for (size_t i = 0; i < 3; i++)
+    pid_t rest[] = {st->producer, st->readers[0], st->readers[1], st->workers[0], st->workers[1], st->workers[2]};
+    for (size_t i = 0; i < sizeof rest / sizeof rest[0]; i++)
         if (rest[i] > 0) {
             kill(rest[i], SIGKILL);
             waitpid(rest[i], NULL, 0);
@@ -349,12 +416,13 @@ static int conduct(demo *d)
     sigaction(SIGTERM, &action, NULL);
     int64_t begun = demo_now_ns();
     bool good =
-        demo_shared_map(d, true) && open_stage(&st) && start_all(&st) && run_stage(&st, &killed_after) && finish_readers(&st);
+        demo_shared_map(d, true) && open_stage(&st) && start_all(&st) && run_stage(&st, &killed_after) && finish_readers(&st) &&
+        finish_workers(&st);
     if (good) good = demo_check(d, killed_after);
     good = close_stage(&st, good) && good;
     const char *mark = good ? "\033[1;32m" : "\033[1;31m";
     printf("\n%s%s%s (%.1f s)\n", d->colour ? mark : "",
-           good ? "DEMO PASSED: what was acknowledged was read, in its place, on both paths, through a kill of the producer"
+           good ? "DEMO PASSED: what was acknowledged was read, in its place, on both paths, and counted once, through kills of producer and worker"
                 : "DEMO FAILED: see above",
            d->colour ? "\033[0m" : "", (double)(demo_now_ns() - begun) / 1e9);
     return good ? 0 : interrupted ? 130 : 1;
@@ -369,6 +437,8 @@ static int role(demo *d, const char *name, const char *folder)
     if (strcmp(name, "producer") == 0) return demo_producer_run(d);
     for (int i = 0; i < DEMO_READERS; i++)
         if (strcmp(name, demo_reader_names[i]) == 0) return demo_reader_run(d, i);
+    for (int i = 0; i < DEMO_WORKERS; i++)
+        if (strncmp(name, "worker", 6) == 0 && name[6] == '0' + i && !name[7]) return demo_worker_run(d, i);
     return demo_fail("no such role: %s", name);
 }
 
