@@ -1,11 +1,14 @@
 /* Writes segments with Busway's format layer, for Kafka's own tools to read: one folder a codec, batches of 1 to many, null and
  * empty keys and values, headers, append time, a producer's batches, and batches reserved in place. Beside each log lie its
  * indexes, and `expected`, one line a record, in the words of Kafka's DumpLogSegments.
+ * And the folder "txn": markers of transactions and an index of aborted ones.
  *   make_segment DIR
  * Printable text only, so that the dump's lines can be compared as they are. */
+#include "format/control_batch.h"
 #include "format/index.h"
 #include "format/names.h"
 #include "format/record_batch.h"
+#include "log/txn_index.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -159,6 +162,33 @@ static void write_reserved(output *o, size_t value_max, size_t value_len)
     free(room);
 }
 
+static void write_transactions(const char *folder)
+{
+    char name[BW_SEGMENT_NAME_MAX];
+    if (mkdir(folder, 0755) != 0 && errno != EEXIST) die(folder);
+    bw_segment_name(name, 0, ".log");
+    FILE *log = create(folder, name), *expected = create(folder, "expected");
+    bw_segment_name(name, 0, BW_TXN_INDEX_SUFFIX);
+    FILE *index = create(folder, name);
+    for (int i = 0; i < 6; i++) {
+        bw_marker m = {.producer_id = 7 + i % 2, .producer_epoch = 3, .commit = i % 3 == 0, .coordinator_epoch = 40 + i,
+                       .timestamp_ms = START_MS + i};
+        uint8_t marker[BW_MARKER_BYTES], entry[BW_TXN_ENTRY_BYTES];
+        size_t len = bw_marker_write(marker, &m);
+        bw_batch_patch(marker, 10 + i, 0);
+        bw_aborted a = {m.producer_id, i, 10 + i, 5 + i};
+        bw_aborted_put(entry, &a);
+        if (fwrite(marker, 1, len, log) != len) die("write");
+        fprintf(expected, "| offset: %d CreateTime: %" PRId64 " keySize: 4 valueSize: 6 sequence: -1 headerKeys: [] endTxnMarker: %s "
+                "coordinatorEpoch: %d\n", 10 + i, m.timestamp_ms, m.commit ? "COMMIT" : "ABORT", m.coordinator_epoch);
+        if (m.commit) continue;
+        if (fwrite(entry, 1, sizeof entry, index) != sizeof entry) die("write");
+        fprintf(expected, "version: 0 producerId: %" PRId64 " firstOffset: %d lastOffset: %d lastStableOffset: %d\n", m.producer_id, i,
+                10 + i, 5 + i);
+    }
+    if (fclose(log) != 0 || fclose(expected) != 0 || fclose(index) != 0) die(folder);
+}
+
 int main(int argc, char **argv)
 {
     if (argc != 2) {
@@ -187,5 +217,8 @@ int main(int argc, char **argv)
         for (size_t i = 0; i < sizeof files / sizeof files[0]; i++)
             if (fclose(files[i]) != 0) die(folder);
     }
+    char folder[4096];
+    snprintf(folder, sizeof folder, "%s/txn", argv[1]);
+    write_transactions(folder);
     return 0;
 }

@@ -79,6 +79,15 @@ for codec in none gzip snappy lz4 zstd; do
         fi
     done
 done
+# Markers of transactions, and the index of aborted ones.
+txn=$out/segments/txn/00000000000000000000
+if ! dump "$txn.log" "$txn.log.dump" || ! dump "$txn.txnindex" "$txn.txnindex.dump"; then
+    bad "dump of markers and their index" "$([ -s "$txn.txnindex.dump.complaints" ] && echo "$txn.txnindex.dump.complaints" || echo "$txn.log.dump.err")"
+elif { grep -a '^| offset:' "$txn.log.dump"; grep -a '^version:' "$txn.txnindex.dump"; } | sort | cmp -s - <(sort "$out/segments/txn/expected"); then
+    ok "Kafka reads all $(wc -l <"$out/segments/txn/expected") markers and entries of aborted transactions as they were written"
+else
+    bad "Kafka reads other markers or aborted transactions than were written" "$txn.txnindex.dump"
+fi
 # The comparison must be able to fail: one byte of a record changed is a checksum that Kafka misses.
 cp "$out"/segments/none/*.log "$out/segments/damaged-$(basename "$out"/segments/none/*.log)"
 mkdir -p "$out/segments/damaged" && mv "$out"/segments/damaged-*.log "$out/segments/damaged/00000000000000000000.log"
