@@ -241,14 +241,11 @@ void bw_cgroup_leave(bw_cgroup *g, bw_deadline deadline)
 {
     bw_consumer *c = g->consumer;
     g->closing = true;
-    bool up = c->has_conn && bw_conn_check(&c->conn);
-    if (g->wants_auto_commit && g->state != BW_MEMBER_FENCED && c->parts) {
-        bw_group_commit_positions(g, NULL, 0, NULL);
-        if (!up && g->state == BW_MEMBER_OUT) up = bw_group_advance(g) == BW_OK;
-    }
+    if (c->has_conn) bw_conn_check(&c->conn);
+    if (g->wants_auto_commit && g->state != BW_MEMBER_FENCED && c->parts) bw_group_commit_positions(g, NULL, 0, NULL);
     if (g->state == BW_MEMBER_FENCED) tell_all(g, BW_REBALANCE_LOST);
     else if (g->state != BW_MEMBER_OUT) tell_all(g, BW_REBALANCE_REVOKED);
-    if (up && (g->unsent || g->in_flight)) bw_group_settle(g, deadline);
+    if (g->unsent || g->in_flight) bw_group_settle(g, deadline);
     bw_group_tell_commits(g);
     if (g->state == BW_MEMBER_OUT) return;
     while (c->parts) bw_cpart_remove(c->parts);

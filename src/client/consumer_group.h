@@ -48,6 +48,7 @@ typedef struct bw_group_ask {
     bw_pending pending; /* first */
     struct bw_cgroup *group;
     int64_t sent_ms;    /* coarse */
+    bool owned;         /* it says what is owned */
 } bw_group_ask;
 
 struct bw_cgroup {
@@ -72,6 +73,8 @@ struct bw_cgroup {
     size_t assigned_len;
     uint16_t assigned_type;
     bool owed;         /* to say what is owned */
+    bool releasing;    /* partitions are being given up, and the daemon has not answered yet that it knows */
+    bool doubtful;     /* `assigned` came meanwhile: it may give back what we gave up, from an offset before our last commits */
     bool wanting, untold; /* some partitions are */
     bw_err fenced;     /* why */
     bw_err refused;    /* a join was, for good; told by the next poll */

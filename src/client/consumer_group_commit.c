@@ -4,6 +4,7 @@
  * epoch before a rebalance (STALE_MEMBER_EPOCH), is sent again: the same offsets twice are the same. But what a later commit has already
  * asked for must not be asked for again by an earlier one, or the committed offset would go back: such a partition is left out, and
  * the later one's outcome is the earlier one's. So is a partition that the member has given up meanwhile: its next owner's commits count. */
+#include "base/killpoint.h"
 #include "client/consumer_group.h"
 
 #include <stdlib.h>
@@ -201,6 +202,7 @@ static bw_err send_one(bw_commit *k)
             finish(k, e, bw_error_message(), strlen(bw_error_message()));
             e = BW_OK;
         } else {
+            BW_KILL_POINT("member.committing");
             k->state = BW_COMMIT_SENT;
             k->sent_once = true;
             g->unsent--;

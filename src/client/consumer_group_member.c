@@ -3,6 +3,7 @@
  * Giving up a partition, in this order, so that its next owner starts behind what was processed: commit its position, let the program
  * commit, wait until the commits have their outcome, stop reading, and only then say that it is not owned any more. If the connection is
  * lost on the way, what has no outcome is not asked for again: the next owner may have begun. */
+#include "base/killpoint.h"
 #include "client/consumer_group.h"
 
 #include <stdlib.h>
@@ -110,15 +111,19 @@ static bw_err compare_lists(bw_cgroup *g, bw_answer *a, change *out)
 
 static void give_up(bw_cgroup *g, change *ch)
 {
+    g->releasing = true;
     if (g->wants_auto_commit) bw_group_commit_positions(g, ch->revoked, ch->revoked_count, NULL);
     bw_group_tell(g, BW_REBALANCE_REVOKED, ch->revoked, ch->revoked_count);
+    BW_KILL_POINT("member.revoked");
     uint32_t epoch = g->conn_epoch;
     int32_t most = g->consumer->options.rebalance_timeout_ms;
     if (g->state != BW_MEMBER_FENCED) bw_group_settle(g, bw_deadline_in_ms(most < SETTLE_MS ? most : SETTLE_MS));
     bw_group_note_connection(g);
     if (g->conn_epoch != epoch || !bw_conn_is_up(&g->consumer->conn))
         bw_group_fail_commits(g, BW_ERR_NOT_CONNECTED, "the connection to the daemon was lost while partitions were given up");
+    BW_KILL_POINT("member.settled");
     for (size_t i = 0; i < ch->revoked_count; i++) bw_cpart_remove(ch->revoked[i]);
+    BW_KILL_POINT("member.released");
 }
 
 static void open_wanting(bw_cgroup *g)
@@ -143,6 +148,27 @@ static void open_wanting(bw_cgroup *g)
     }
 }
 
+/* The offsets of an assignment that was made while we gave something up: what is committed now counts. */
+static bw_err refresh_offsets(bw_cgroup *g, bw_answer *a)
+{
+    bw_request q;
+    bw_reply reply;
+    bw_request_init(&q, BW_API_OFFSET_FETCH);
+    q.group.id = bw_str_of(g->id);
+    q.group.parts = a->group.parts;
+    q.group.part_count = a->group.part_count;
+    if (q.group.part_count == 0) return BW_OK;
+    bw_err e = bw_conn_request(&g->consumer->conn, &q, bw_deadline_in_ms(SETTLE_MS), &reply);
+    if (!e && reply.answer.group.part_count != q.group.part_count) e = bw_fail(BW_ERR_PROTOCOL, "OFFSET_FETCH was answered with other partitions");
+    for (size_t i = 0; !e && i < q.group.part_count; i++) {
+        const bw_offset_part *p = &reply.answer.group.parts[i];
+        a->group.parts[i].offset = p->error ? -1 : p->offset;
+    }
+    bw_reply_fini(&reply);
+    if (e) bw_conn_drop(&g->consumer->conn); /* join again, and be told again */
+    return e;
+}
+
 static bw_err apply(bw_cgroup *g)
 {
     bw_frame frame = {.type = g->assigned_type, .flags = BW_FRAME_ANSWER, .header = g->assigned, .header_len = g->assigned_len};
@@ -153,6 +179,11 @@ static bw_err apply(bw_cgroup *g)
     if (frame.type == BW_API_GROUP_ASSIGNMENT) frame.flags = 0;
     g->assigned = NULL;
     bw_err e = bw_answer_decode(&frame, &a);
+    if (!e && g->doubtful && refresh_offsets(g, &a) != BW_OK) {
+        bw_answer_fini(&a);
+        free(header);
+        return BW_OK;
+    }
     if (!e) e = compare_lists(g, &a, &ch);
     g->owed |= ch.revoked_count || ch.added_count;
     for (size_t i = 0; e && i < ch.added_count; i++) bw_cpart_remove(ch.added[i]);
@@ -161,6 +192,7 @@ static bw_err apply(bw_cgroup *g)
     if (!e && ch.revoked_count) give_up(g, &ch);
     if (!e && ch.added_count) {
         open_wanting(g);
+        BW_KILL_POINT("member.taken");
         if (g->state != BW_MEMBER_FENCED) bw_group_tell(g, BW_REBALANCE_ASSIGNED, ch.added, ch.added_count);
     }
     if (!e) bw_consumer_fd_update(g->consumer);

@@ -4,6 +4,7 @@
  * The lease. The daemon counts from when it heard of us, we count from when we sent what it answered, which is earlier. A poll that
  * comes later than that asks before it gives anything: a process that was stopped can't know what happened meanwhile. When there is no
  * daemon to ask, there is none either that could have given our partitions away. */
+#include "base/killpoint.h"
 #include "client/consumer_group.h"
 
 #include <stdlib.h>
@@ -31,6 +32,7 @@ static bw_err keep_assignment(bw_cgroup *g, const bw_frame *frame, const bw_answ
     g->assigned_len = frame->header_len;
     g->assigned_type = frame->type;
     g->owed |= push;
+    g->doubtful = g->releasing;
     g->epoch = a->group.epoch;
     owe_look(g);
     return BW_OK;
@@ -102,7 +104,9 @@ static void joined_well(bw_cgroup *g, const bw_answer *a, const bw_frame *frame)
     g->epoch = a->group.epoch;
     g->lease_ms = a->group.lease_ms > 0 ? a->group.lease_ms : LEASE_DEFAULT_MS;
     g->renewed_ms = g->join.sent_ms;
+    g->releasing = false;
     g->state = BW_MEMBER_IN;
+    BW_KILL_POINT("member.joined");
     g->refused = BW_OK;
     owe_look(g);
     if (a->group.has_parts && keep_assignment(g, frame, a, false) != BW_OK) { /* ask again */
@@ -203,6 +207,7 @@ static bw_err send_join(bw_cgroup *g)
     g->told_mailbox = q.group.mailbox;
     if (!e) e = ask(g, &q, &g->join, joined);
     if (e) g->state = BW_MEMBER_WANTS;
+    BW_KILL_POINT("member.joining");
     free(q.group.parts);
     free(list);
     return e;
@@ -221,6 +226,7 @@ static void beaten(bw_pending *pending, bw_err e, const bw_frame *frame)
         fence_by(g, &a);
     } else if (!a.error) {
         g->renewed_ms = of->sent_ms;
+        if (of->owned) g->releasing = false;
         if (a.group.lease_ms > 0) g->lease_ms = a.group.lease_ms;
         if (a.group.has_parts && a.group.epoch >= g->epoch) keep_assignment(g, frame, &a, a.group.epoch > g->epoch);
     } else if (a.error == BW_ERR_STALE_MEMBER_EPOCH) {
@@ -242,6 +248,7 @@ bw_err bw_cgroup_beat(bw_cgroup *g)
     fill_who(g, &q);
     if (g->topics_changed) fill_topics(g, &q, list);
     bw_err e = g->owed ? fill_owned(g, &q) : BW_OK;
+    g->beat.owned = g->owed;
     if (!e) e = ask(g, &q, &g->beat, beaten);
     if (!e) {
         g->owed = g->topics_changed = false;
@@ -323,7 +330,8 @@ bw_err bw_group_advance(bw_cgroup *g)
         bw_group_note_connection(g);
         g->conn_epoch = epoch;
     }
-    if (g->state == BW_MEMBER_WANTS && !g->closing && !g->join.pending.correlation && bw_clock_coarse_ms() >= g->join_at_ms) e = send_join(g);
+    bool may_join = !g->closing || (*g->member && g->unsent); /* who closes comes back only to commit */
+    if (g->state == BW_MEMBER_WANTS && may_join && !g->join.pending.correlation && bw_clock_coarse_ms() >= g->join_at_ms) e = send_join(g);
     if (!e) bw_group_send_commits(g);
     return e;
 }

@@ -80,12 +80,12 @@ void crash_bad(const char *format, ...)
 int main(int argc, char **argv)
 {
     static const struct { const char *name; int (*run)(int, char **); } roles[] = {
-        {"drive", crash_drive}, {"writer", crash_writer}, {"reader", crash_reader}, {"admin", crash_admin}, {"topics", crash_topics},
-        {"survey", crash_survey},
+        {"drive", crash_drive}, {"groups", crash_groups}, {"writer", crash_writer}, {"reader", crash_reader}, {"admin", crash_admin},
+        {"topics", crash_topics}, {"survey", crash_survey}, {"group-member", crash_group_member},
         {"fill", crash_fill}, {"poison", crash_poison}, {"poisoned", crash_poisoned}};
     for (size_t i = 0; argc > 1 && i < sizeof roles / sizeof *roles; i++) {
         if (strcmp(argv[1], roles[i].name) != 0) continue;
-        if (i > 0) {
+        if (i > 0 && roles[i].run != crash_groups) {
             signal(SIGTERM, on_term);
             signal(SIGPIPE, SIG_IGN);
             sigset_t term; /* blocked by the parent until here */

@@ -72,6 +72,8 @@ bool crash_stopping(void); /* SIGTERM came */
 int crash_writer(int argc, char **argv); /* url style producer seed */
 int crash_reader(int argc, char **argv); /* url visible|durable start,start to-end(0|1) */
 int crash_fill(int argc, char **argv);     /* url producer */
+int crash_groups(int argc, char **argv);       /* groups.c: the storm of groups, and one of its members */
+int crash_group_member(int argc, char **argv);
 int crash_survey(int argc, char **argv);   /* url */
 int crash_poison(int argc, char **argv);   /* url producer */
 int crash_poisoned(int argc, char **argv); /* ipc-url direct-url producer mask */

@@ -10,7 +10,7 @@ BUSWAY=$(realpath "${BUSWAY:-$build/busway}")
 BUSWAYD=$(realpath "${BUSWAYD:-$build/buswayd}")
 CRASH_POINTS=$(grep -rhoE 'BW_KILL_POINT\("[^"]+"' src | cut -d'"' -f2 | sort -u | tr '\n' ' ')
 # Of these other suites kill: groups, commits, transactions, queues, state, compaction.
-CRASH_POINTS=$(tr ' ' '\n' <<<"$CRASH_POINTS" | grep -vE '^(commit|compact|group|queue|snapshot|state|txn)\.|\.producers$' | tr '\n' ' ')
+CRASH_POINTS=$(tr ' ' '\n' <<<"$CRASH_POINTS" | grep -vE '^(commit|compact|group|member|queue|snapshot|state|txn)\.|\.producers$' | tr '\n' ' ')
 # Partitions are put to rest when many files are open: so few may be. Where that is not there yet its points can't be reached.
 if [ -f src/broker/opener.c ]; then export CRASH_FILES=300
 else CRASH_POINTS=$(tr ' ' '\n' <<<"$CRASH_POINTS" | grep -v '^rest\.' | tr '\n' ' '); fi
