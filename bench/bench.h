@@ -265,6 +265,10 @@ bool bench_scale_run(const char *program, const char *dir, const char *only, boo
 
 bool bench_queue_run(const char *program, const char *dir, bool quick, FILE *json, bool table);
 
+/* ---- state.c: `--case state`, a run of its own ---- */
+
+bool bench_state_run(const char *program, const char *dir, bool quick, FILE *json, bool table);
+
 /* ---- daemon.c: a private buswayd ---- */
 
 typedef struct bench_daemon {

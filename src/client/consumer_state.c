@@ -279,8 +279,8 @@ static bw_err check_place(slot *p, const bw_batch *b)
     p->sought = true;
     if (offset < 0) p->first = first;
     if (offset < 0 || first >= offset) return BW_OK;
-    return bw_fail(BW_ERR_OFFSET_OUT_OF_RANGE, "topic %s partition %d: the state has seen what is before offset %lld, and reading is at %lld: the log "
-                   "was cut, or somebody sought", p->topic, (int)p->partition, (long long)offset, (long long)first);
+    return bw_fail(BW_ERR_OFFSET_OUT_OF_RANGE, "topic %s partition %d: the state has seen what is before offset %lld, and reading is at %lld: "
+                   "the log was cut, or somebody sought", p->topic, (int)p->partition, (long long)offset, (long long)first);
 }
 
 /* A batch to process, in s->batch. */

@@ -67,7 +67,8 @@ static const char *write_way(bw_bus *bus, const char *topic)
     way[0] = 0;
     json_array_foreach(list, i, each)
     {
-        if (strcmp(json_string_value(json_object_get(each, "topic")), topic) || strcmp(json_string_value(json_object_get(each, "for")), "write")) continue;
+        if (strcmp(json_string_value(json_object_get(each, "topic")), topic)) continue;
+        if (strcmp(json_string_value(json_object_get(each, "for")), "write")) continue;
         snprintf(way, sizeof way, "%s", json_string_value(json_object_get(each, "transport")));
     }
     json_decref(o);

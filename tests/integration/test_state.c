@@ -183,7 +183,8 @@ static void check(const uint64_t sent[KEYS])
         bw_state_abort(t);
     }
     for (int k = 0; k < KEYS; k++)
-        if (sum.of[k] != sent[k]) fail_msg("key %d was counted %llu times, not %llu", k, (unsigned long long)sum.of[k], (unsigned long long)sent[k]);
+        if (sum.of[k] != sent[k])
+            fail_msg("key %d was counted %llu times, not %llu", k, (unsigned long long)sum.of[k], (unsigned long long)sent[k]);
     bw_state_close(s);
     bw_consumer_close(c);
     bw_bus_close(bus);
