@@ -127,7 +127,7 @@ static bw_err check_unused(bw_broker *b, const bw_offset_group *g, const bw_topi
     if (!members || !members->member_count) return BW_OK;
     const bw_group_topic *used = NULL;
     if (members->kind != BW_GROUP_CLASSIC) { /* whose subscriptions only the members can read */
-        HASH_FIND(hh, members->topics, &t->id, sizeof t->id, used);
+        HASH_FIND(hh, members->topics, t->name, strlen(t->name), used);
         if (!used || !used->subscribers) return BW_OK;
     }
     return bw_fail(BW_ERR_NON_EMPTY_GROUP, "group '%s' has %u members, subscribed to topic '%s': stop them first", g->id, members->member_count,
