@@ -91,6 +91,9 @@ static bw_err take_spans(compaction *c)
     bw_partition_adopt_rolls(p, tail);
     bw_err e = bw_partition_follow(p, tail);
     if (e) return e;
+    c->segment_bytes = p->config.segment_bytes;
+    c->index_interval = p->config.index_interval_bytes;
+    c->disk_reserve_bytes = p->config.disk_reserve_bytes;
     c->spans = malloc(p->count * sizeof *c->spans);
     if (!c->spans) return bw_fail(BW_ERR_NO_MEMORY, "no memory for the segment list");
     bool more = true;

@@ -275,7 +275,7 @@ static bw_err finish(cleaning *g, compact_new *fresh)
     if (!e && bw_os_fsync(g->fd) != 0) e = bw_fail_errno(errno, "cannot sync the cleaned segment");
     BW_KILL_POINT("compact.synced");
     if (e) return e;
-    bw_indexer_begin(&ix, g->base, g->c->p->config.index_interval_bytes);
+    bw_indexer_begin(&ix, g->base, g->c->index_interval);
     e = read_back(g, &ix, fresh);
     bw_indexer_free(&ix);
     BW_KILL_POINT("compact.indexed");
@@ -289,7 +289,7 @@ static bw_err finish(cleaning *g, compact_new *fresh)
 
 static bw_err check_room(const compaction *c, uint64_t bytes)
 {
-    int64_t left = bw_os_free_bytes(c->p->data_fd), reserve = c->p->config.disk_reserve_bytes;
+    int64_t left = bw_os_free_bytes(c->p->data_fd), reserve = c->disk_reserve_bytes;
     if (left < 0 || left >= reserve + (int64_t)bytes) return BW_OK;
     return bw_fail(BW_ERR_DISK_FULL, "cleaning needs %llu bytes for a moment, %lld are free", (unsigned long long)bytes, (long long)left);
 }
@@ -302,7 +302,7 @@ static bw_err clean_group(cleaning *g, size_t from, size_t *n, uint64_t *bytes)
     for (*n = 0; !e && from + *n < c->cleanable; (*n)++) {
         const compact_span *s = &c->spans[from + *n];
         uint64_t most = g->at + g->held + s->length;
-        bool fits = most + BW_BATCH_HEADER_BYTES <= c->p->config.segment_bytes && s->next_offset - g->base <= INT32_MAX;
+        bool fits = most + BW_BATCH_HEADER_BYTES <= c->segment_bytes && s->next_offset - g->base <= INT32_MAX;
         if (*n > 0 && (!fits || s->base_offset >= c->upto)) break;
         e = check_room(c, most);
         if (!e) e = clean_span(g, s);

@@ -30,6 +30,8 @@ typedef struct compaction {
     int dir_fd;
     compact_span *spans; /* the whole log; [0, cleanable) may be rewritten */
     size_t count, cleanable;
+    uint32_t segment_bytes, index_interval; /* of the configuration, as it was when the pass began */
+    int64_t disk_reserve_bytes;
     int64_t first_dirty, upto;
     int64_t past_ms;    /* what has a horizon at or before this may go: wall clock, or the steady one when that is behind */
     int64_t horizon_ms; /* a new horizon: delete.retention.ms after the later of the two */

@@ -1,6 +1,9 @@
 /* Compaction: the last value of each key stays, whatever the shape of the log, and nobody who reads is harmed. */
 #include "compact_fixture.h"
 
+#include "log/segment.h"
+#include "log/txn_index.h"
+
 static void test_compact_keeps_the_last_value_of_each_key(void **state)
 {
     (void)state;
@@ -316,6 +319,9 @@ static void test_compact_respects_transactions(void **state)
     free(x);
     c.now_ms += 2000;
     r = compact(&f, &c); /* now no batch of the aborted is left: horizons */
+    x = read_log(&f, false, 0);
+    assert_true(x->control > 30);
+    free(x);
     c.now_ms += 2000;
     r = compact(&f, &c);
     x = read_log(&f, false, 0);
@@ -331,6 +337,79 @@ static void test_compact_respects_transactions(void **state)
     r = compact(&f, &c);
     assert_true(r.upto <= from);
     f.control->slots[0].first_unstable = INT64_MAX;
+    end(&f, o);
+}
+
+/* As the broker writes the index entry of an abort. */
+static void index_aborted(log_fixture *f, int64_t producer_id, int64_t first, int64_t marker)
+{
+    bw_partition_info info;
+    bool created;
+    bw_partition_info_get(f->p, &info);
+    const bw_segment *s = NULL;
+    for (size_t i = 0; i < f->p->count; i++)
+        if (f->p->segments[i]->base_offset <= marker) s = f->p->segments[i];
+    bw_aborted a = {producer_id, first, marker, marker + 1};
+    assert_int_equal(bw_txn_index_append(bw_partition_dir_fd(f->p), s->base_offset, &a, 1, &created), BW_OK);
+    atomic_fetch_add(&f->control->slots[0].aborts, 1);
+}
+
+/* Committed readers, at different places when segments and their indexes are merged under them, see no aborted record. */
+static void test_compact_committed_readers_see_no_aborted_record(void **state)
+{
+    (void)state;
+    log_fixture f;
+    oracle *o = begin(&f, 64 << 10);
+    shape s = PLAIN_SHAPE, bad = {4, 300, BW_CODEC_NONE, 12, BW_ATTR_TRANSACTIONAL, false};
+    for (int i = 0; i < 60; i++) {
+        write_round(&f, o, &s, 6, 40);
+        int64_t first = o->next;
+        write_round(&f, o, &bad, 2, 40);
+        write_marker(&f, o, 12, false);
+        assert_int_equal(bw_partition_tend(f.p, NULL), BW_OK);
+        index_aborted(&f, 12, first, o->next - 1);
+    }
+    fill_active(&f, o);
+    enum { READERS = 24 };
+    bw_reader *readers[READERS];
+    seen *x[READERS];
+    bw_batch_ref b;
+    bw_reader_options ro = {.control = f.control, .dir_fd = bw_partition_dir_fd(f.p), .check_crcs = true, .committed = true};
+    for (int i = 0; i < READERS; i++) {
+        x[i] = calloc(1, sizeof *x[i]);
+        x[i]->last = -1;
+        for (int k = 0; k < KEYS_MAX; k++) x[i]->offset[k] = -1;
+        ro.use_pread = i % 2;
+        assert_int_equal(bw_reader_open(&ro, &readers[i]), BW_OK);
+        bool late = i % 3; /* in front of plain batches: it has not looked at any index yet */
+        bw_reader_seek(readers[i], late ? 33 * 2 * i : 0);
+        for (int k = 0; k < (late ? 1 : i * 17); k++) {
+            assert_int_equal(bw_reader_next(readers[i], &b), BW_OK);
+            assert_true(b.header.producer_id < 0 || (b.header.attributes & BW_ATTR_CONTROL));
+            read_batch(x[i], &b);
+        }
+    }
+    assert_true(log_count_files(&f, ".txnindex", NULL) > 4);
+    f.config.segment_bytes = 1 << 20; /* so that all become one */
+    assert_int_equal(bw_partition_set_config(f.p, &f.config), BW_OK);
+    (void)compact(&f, NULL);
+    assert_true(log_count_files(&f, ".txnindex", NULL) <= 3);
+    int64_t first = o->next; /* one more: everybody looks at the indexes again */
+    write_round(&f, o, &bad, 1, 40);
+    write_marker(&f, o, 12, false);
+    assert_int_equal(bw_partition_tend(f.p, NULL), BW_OK);
+    index_aborted(&f, 12, first, o->next - 1);
+    for (int i = 0; i < READERS; i++) {
+        bw_err e;
+        while ((e = bw_reader_next(readers[i], &b)) == BW_OK) {
+            if (b.header.producer_id >= 0 && !(b.header.attributes & BW_ATTR_CONTROL)) assert_int_equal(b.header.record_count, 0);
+            read_batch(x[i], &b);
+        }
+        if (e != BW_ERR_EMPTY) fail_msg("reader %d: %s: %s", i, bw_err_name(e), bw_error_message());
+        for (int k = 0; k < 40; k++) assert_int_equal(x[i]->offset[k], o->offset[k]);
+        bw_reader_close(readers[i]);
+        free(x[i]);
+    }
     end(&f, o);
 }
 
@@ -477,6 +556,7 @@ int main(void)
         cmocka_unit_test(test_compact_log_opens_again),
         cmocka_unit_test(test_compact_without_a_point_or_checkpoint_reads_it_all),
         cmocka_unit_test(test_compact_respects_transactions),
+        cmocka_unit_test(test_compact_committed_readers_see_no_aborted_record),
         cmocka_unit_test(test_compact_keeps_an_active_producers_last_batch),
         cmocka_unit_test(test_compact_records_without_a_key_stay),
         cmocka_unit_test(test_compact_stops_when_told_and_when_segments_go),
