@@ -193,6 +193,38 @@ static batch_spec numbered(fixture *fx, fake *f)
     return s;
 }
 
+/* A batch in doubt whose first copy is not in the log any more: the snapshot beside the recovery point knows it. */
+static void test_produce_resend_is_known_when_its_first_copy_was_deleted(void **state)
+{
+    fixture *fx = *state;
+    fake f;
+    fake_open(fx, &f);
+    assert_int_equal(rq_create(fx, &f, "small", 1, "segment.bytes", "4096"), BW_OK);
+    batch_spec s = numbered(fx, &f), plain = BATCH_SPEC;
+    int64_t offset;
+    s.sequence = 0;
+    assert_int_equal(produce(fx, &f, "small", 0, &s, BW_ACKS_VISIBLE, &offset), BW_OK);
+    plain.value_bytes = 500;
+    for (int i = 0; i < 40; i++) assert_int_equal(produce(fx, &f, "small", 0, &plain, BW_ACKS_DURABLE, &offset), BW_OK);
+    bw_request r = rq(BW_API_DELETE_RECORDS, "small");
+    r.offset = offset;
+    assert_int_equal(fake_ask(fx, &f, &r), BW_OK);
+    for (int round = 0; round < 2; round++) {
+        assert_int_equal(produce(fx, &f, "small", 0, &s, BW_ACKS_VISIBLE, &offset), BW_OK);
+        assert_int_equal(offset, 0);
+        fake_close(fx, &f);
+        fx_down(fx);
+        char path[300];
+        snprintf(path, sizeof path, "%s/data/small-0/00000000000000000000.log", fx->dir);
+        assert_int_equal(access(path, F_OK), -1);
+        fx_up(fx);
+        fake_open(fx, &f);
+    }
+    assert_int_equal(produce(fx, &f, "small", 0, &s, BW_ACKS_VISIBLE, &offset), BW_OK);
+    assert_int_equal(offset, 0);
+    fake_close(fx, &f);
+}
+
 /* Batches that the broker finds in one turn are appended together; each has the outcome that it would have alone. */
 static void test_produce_in_one_turn_each_has_its_own_outcome(void **state)
 {
@@ -344,6 +376,7 @@ int main(void)
         T(test_produce_corrupt_or_oversize_is_refused_and_nothing_is_lost),
         T(test_produce_unknown_topic_without_auto_create_is_refused),
         T(test_produce_resend_gets_its_first_offset),
+        T(test_produce_resend_is_known_when_its_first_copy_was_deleted),
         T(test_produce_in_one_turn_each_has_its_own_outcome),
         T(test_produce_named_producer_fences_its_predecessor),
         T(test_produce_log_append_time_stamps_the_batch),
