@@ -444,6 +444,7 @@ void bw_queue_rest_part(bw_part *p); /* its readers give back their windows */
 bool bw_queue_close_idle(bw_part *p); /* true: some are still open */
 void bw_queue_stop_part(bw_broker *b, bw_part *p); /* it goes, or the daemon ends */
 void bw_queue_drop_session(bw_broker *b, bw_session *s);
+void bw_queue_process_died(bw_broker *b, int64_t pid, uint64_t start_ticks); /* though somebody keeps its connection open */
 void bw_queue_forget_topic(bw_broker *b, bw_topic *t); /* it is deleted, and what is stored of it */
 void bw_queue_topic_grew(bw_broker *b, bw_topic *t);
 bool bw_queue_group_exists(bw_broker *b, bw_str name);

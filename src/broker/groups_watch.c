@@ -1,4 +1,4 @@
-/* broker/groups_watch.c: the processes of local members, each watched once by a pidfd in the reactor, however many members it has.
+/* broker/groups_watch.c: the processes of local members and workers (queue.c), each watched once by a pidfd in the reactor, however many members it has.
  *
  * A pid is reused: only when the process behind the descriptor began when the member's did, it is the member's. A watch that nobody
  * needs any more is taken off by the reactor's own thread (bw_reactor_remove is its alone), which frees it. */
@@ -31,6 +31,7 @@ static void ready(bw_source *s, uint32_t events)
     bw_reactor_ask(w->broker->reactor, s, 0);
     if (!w->users || !w->broker->groups) return;
     bw_process p = w->process;
+    bw_queue_process_died(w->broker, p.pid, p.start_ticks);
     bw_groups_process_died(w->broker, &p); /* frees it, perhaps: its last user goes */
 }
 

@@ -4,7 +4,7 @@
  * each partition that is new to it begins. A name is either a queue group's or another group's for as long as it lives. */
 #include "broker/queue.h"
 
-#include "broker/groups.h"
+#include "broker/groups_core.h"
 
 #include "base/killpoint.h"
 #include "format/names.h"
@@ -112,6 +112,7 @@ void bw_queue_member_remove(bw_broker *b, bw_queue_member *m)
     *at = m->next_of_session;
     for (bw_queue_part *q = g->parts; q; q = q->next)
         if (q->state.acquired && bw_queue_state_drop(&q->state, m->number, bw_queue_rules_of(g))) q->dirty = true;
+    if (m->watch) bw_watch_drop(b, m->watch);
     free(m->topics);
     free(m);
     BW_KILL_POINT("queue.dropped");
@@ -124,6 +125,12 @@ void bw_queue_member_remove(bw_broker *b, bw_queue_member *m)
 void bw_queue_drop_session(bw_broker *b, bw_session *s)
 {
     while (s->workers) bw_queue_member_remove(b, s->workers);
+}
+
+void bw_queue_process_died(bw_broker *b, int64_t pid, uint64_t start_ticks)
+{
+    for (bw_session *s = b->sessions; s; s = s->next)
+        if (s->workers && s->peer.pid == pid && (!start_ticks || s->peer.start_time == start_ticks)) bw_queue_drop_session(b, s);
 }
 
 /* ---- join ---- */
@@ -202,6 +209,9 @@ static bw_err make_member(bw_broker *b, bw_session *s, bw_queue_group *g, size_t
     m->number = b->queues->next_member;
     m->session = s;
     m->group = g;
+    bw_process process = bw_groups_process(s);
+    bool dead;
+    if (b->groups) m->watch = bw_watch_get(b, &process, &dead); /* one that is dead already: its connection's end tells */
     m->next = g->members;
     g->members = m;
     g->member_count++;

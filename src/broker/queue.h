@@ -88,6 +88,7 @@ struct bw_queue_member {
     bw_uuid *topics;
     size_t topic_count;
     uint64_t fetched;
+    struct bw_watch *watch; /* of its process; NULL: none, or it was gone already */
     bw_queue_member *next, *next_of_session;
 };
 

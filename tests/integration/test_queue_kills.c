@@ -265,6 +265,59 @@ static void hold_one(const char *url)
     for (;;) pause();
 }
 
+/* The connection stays open in a child; the process is what counts. */
+static void test_queue_killed_workers_child_does_not_keep_its_record(void **state)
+{
+    (void)state;
+    test_daemon d;
+    daemon_make(&d);
+    daemon_start(&d);
+    bw_bus *bus = test_bus(d.url);
+    assert_ok(bw_topic_create(bus, "jobs", 1, NULL, 0));
+    bw_producer *p = test_producer(bus, BW_ACKS_VISIBLE);
+    test_send(p, "jobs", 0, "0");
+    assert_ok(bw_producer_close(p, 5000));
+    atomic_store(&s->holds, false);
+    int pipe_of[2];
+    if (pipe(pipe_of)) fail();
+    pid_t holder = fork();
+    if (holder == 0) {
+        bw_bus *own = test_bus(d.url);
+        bw_queue_options o = options_of();
+        bw_queue *q = NULL;
+        bw_message m;
+        assert_ok(bw_queue_open(own, &o, &q));
+        assert_ok(bw_queue_poll(q, 10000, &m));
+        pid_t child = fork();
+        if (child == 0) {
+            alarm(60);
+            pause();
+            _exit(0);
+        }
+        if (write(pipe_of[1], &child, sizeof child) != sizeof child) _exit(1);
+        atomic_store(&s->holds, true);
+        for (;;) pause();
+    }
+    pid_t child = 0;
+    if (read(pipe_of[0], &child, sizeof child) != sizeof child) fail();
+    bw_queue_options o = options_of();
+    bw_queue *q = NULL;
+    bw_message m;
+    assert_ok(bw_queue_open(bus, &o, &q));
+    assert_err(bw_queue_poll(q, 100, &m), BW_ERR_TIMED_OUT);
+    kill(holder, SIGKILL);
+    assert_ok(bw_queue_poll(q, 5000, &m)); /* the lease is 30 s */
+    assert_int_equal(m.deliveries, 2);
+    assert_ok(bw_queue_ack_sync(q, &m, 5000));
+    kill(child, SIGKILL);
+    waitpid(holder, NULL, 0);
+    close(pipe_of[0]);
+    close(pipe_of[1]);
+    assert_ok(bw_queue_close(q));
+    bw_bus_close(bus);
+    daemon_remove(&d);
+}
+
 static void test_queue_killed_workers_record_is_at_another_soon(void **state)
 {
     (void)state;
@@ -317,6 +370,7 @@ int main(void)
     s = mmap(NULL, sizeof *s, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (s == MAP_FAILED) return 1;
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_queue_killed_workers_child_does_not_keep_its_record),
         cmocka_unit_test(test_queue_killed_workers_record_is_at_another_soon),
         cmocka_unit_test(test_queue_nothing_is_lost_and_nothing_comes_twice_through_kills),
     };
