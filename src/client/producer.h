@@ -130,7 +130,7 @@ struct bw_ppart {
     uint32_t in_flight;
     int64_t producer_id; /* -1: none yet */
     int16_t producer_epoch;
-    int32_t direct_sequence; /* under lock: of the next direct batch of a producer with a name */
+    int32_t direct_sequence; /* under lock: of the next direct batch of a producer that has a name */
     int32_t next_sequence, acked_sequence; /* acked: the sequence behind the last acknowledged batch */
     bool resync;         /* a batch was refused: number the rest anew when nothing is in flight */
     _Atomic bool needs_id; /* take a new producer id when nothing is in flight or in doubt */
@@ -210,6 +210,19 @@ void bw_ptopic_free(bw_ptopic *t);
  * UNSUPPORTED with !part->direct: the partition has turned to the socket. */
 bw_err bw_ppart_append(bw_ppart *part, const uint8_t *data, size_t len, int32_t count, int64_t max_timestamp, bw_deadline deadline,
                        bw_append_result *out);
+/* bw_producer_take_name: the id of the producer's name, its epoch raised by this start; asked once. */
+bw_err bw_producer_take_name(bw_producer *p, bw_deadline deadline);
+/* bw_ppart_stamp: under ppart.lock: a producer with a name puts id, epoch and sequence into what it appends directly, so that its name can
+ * be asked for (bw_producer_last_sequence). bw_ppart_stamped: it is in the log. */
+static inline void bw_ppart_stamp(const bw_ppart *part, uint8_t *data, size_t len)
+{
+    const bw_producer *p = part->producer;
+    if (__builtin_expect(p->name != NULL, 0)) bw_batch_set_producer(data, len, p->producer_id, p->producer_epoch, part->direct_sequence);
+}
+static inline void bw_ppart_stamped(bw_ppart *part, int32_t count)
+{
+    part->direct_sequence = (int32_t)(((uint32_t)part->direct_sequence + (uint32_t)count) & 0x7fffffffu);
+}
 /* bw_ppart_lock: ppart.lock within the deadline, and nobody inside by a seat; LOCK_HELD, BUSY (this thread's reservation).
  * Takes no clock when free. */
 bw_err bw_ppart_lock(bw_ppart *part, bw_deadline deadline);

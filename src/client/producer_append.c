@@ -61,6 +61,7 @@ static bw_pseat *seat_of_thread(bw_ppart *part, uintptr_t thread)
 void bw_ppart_offer_seat(bw_ppart *part)
 {
     uintptr_t self = (uintptr_t)pthread_self();
+    if (part->producer->name) return; /* what passes by a seat carries no name */
     if (part->last_thread != self) {
         part->last_thread = self;
         part->streak = 0;

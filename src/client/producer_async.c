@@ -250,10 +250,13 @@ static bool append_direct(bw_ppart *part, bw_pbatch *b, bw_deadline now)
             uint32_t most = atomic_load_explicit(&part->slot->message_max, memory_order_relaxed);
             if (b->len > most)
                 e = bw_fail(BW_ERR_RECORD_TOO_LARGE, "a batch of %zu bytes; max.message.bytes is %u", b->len, most);
-            else
+            if (!e) {
+                bw_ppart_stamp(part, b->data, b->len);
                 e = bw_ppart_append(part, b->data, b->len, b->count, b->max_timestamp, slice, &r);
+            }
             if (!e) {
                 bw_ppart_count(part, b->count, b->len);
+                bw_ppart_stamped(part, b->count);
             }
             direct = atomic_load(&part->direct);
         }

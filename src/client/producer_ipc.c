@@ -305,6 +305,25 @@ static bw_err ask_id(bw_producer *p, const char *name, bw_deadline deadline, int
     return e;
 }
 
+bw_err bw_producer_take_name(bw_producer *p, bw_deadline deadline)
+{
+    pthread_mutex_lock(&p->mutex);
+    bool known = p->producer_id >= 0;
+    pthread_mutex_unlock(&p->mutex);
+    if (known) return BW_OK;
+    int64_t id;
+    int16_t epoch;
+    bw_err e = ask_id(p, p->name, deadline, &id, &epoch);
+    if (e) return e;
+    pthread_mutex_lock(&p->mutex);
+    if (p->producer_id < 0) {
+        p->producer_epoch = epoch;
+        p->producer_id = id;
+    }
+    pthread_mutex_unlock(&p->mutex);
+    return BW_OK;
+}
+
 static bw_err take_id(bw_ppart *part, bw_deadline deadline)
 {
     bw_producer *p = part->producer;
@@ -318,7 +337,7 @@ static bw_err take_id(bw_ppart *part, bw_deadline deadline)
         pthread_mutex_unlock(&p->mutex);
     }
     if (id < 0) {
-        bw_err e = ask_id(p, first ? p->name : NULL, deadline, &id, &epoch);
+        bw_err e = ask_id(p, p->name, deadline, &id, &epoch);
         if (e) return e;
         if (first) {
             pthread_mutex_lock(&p->mutex);

@@ -92,7 +92,7 @@ static bw_err reserve(bw_producer *p, const char *topic, int32_t partition, bw_h
     size_t len = bw_batch_reserved_size(&h->meta, h->value_max);
     if (len == SIZE_MAX) return bw_fail(BW_ERR_RECORD_TOO_LARGE, "a reservation of %zu bytes with this key and headers", h->value_max);
     bool compressed = bw_ptopic_codec(t) != BW_CODEC_NONE; /* can't be done in place */
-    if (!compressed && atomic_load(&h->part->direct)) {
+    if (!compressed && !p->name && atomic_load(&h->part->direct)) {
         bool done;
         e = reserve_direct(h, len, deadline, &done);
         if (e || done) return e;

@@ -167,8 +167,10 @@ static bw_err send_slow(bw_ppart *part, const bw_record *records, size_t count, 
                        &done.first_ms, &done.now_ms);
             uint32_t most = e ? 0 : atomic_load_explicit(&part->slot->message_max, memory_order_relaxed);
             if (!e && len > most) e = too_large(part->topic, len, most);
+            if (!e) bw_ppart_stamp(part, data, len);
             if (!e) e = bw_ppart_append(part, data, len, (int32_t)count, part->builder.max_timestamp, deadline, &done.r);
             if (!e) {
+                bw_ppart_stamped(part, (int32_t)count);
                 note_append(part, (int32_t)count, len, &done);
                 pthread_mutex_unlock(&part->lock);
                 return finish_direct(part, &done, (int32_t)count, &deadline, timeout_ms, out);
@@ -192,8 +194,10 @@ static bw_err append_once(bw_ppart *part, const bw_record *records, size_t count
     if (e) return e;
     if (len > atomic_load_explicit(&part->slot->message_max, memory_order_relaxed)) return BW_ERR_RECORD_TOO_LARGE;
     int64_t newest = part->builder.max_timestamp;
+    bw_ppart_stamp(part, data, len);
     if (seated && !bw_append_now(part->appender, data, len, (int32_t)count, newest, &out->r)) return BW_ERR_BUSY;
     if (!seated && (e = bw_append(part->appender, data, len, (int32_t)count, newest, 0, &out->r)) != BW_OK) return e;
+    bw_ppart_stamped(part, (int32_t)count);
     note_append(part, (int32_t)count, len, out);
     return BW_OK;
 }

@@ -204,6 +204,8 @@ static void part_free(bw_ppart *part)
 
 static bw_err part_new(bw_ptopic *t, int32_t partition, bw_deadline deadline, bw_ppart **out)
 {
+    bw_err named = t->producer->name ? bw_producer_take_name(t->producer, deadline) : BW_OK;
+    if (named) return named;
     bw_ppart *part = calloc(1, sizeof *part);
     if (!part) return bw_fail(BW_ERR_NO_MEMORY, "no memory for a partition");
     part->topic = t;

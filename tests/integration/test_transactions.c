@@ -289,6 +289,66 @@ static void test_people_see_and_abort(void **state)
     bw_producer_close(p, 0);
 }
 
+/* A program with a name, started three times: each learns where the one before it was. */
+static void test_a_name_knows_where_it_was(void **state)
+{
+    (void)state;
+    bw_producer_options o = BW_PRODUCER_OPTIONS_INIT;
+    int32_t sequence;
+    int64_t offset, last = -1;
+    o.name = "resumer";
+    for (int run = 0; run < 3; run++) {
+        bw_producer *p;
+        bw_delivery d;
+        bw_record r = test_record(NULL, "x"), many[3] = {r, r, r};
+        assert_ok(bw_producer_open(bus, &o, &p));
+        bw_err e = bw_producer_last_sequence(p, "named", 0, &sequence, &offset);
+        if (run == 0) assert_int_equal(e, e == BW_ERR_UNKNOWN_TOPIC ? e : BW_ERR_UNKNOWN_PRODUCER_ID);
+        else assert_int_equal(e, BW_OK);
+        if (run > 0) assert_int_equal(offset, last);
+        if (run > 0) assert_int_equal(sequence, 44);
+        for (int i = 0; i < 40; i++) assert_ok(bw_producer_send_sync(p, "named", 0, &r, PATIENCE, NULL));
+        assert_ok(bw_producer_send(p, "named", 0, &r, NULL, NULL, PATIENCE));
+        assert_ok(bw_producer_flush(p, PATIENCE));
+        bw_reservation place;
+        assert_ok(bw_producer_reserve(p, "named", 0, NULL, 10, PATIENCE, &place));
+        memcpy(place.value, "0123456789", 10);
+        assert_ok(bw_producer_commit(p, &place, 10, PATIENCE, NULL));
+        assert_ok(bw_producer_send_batch(p, "named", 0, many, 3, PATIENCE, &d));
+        last = d.offset + 2;
+        assert_ok(bw_producer_last_sequence(p, "named", 0, &sequence, &offset));
+        assert_int_equal(sequence, 44);
+        assert_int_equal(offset, last);
+        if (run == 1) {
+            daemon_stop(&the_daemon, SIGKILL);
+            daemon_start(&the_daemon);
+        }
+        bw_producer_close(p, PATIENCE);
+        bw_producer *other = test_producer(bus, BW_ACKS_VISIBLE); /* between: not by this name */
+        test_send(other, "named", 0, "y");
+        bw_producer_close(other, PATIENCE);
+    }
+}
+
+/* Without idempotence records go through the socket without a number. */
+static void test_without_idempotence(void **state)
+{
+    (void)state;
+    bw_producer_options o = BW_PRODUCER_OPTIONS_INIT;
+    bw_producer *p;
+    char *json;
+    o.enable_idempotence = false;
+    assert_ok(bw_producer_open(bus, &o, &p));
+    bw_record r = test_record(NULL, "x");
+    for (int i = 0; i < 20; i++) assert_ok(bw_producer_send(p, "plain", 0, &r, NULL, NULL, PATIENCE));
+    assert_ok(bw_producer_flush(p, PATIENCE));
+    for (int i = 0; i < 20; i++) assert_ok(put(p, "plain", 0, "x"));
+    assert_ok(bw_producers_describe(bus, "plain", 0, &json));
+    assert_string_equal(json, "[]");
+    bw_free(json);
+    bw_producer_close(p, PATIENCE);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -301,6 +361,8 @@ int main(void)
         cmocka_unit_test(test_offsets_move_with_the_commit),
         cmocka_unit_test(test_durable_commit),
         cmocka_unit_test(test_people_see_and_abort),
+        cmocka_unit_test(test_a_name_knows_where_it_was),
+        cmocka_unit_test(test_without_idempotence),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
