@@ -2,7 +2,7 @@
 #include "broker/txn_internal.h"
 
 #include "base/killpoint.h"
-#include "broker/offsets_cache.h"
+#include "broker/groups.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -346,8 +346,9 @@ static bw_err take_offset(bw_broker *b, const bw_request *r, const bw_offset_par
     if (e) return e;
     bw_txn_offset *o = &record->offsets[record->offset_count++];
     *o = (bw_txn_offset){.group = text_of(r->group.id), .topic = text_of(in->topic), .metadata = text_of(in->metadata),
-                         .topic_id = p->topic->id, .partition = p->index, .offset = in->offset, .leader_epoch = in->leader_epoch};
-    return o->group && o->topic && o->metadata ? BW_OK : bw_fail(BW_ERR_NO_MEMORY, "no memory for offsets");
+                         .topic_id = p->topic->id, .partition = p->index, .offset = in->offset, .leader_epoch = in->leader_epoch,
+                         .member = text_of(r->group.member), .instance = text_of(r->group.instance), .member_epoch = r->group.epoch};
+    return o->group && o->topic && o->metadata && o->member && o->instance ? BW_OK : bw_fail(BW_ERR_NO_MEMORY, "no memory for offsets");
 }
 
 static bw_err take_offsets(bw_broker *b, bw_txn *t, const bw_request *r, bw_answer *a, bw_txn_record *record)
@@ -377,7 +378,8 @@ void bw_handle_txn_offset_commit(bw_broker *b, bw_op *op)
     bw_err e = may_write(b, t, r->txn.producer_id, r->txn.producer_epoch);
     if (!e) e = bw_group_id_check(r->group.id);
     for (size_t i = 0; !e && i < r->group.part_count; i++)
-        e = bw_offset_may_commit(b, &r->group, r->group.parts[i].topic, r->group.parts[i].partition);
+        e = bw_groups_may_commit(b, r->group.id, r->group.member, r->group.instance, r->group.epoch, r->group.parts[i].topic,
+                                 r->group.parts[i].partition);
     if (!e) e = take_offsets(b, t, r, &a, &record);
     if (!e) e = join(b, t, &record);
     if (!e && !bw_txn_flush(b))
@@ -388,21 +390,6 @@ void bw_handle_txn_offset_commit(bw_broker *b, bw_op *op)
     else bw_op_reply(op, &a);
     bw_answer_fini(&a);
     if (!e) bw_op_finish(op, NULL);
-}
-
-bool bw_txn_offset_pending(const bw_broker *b, bw_str group, const bw_part *p)
-{
-    if (!b->txns) return false;
-    if (b->txns->loading) return true;
-    bw_txn *t, *tmp;
-    HASH_ITER(by_id, b->txns->by_id, t, tmp)
-    {
-        for (uint32_t i = 0; i < t->state.offset_count; i++) {
-            const bw_txn_offset *o = &t->state.offsets[i];
-            if (o->partition == p->index && bw_str_is(group, o->group) && bw_uuid_equal(&o->topic_id, &p->topic->id)) return true;
-        }
-    }
-    return false;
 }
 
 /* ---- the end ---- */
@@ -431,6 +418,18 @@ bool bw_txn_is_ending(const bw_broker *b, int64_t producer_id)
 
 bool bw_txn_gathered(const bw_broker *b) { return b->txns && b->txns->gathered; }
 
+/* Who read must still be who reads: the partition's next owner has begun at the committed offset, without this transaction. */
+static bw_err check_readers(bw_broker *b, const bw_txn *t)
+{
+    bw_err e = BW_OK;
+    for (uint32_t i = 0; i < t->state.offset_count && !e; i++) {
+        const bw_txn_offset *o = &t->state.offsets[i];
+        e = bw_groups_may_commit(b, bw_str_of(o->group), bw_str_of(o->member), bw_str_of(o->instance), o->member_epoch, bw_str_of(o->topic),
+                                 (int32_t)o->partition);
+    }
+    return e;
+}
+
 static void end_one(bw_broker *b, bw_op *op)
 {
     const bw_txn_request *r = &op->request.txn;
@@ -449,6 +448,7 @@ static void end_one(bw_broker *b, bw_op *op)
                     "of them", t->id, (long long)t->records, (long long)r->records);
         o = BW_TXN_END_REFUSED;
     }
+    if (o == BW_TXN_END_DECIDE && r->commit && (e = check_readers(b, t)) != BW_OK) o = BW_TXN_END_REFUSED;
     if (o == BW_TXN_END_DECIDE) bw_txn_begin_end(b, t, r->commit, r->durable, BW_TXN_KEEP, op);
     else if (o == BW_TXN_END_REPEAT) bw_op_ok(op);
     else bw_op_fail(op, e);

@@ -5,8 +5,8 @@
  *   1  "added"     before the first transactional batch of a partition is appended (part of PRODUCE: no request of its own), and before
  *                  offsets are taken into the transaction
  *   2  "prepare"   the decision, with all partitions. From here on the transaction is committed, or aborted, whatever dies
- *   3  a marker in each partition (log/txn.h), then the offsets into the groups' committed offsets, in one transaction of the store with
- *      a note that they were
+ *   3  the offsets into the groups' committed offsets, in one transaction of the store with a note that they were; a marker in each
+ *      partition (log/txn.h)
  *   4  "complete"  then the answer
  * All of it goes in batches: what came in one turn of the broker is one append a step, and one append of markers a partition.
  *
@@ -23,6 +23,10 @@
  * LMDB (table transactions): "id:<id>" the state of an id, "log" where the log's reading begins, "done:<id>" the decision whose
  * offsets were stored. Written when an id is initialised (epochs never go back; about 0.3 ms, shared), and as a checkpoint every
  * CHECKPOINT_BYTES of the log, after which the log before it is deleted.
+ *
+ * Zombies among readers: offsets are taken from, and committed for, a member that owns the partition, looked at when they come and when the
+ * transaction is to be committed. From the decision on the group's committed offset is the new one. So a new owner need not wait for what
+ * an old one has left open: either its commit was decided before, and the new owner begins behind it, or it never will be.
  *
  * The broker thread is never blocked: what must wait (a partition that is being opened, a lock, a full disk, a sync) is tried again when
  * that changes or after a few milliseconds; the client sees CONCURRENT_TRANSACTIONS at most.
@@ -64,10 +68,6 @@ void bw_txn_serve(bw_broker *b, bw_part *p);
 bool bw_txn_waiting(const bw_part *p);
 /* bw_txn_part_opened: are its open transactions known? */
 void bw_txn_part_opened(bw_broker *b, bw_part *p);
-
-/* bw_txn_offset_pending: an offset of this group and partition lies in a transaction that is not complete: what is committed is not the
- * last word, and a new owner of the partition has to wait (CONCURRENT_TRANSACTIONS). */
-bool bw_txn_offset_pending(const bw_broker *b, bw_str group, const bw_part *p);
 
 /* Requests. */
 void bw_handle_init_producer(bw_broker *b, bw_op *op);

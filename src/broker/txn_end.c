@@ -58,7 +58,7 @@ void bw_txn_resume(bw_broker *b, bw_txn *t)
     t->commit = t->state.phase == BW_TXN_PREPARE_COMMIT;
     t->durable = false;
     t->op = NULL;
-    enlist(b->txns, t, BW_TXN_STAGE_MARK);
+    enlist(b->txns, t, BW_TXN_STAGE_OFFSETS);
 }
 
 /* ---- before the decision ---- */
@@ -247,7 +247,7 @@ static void mark(bw_broker *b)
         if (t->stage != BW_TXN_STAGE_MARK) continue;
         bool all = true;
         for (uint32_t i = 0; i < t->state.part_count; i++) all &= t->state.parts[i].marked;
-        if (all) t->stage = BW_TXN_STAGE_OFFSETS;
+        if (all) t->stage = t->storing_offsets ? BW_TXN_STAGE_STORING : BW_TXN_STAGE_COMPLETE;
     }
 }
 
@@ -256,10 +256,15 @@ static void mark(bw_broker *b)
 static void offsets_stored(bw_broker *b, bw_offsets_wait *w, bw_err e)
 {
     bw_txn *t = (bw_txn *)(void *)((char *)w - offsetof(bw_txn, stored));
-    t->stage = e ? BW_TXN_STAGE_OFFSETS : BW_TXN_STAGE_COMPLETE;
+    t->storing_offsets = false;
     BW_KILL_POINT("txn.offsets_stored");
-    if (e) bw_txn_retry_later(b);
-    else bw_txn_run(b);
+    if (e) { /* again; markers that are there are not written twice */
+        t->stage = BW_TXN_STAGE_OFFSETS;
+        bw_txn_retry_later(b);
+        return;
+    }
+    if (t->stage == BW_TXN_STAGE_STORING) t->stage = BW_TXN_STAGE_COMPLETE;
+    bw_txn_run(b);
 }
 
 static bw_err put_offsets(bw_broker *b, bw_txn *t)
@@ -279,7 +284,7 @@ static bw_err put_offsets(bw_broker *b, bw_txn *t)
 static void store_offsets(bw_broker *b, bw_txn *t)
 {
     if (!t->commit || t->state.offset_count == 0 || t->offsets_done) {
-        t->stage = BW_TXN_STAGE_COMPLETE;
+        t->stage = BW_TXN_STAGE_MARK;
         return;
     }
     char key[BW_TXN_KEY_MAX];
@@ -294,7 +299,8 @@ static void store_offsets(bw_broker *b, bw_txn *t)
         bw_txn_retry_later(b);
         return;
     }
-    t->stage = BW_TXN_STAGE_STORING;
+    t->stage = BW_TXN_STAGE_MARK;
+    t->storing_offsets = true;
     t->stored = (bw_offsets_wait){.done = offsets_stored};
     bw_offsets_await(b, &t->stored);
 }
@@ -347,18 +353,18 @@ static void step_written(bw_broker *b, bw_txn *t)
 {
     bw_txns *x = b->txns;
     t->decided_at = x->log_end;
-    t->stage = t->durable && t->commit ? BW_TXN_STAGE_DECIDED : BW_TXN_STAGE_MARK;
+    t->stage = t->durable && t->commit ? BW_TXN_STAGE_DECIDED : BW_TXN_STAGE_OFFSETS;
 }
 
 static void step_decided(bw_broker *b, bw_txn *t)
 {
     bw_part *log = b->txns->log;
-    if (is_durable(log, t->decided_at)) t->stage = BW_TXN_STAGE_MARK;
+    if (is_durable(log, t->decided_at)) t->stage = BW_TXN_STAGE_OFFSETS;
     else if (atomic_load_explicit(&slot_of(log)->state, memory_order_acquire) == BW_SLOT_OPEN) want_durable(b, log, t->decided_at);
     else { /* it is decided all the same, and the rest goes on */
         bw_op *op = t->op;
         t->op = NULL;
-        t->stage = BW_TXN_STAGE_MARK;
+        t->stage = BW_TXN_STAGE_OFFSETS;
         if (op) bw_op_fail(op, bw_fail(BW_ERR_POISONED, "transactional id '%s': it was decided, but that did not reach the disk", t->id));
     }
 }
@@ -375,9 +381,10 @@ void bw_txn_run(bw_broker *b)
         BW_KILL_POINT("txn.decided");
         each_in(b, BW_TXN_STAGE_WRITE, step_written);
         each_in(b, BW_TXN_STAGE_DECIDED, step_decided);
+        each_in(b, BW_TXN_STAGE_OFFSETS, store_offsets);
+        BW_KILL_POINT("txn.offsets_put");
         mark(b);
         BW_KILL_POINT("txn.marked_all");
-        each_in(b, BW_TXN_STAGE_OFFSETS, store_offsets);
         each_in(b, BW_TXN_STAGE_COMPLETE, complete);
         BW_KILL_POINT("txn.completing");
         if (bw_txn_flush(b)) finish_written(b);

@@ -21,9 +21,9 @@ typedef enum bw_txn_stage {
     BW_TXN_STAGE_SYNC = 1,     /* until all partitions are open and, durable, on the disk */
     BW_TXN_STAGE_WRITE = 2,    /* the decision is in the buffer */
     BW_TXN_STAGE_DECIDED = 3,  /* durable: until the decision is on the disk */
-    BW_TXN_STAGE_MARK = 4,
-    BW_TXN_STAGE_OFFSETS = 5,
-    BW_TXN_STAGE_STORING = 6,  /* the offsets are on their way to the disk */
+    BW_TXN_STAGE_OFFSETS = 4,  /* are put; others see them from here on */
+    BW_TXN_STAGE_MARK = 5,
+    BW_TXN_STAGE_STORING = 6,  /* until the offsets are on the disk */
     BW_TXN_STAGE_COMPLETE = 7,
     BW_TXN_STAGE_WRITTEN = 8,  /* "complete" is in the buffer */
 } bw_txn_stage;
@@ -49,6 +49,7 @@ typedef struct bw_txn {
     bool offsets_done;    /* its offsets were stored before this start */
     struct bw_txn *next_ending;
     bw_offsets_wait stored;
+    bool storing_offsets;
     bw_broker *broker;
     UT_hash_handle by_id, by_producer;
 } bw_txn;

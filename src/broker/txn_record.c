@@ -3,7 +3,7 @@
 
 #include <stdlib.h>
 
-enum { VERSION = 1, PART_BYTES = 20, OFFSET_LEAST_BYTES = 38 };
+enum { VERSION = 1, PART_BYTES = 20, OFFSET_LEAST_BYTES = 46 };
 
 /* ---- out; a failure is kept and told at the end ---- */
 
@@ -64,6 +64,9 @@ static void put_offsets(writer *w, const bw_txn_offset *offsets, uint32_t n)
         put64(w, (uint64_t)o->offset);
         put32(w, (uint32_t)o->leader_epoch);
         put_str(w, o->metadata);
+        put_str(w, o->member);
+        put_str(w, o->instance);
+        put32(w, (uint32_t)o->member_epoch);
     }
 }
 
@@ -148,8 +151,11 @@ static bw_err take_offsets(bw_cursor *c, bw_txn_offset **out, uint32_t *count)
         o->offset = (int64_t)bw_cursor_be64(c);
         o->leader_epoch = (int32_t)bw_cursor_be32(c);
         o->metadata = take_str(c);
+        o->member = take_str(c);
+        o->instance = take_str(c);
+        o->member_epoch = (int32_t)bw_cursor_be32(c);
         if (c->bad) return corrupt("it is cut in its offsets");
-        if (!o->group || !o->topic || !o->metadata) return bw_fail(BW_ERR_NO_MEMORY, "no memory for a transaction's offsets");
+        if (!o->group || !o->topic || !o->metadata || !o->member || !o->instance) return bw_fail(BW_ERR_NO_MEMORY, "no memory for a transaction's offsets");
     }
     return BW_OK;
 }

@@ -14,6 +14,8 @@ static void offset_fini(bw_txn_offset *o)
     free(o->group);
     free(o->topic);
     free(o->metadata);
+    free(o->member);
+    free(o->instance);
 }
 
 static void clear(bw_txn_state *s)
@@ -192,11 +194,13 @@ static bw_err apply_offsets(bw_txn_state *s, const bw_txn_record *r)
     bw_txn_offset *copies = calloc(r->offset_count + 1, sizeof *copies);
     bool whole = copies != NULL;
     for (uint32_t i = 0; whole && i < r->offset_count; i++) {
-        copies[i] = r->offsets[i];
+        copies[i] = r->offsets[i]; /* its texts are replaced, all of them */
         copies[i].group = strdup(r->offsets[i].group);
         copies[i].topic = strdup(r->offsets[i].topic);
         copies[i].metadata = strdup(r->offsets[i].metadata);
-        whole = copies[i].group && copies[i].topic && copies[i].metadata;
+        copies[i].member = strdup(r->offsets[i].member);
+        copies[i].instance = strdup(r->offsets[i].instance);
+        whole = copies[i].group && copies[i].topic && copies[i].metadata && copies[i].member && copies[i].instance;
     }
     if (!whole) {
         for (uint32_t i = 0; copies && i < r->offset_count; i++) offset_fini(&copies[i]);

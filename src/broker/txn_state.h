@@ -15,7 +15,8 @@
  * Layout of a record's value, big-endian; its key is the transactional id:
  *   u8 version 1 · u8 kind · i64 producer id · i16 epoch · i64 ms since 1970 · what the kind has:
  *     ADD       u32 n · n times { uuid 16 · u32 partition }
- *     OFFSETS   u32 n · n times { str group · str topic · uuid 16 · u32 partition · i64 offset · i32 epoch · str metadata }
+ *     OFFSETS   u32 n · n times { str group · str topic · uuid 16 · u32 partition · i64 offset · i32 epoch · str metadata ·
+ *                               str member · str instance · i32 member epoch or generation }
  *     PREPARE   u8 flags (1 commit, 2 recoverable) · u32 n · n times { uuid 16 · u32 partition · i64 end offset }: the decision
  *     COMPLETE  u8 flags
  *   str: u16 length · bytes. A stored state: u8 version 1 · i64 producer id · i16 epoch · i16 epoch before · i32 time-out · u8 phase ·
@@ -51,6 +52,8 @@ typedef struct bw_txn_part {
 
 typedef struct bw_txn_offset {
     char *group, *topic, *metadata; /* malloc'd in a state; never NULL */
+    char *member, *instance;        /* who read: must still own the partition when the transaction is committed */
+    int32_t member_epoch;
     bw_uuid topic_id;
     uint32_t partition;
     int64_t offset;

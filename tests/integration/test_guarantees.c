@@ -23,7 +23,7 @@ enum { PER_BATCH = 3, PAUSE_US = 500, DRAIN_MS = 60000 };
 static const char *const points[] = {
     "txn.begun",      "txn.settled",   "txn.flushing",   "txn.flushed",       "txn.offsets_taken", "txn.deciding",
     "txn.decided",    "txn.marking",   "txn.marked",     "txn.marked_all",    "txn.offsets_stored", "txn.completing",
-    "txn.answered",   "txn.init_stored",
+    "txn.answered",   "txn.init_stored", "txn.offsets_put",
 };
 enum { POINTS = sizeof points / sizeof points[0] };
 

@@ -30,9 +30,10 @@ static void add(bw_txn_state *s, const bw_uuid *topic, uint32_t partition)
 
 static void put_offset(bw_txn_state *s, const char *group, uint32_t partition, int64_t offset)
 {
-    char text[2][16] = {"t", ""}, name[16];
+    char text[4][16] = {"t", "", "m", "i"}, name[16];
     snprintf(name, sizeof name, "%s", group);
-    bw_txn_offset o = {.group = name, .topic = text[0], .metadata = text[1], .topic_id = topic_a, .partition = partition, .offset = offset};
+    bw_txn_offset o = {.group = name, .topic = text[0], .metadata = text[1], .member = text[2], .instance = text[3],
+                       .topic_id = topic_a, .partition = partition, .offset = offset};
     bw_txn_record r = record(BW_TXN_OFFSETS, s, 11);
     r.offsets = &o;
     r.offset_count = 1;
