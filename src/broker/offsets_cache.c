@@ -243,7 +243,11 @@ bw_err bw_offsets_load(bw_broker *b)
     o->waits_end = &o->waits;
     b->offsets = o;
     struct load l = {.b = b};
+    int64_t began = bw_clock_mono_ms();
     bw_err e = bw_store_each(b->store, BW_TABLE_OFFSETS, NULL, 0, on_stored, &l);
+    if (!e && !l.error && o->entry_count)
+        bw_broker_event(b, BW_LOG_INFO, "offsets_loaded", "groups=%u offsets=%zu ms=%lld", HASH_COUNT(o->groups), o->entry_count,
+                        (long long)(bw_clock_mono_ms() - began));
     return e ? e : l.error;
 }
 

@@ -374,6 +374,54 @@ static void test_clock_that_jumped_ahead_expires_nothing(void **state)
     fake_close(fx, &f);
 }
 
+/* ---- many ---- */
+
+static void test_many_offsets_are_loaded_by_the_start_and_described(void **state)
+{
+    enum { GROUPS = 100, PARTS = 1000 };
+    fixture *fx = *state;
+    fake f;
+    fake_open(fx, &f);
+    make_topic(fx, &f, "t", PARTS, 1);
+    fake_close(fx, &f);
+    fx_down(fx);
+    bw_uuid id = topic_id(fx, "t");
+    static uint8_t keys[GROUPS * PARTS][40], value[BW_OFFSET_VALUE_HEAD];
+    static bw_meta_change changes[GROUPS * PARTS];
+    bw_offset_stored v = {.offset = 0, .leader_epoch = -1, .commit_ms = bw_clock_wall_ms()};
+    bw_offset_value_encode(&v, value);
+    for (int g = 0; g < GROUPS; g++)
+        for (int i = 0; i < PARTS; i++) {
+            char group[16];
+            snprintf(group, sizeof group, "group-%02d", g);
+            bw_offset_key k = {.group = bw_str_of(group), .topic = id, .partition = (uint32_t)i};
+            uint8_t *key = keys[g * PARTS + i];
+            size_t len = bw_offset_key_encode(&k, key);
+            assert_true(len <= sizeof keys[0]);
+            changes[g * PARTS + i] = (bw_meta_change){BW_TABLE_OFFSETS, key, len, value, sizeof value};
+        }
+    bw_store *s;
+    assert_int_equal(bw_store_open(fx->config.data_dir, 1 << 20, &s), BW_OK);
+    assert_int_equal(bw_store_change(s, changes, GROUPS * PARTS), BW_OK);
+    bw_store_close(s);
+    int64_t before = bw_clock_mono_ns();
+    fx_up(fx);
+    int64_t up = bw_clock_mono_ns() - before;
+    fake_open(fx, &f);
+    bw_request r = rq_part(BW_API_OFFSET_FETCH, "group-77", NULL, 0);
+    answer a;
+    assert_int_equal(fake_call(fx, &f, &r, &a), BW_OK);
+    assert_int_equal(a.a.group.part_count, PARTS);
+    answer_free(&a);
+    before = bw_clock_mono_ns();
+    r = rq_part(BW_API_DESCRIBE_GROUP, "group-42", NULL, 0);
+    assert_int_equal(fake_call(fx, &f, &r, &a), BW_OK);
+    print_message("  a start with %d committed offsets: %lld ms; %d partitions described in %lld ms\n", GROUPS * PARTS, (long long)up / 1000000,
+                  PARTS, (long long)(bw_clock_mono_ns() - before) / 1000000);
+    answer_free(&a);
+    fake_close(fx, &f);
+}
+
 /* ---- a store that fails ---- */
 
 static void limit_files(rlim_t bytes)
@@ -427,6 +475,7 @@ int main(void)
         T(test_durable_commits_of_a_closed_session_and_of_a_deleted_topic_end),
         T(test_offsets_of_groups_that_nobody_uses_expire),
         T(test_clock_that_jumped_ahead_expires_nothing),
+        T(test_many_offsets_are_loaded_by_the_start_and_described),
         T(test_commits_to_a_store_that_fails_are_refused_and_the_daemon_goes_on),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
