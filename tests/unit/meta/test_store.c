@@ -100,6 +100,11 @@ static void test_store_remove_takes_the_recovery_points_along(void **state)
         points[i].point.poisoned = i == 4;
     }
     assert_int_equal(bw_store_points_put(f->store, points, 600), BW_OK);
+    bw_meta_point with = points[1];
+    with.snapshot = (const uint8_t *)"five!";
+    with.snapshot_len = 5;
+    assert_int_equal(bw_store_points_put(f->store, &with, 1), BW_OK);
+    assert_int_equal(bw_store_points_put(f->store, &points[1], 1), BW_OK); /* the one that is there stays */
     reopen(f);
     bw_recovery_point p;
     assert_int_equal(bw_store_point_get(f->store, &b.id, 2, &p), BW_OK);
@@ -108,7 +113,14 @@ static void test_store_remove_takes_the_recovery_points_along(void **state)
     assert_int_equal(p.position, 9);
     assert_int_equal(p.last_crc, 11);
     assert_true(p.poisoned);
+    bw_buf snapshot = {0};
+    assert_int_equal(bw_store_snapshot_get(f->store, &a.id, 0, &snapshot), BW_OK);
+    assert_int_equal(snapshot.len, 5);
+    assert_memory_equal(snapshot.data, "five!", 5);
+    bw_buf_free(&snapshot);
+    assert_int_equal(bw_store_snapshot_get(f->store, &a.id, 1, &snapshot), BW_ERR_NOT_FOUND);
     assert_int_equal(bw_store_topic_remove(f->store, "a"), BW_OK);
+    assert_int_equal(bw_store_snapshot_get(f->store, &a.id, 0, &snapshot), BW_ERR_NOT_FOUND);
     for (uint32_t i = 0; i < 300; i++) {
         assert_int_equal(bw_store_point_get(f->store, &a.id, i, &p), BW_ERR_NOT_FOUND);
         assert_int_equal(bw_store_point_get(f->store, &b.id, i, &p), BW_OK);
@@ -222,10 +234,21 @@ static void test_record_cut_or_flipped_bytes_are_refused_or_decode(void **state)
     assert_int_equal(bw_meta_topic_decode("t", 1, buf.data, buf.len, &out), BW_ERR_NEWER_FORMAT);
     bw_buf_free(&buf);
     uint8_t point[BW_META_POINT_BYTES];
-    bw_recovery_point p = {.next_offset = 5}, q;
+    bw_recovery_point p = {.next_offset = 5, .state_offset = 3, .state_crc = 9}, q;
     bw_meta_point_encode(&p, point);
     assert_int_equal(bw_meta_point_decode(point, sizeof point, &q), BW_OK);
     assert_int_equal(q.next_offset, 5);
+    assert_int_equal(q.state_offset, 3);
+    assert_int_equal(q.state_crc, 9);
+    point[0] = 1; /* as a version before this one wrote it: nothing is known of producers */
+    assert_int_equal(bw_meta_point_decode(point, 30, &q), BW_OK);
+    assert_int_equal(q.next_offset, 5);
+    assert_int_equal(q.state_offset, -1);
+    assert_int_equal(q.state_crc, 0);
+    point[0] = 2;
+    p.state_offset = 6; /* beyond the point */
+    bw_meta_point_encode(&p, point);
+    assert_int_equal(bw_meta_point_decode(point, sizeof point, &q), BW_ERR_CORRUPT);
     assert_int_equal(bw_meta_point_decode(point, sizeof point - 1, &q), BW_ERR_CORRUPT);
     point[5] = 0x80;
     assert_int_equal(bw_meta_point_decode(point, sizeof point, &q), BW_ERR_CORRUPT);
