@@ -27,6 +27,9 @@ static bw_err check_pattern(bw_str p, size_t *cost)
         if (p.data[i] == '\\') {
             if (i + 1 < p.len && p.data[i + 1] >= '1' && p.data[i + 1] <= '9') return bad_pattern(p, "back references are not supported");
             i++;
+        } else if (p.data[i] == '+') { /* the C library compiles what is repeated twice */
+            times *= 2;
+            if (times > PATTERN_COST_MAX) return bad_pattern(p, "it repeats too much");
         } else if (p.data[i] == '{') {
             size_t most = 1, number = 0;
             for (size_t k = i + 1; k < p.len && p.data[k] != '}'; k++) {
