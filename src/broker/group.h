@@ -212,7 +212,7 @@ bw_err bw_group_bury(bw_group *g);
 typedef struct bw_topic_view { bw_uuid id; const char *name; uint32_t partitions; } bw_topic_view;
 
 typedef struct bw_member_join {
-    bw_str member;   /* empty: a new one */
+    bw_str member;   /* empty: a new one; with epoch -1: a new one that chose its id, or one that does not know that it was taken in */
     bw_str instance;
     int32_t epoch;   /* of one that comes back; -1 */
     bw_group_kind kind;

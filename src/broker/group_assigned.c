@@ -110,7 +110,8 @@ static bw_err come_back(bw_group *g, const bw_member_join *j, int64_t now_ms, bw
     e = subscribe(g, m, j->subscription, j->topics, j->topic_count, now_ms);
     if (e) return e;
     renew(g, m, now_ms);
-    release(g, m, j->epoch, j->owned, j->owned_count, now_ms);
+    /* Without an epoch: no assignment ever reached it, so there is nothing to be given up. */
+    release(g, m, j->epoch < 0 ? INT32_MAX : j->epoch, j->owned, j->owned_count, now_ms);
     m->process = j->process;
     bw_member_touch(g, m, true); /* it is told what it has */
     *out = m;
@@ -190,7 +191,8 @@ bw_err bw_group_admit(bw_group *g, const bw_member_join *j, int64_t now_ms, bw_m
     if (e) return e;
     if (n.lease_ms <= 0) n.lease_ms = LEASE_DEFAULT_MS;
     if (n.rebalance_ms <= 0) n.rebalance_ms = n.lease_ms;
-    if (j->member.len) return come_back(g, j, now_ms, out);
+    if (j->member.len && (j->epoch >= 0 || bw_group_with_id(g, j->member))) return come_back(g, j, now_ms, out);
+    if (j->member.len) n.id = j->member; /* its own choice: if the answer is lost, it is found by it */
     if (!g->member_count) {
         bw_classic_forget_pending(g);
         g->kind = j->kind;

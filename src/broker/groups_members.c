@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#define MEMBER_ID_CHOSEN_MAX 160u /* bytes; it is part of a key */
 #define AGAIN_MS 2 /* until a partition is open whose committed offset is needed */
 
 bw_process bw_groups_process(const bw_session *s)
@@ -215,7 +216,9 @@ void bw_handle_group_join(bw_broker *b, bw_op *op)
     const bw_group_request *r = &op->request.group;
     bw_entry *e = NULL;
     bw_member *m = NULL;
-    bw_err err = bw_entry_of(b, r->id, true, &e);
+    bw_err err = r->member.len <= MEMBER_ID_CHOSEN_MAX ? bw_entry_of(b, r->id, true, &e)
+                                                       : bw_fail(BW_ERR_INVALID_ARGUMENT, "a member id of %zu bytes: at most %u", r->member.len,
+                                                                 MEMBER_ID_CHOSEN_MAX);
     if (!err) err = admit(b, op, e, &m);
     if (!err && (err = renew_wanted(m))) bw_group_remove(e->g, m, err, "no memory for its subscription", bw_groups_now());
     if (err) {

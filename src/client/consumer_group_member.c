@@ -61,6 +61,14 @@ static bw_cpart *take_on(bw_cgroup *g, const bw_offset_part *offered)
     p->topic_id = offered->topic_id;
     p->committed = offered->offset >= 0 ? offered->offset : -1;
     p->position = offered->offset;
+    if (offered->error) { /* what is committed can't be used: never begin elsewhere in silence */
+        p->position = BW_OFFSET_INVALID;
+        p->stopped = true;
+        p->untold = (bw_err)offered->error;
+        p->trouble = offered->message.len ? strndup(offered->message.data, offered->message.len) : NULL;
+        g->untold = true;
+        return p;
+    }
     p->wanting = g->wanting = true;
     if (offered->offset >= 0) return p;
     bw_offset_reset reset = g->consumer->options.auto_offset_reset;

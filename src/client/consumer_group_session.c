@@ -7,6 +7,9 @@
 #include "base/killpoint.h"
 #include "client/consumer_group.h"
 
+#include "base/os.h"
+
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -187,9 +190,23 @@ static void fill_who(const bw_cgroup *g, bw_request *q)
     q->group.mailbox = bw_group_mailbox(g->consumer);
 }
 
+/* Our own choice, so that a join whose answer was lost with the daemon or the connection is known by it when it comes again. */
+static bw_err choose_id(bw_cgroup *g)
+{
+    bw_uuid id;
+    char hex[33];
+    if (g->member[0]) return BW_OK;
+    if (bw_os_uuid(id.b)) return bw_fail(BW_ERR_IO, "no random bytes for a member id");
+    bw_uuid_hex(&id, hex);
+    snprintf(g->member, sizeof g->member, "%.64s-%s", g->consumer->bus->client_id, hex);
+    return BW_OK;
+}
+
 static bw_err send_join(bw_cgroup *g)
 {
     const bw_consumer_options *o = &g->consumer->options;
+    bw_err e = choose_id(g);
+    if (e) return e;
     bw_subscription *list = calloc(g->topic_count ? g->topic_count : 1, sizeof *list);
     if (!list) return bw_fail(BW_ERR_NO_MEMORY, "no memory to join group %s", g->id);
     bw_request q;
@@ -201,7 +218,7 @@ static bw_err send_join(bw_cgroup *g)
     q.group.rebalance_timeout_ms = o->rebalance_timeout_ms;
     q.group.max_poll_interval_ms = o->max_poll_interval_ms;
     fill_topics(g, &q, list);
-    bw_err e = fill_owned(g, &q);
+    e = fill_owned(g, &q);
     g->state = BW_MEMBER_JOINING;
     g->topics_changed = false;
     g->told_mailbox = q.group.mailbox;

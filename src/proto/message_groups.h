@@ -36,7 +36,8 @@ typedef enum bw_group_kind { BW_GROUP_CONSUMER = 0, BW_GROUP_QUEUE = 1, BW_GROUP
 
 typedef struct bw_group_request {
     bw_str id;              /* all: the group; LIST_GROUPS: empty */
-    bw_str member;          /* empty: none yet, or (commits) nobody's */
+    bw_str member;          /* empty: none yet, or (commits) nobody's. GROUP_JOIN with epoch -1: an id that the client chose, at random:
+                             * a join whose answer was lost is found by it, and does not leave a member behind that nobody is */
     bw_str instance;        /* group.instance.id; empty: dynamic */
     int32_t epoch;          /* member epoch, or generation; -1: none */
     int8_t kind;            /* GROUP_JOIN: bw_group_kind */

@@ -67,7 +67,10 @@ typedef struct options { const char *topic, *instance, *assignor; int max_poll_m
 static void work(int number, options o)
 {
     me = number;
-    bw_bus *bus = test_bus(d.url);
+    bw_bus *bus;
+    bw_bus_options bo = BW_BUS_OPTIONS_INIT;
+    bo.transport = test_is_direct() ? BW_TRANSPORT_DIRECT : BW_TRANSPORT_IPC;
+    while (bw_bus_open(d.url, &bo, &bus)) usleep(1000); /* the daemon may have just died */
     bw_consumer_options co = BW_CONSUMER_OPTIONS_INIT;
     co.group_id = "team";
     co.group_instance_id = o.instance;
@@ -125,6 +128,8 @@ static bool is_spread(int topic, int count, const int *workers)
     return sum == PARTS;
 }
 
+static int deaths; /* of the daemon, at kill points */
+
 static void wait_spread(int topic, int count, const int *workers)
 {
     int64_t until = now_ms() + PATIENCE_MS;
@@ -134,6 +139,11 @@ static void wait_spread(int topic, int count, const int *workers)
             for (int i = 0; i < WORKERS; i++)
                 if (all->errors[i]) print_error("worker %d: %s\n", i, bw_err_name((bw_err)all->errors[i]));
             fail_msg("the partitions are not spread over %d workers", count);
+        }
+        if (waitpid(d.pid, NULL, WNOHANG) == d.pid) {
+            d.pid = 0;
+            deaths++;
+            daemon_start(&d);
         }
         usleep(300);
     }
@@ -265,6 +275,32 @@ static void test_workers_member_dies_while_the_daemon_is_down_others_get_its_par
     assert_int_equal(all->conflicts, 0);
 }
 
+static void test_workers_daemon_dies_at_each_step_of_a_rebalance_no_partition_has_two_owners(void **state)
+{
+    (void)state;
+    static const char *const points[] = {"group.saving", "group.saved", "group.push"};
+    int workers[] = {0, 1}, next = 2;
+    start(0, plain);
+    start(1, plain);
+    wait_spread(0, 2, workers);
+    for (int i = 0; i < 9; i++) {
+        char kill_at[40];
+        snprintf(kill_at, sizeof kill_at, "%s:%d", points[i % 3], 1 + i / 3 * 2);
+        daemon_stop(&d, SIGKILL);
+        setenv("BUSWAY_KILL", kill_at, 1);
+        daemon_start(&d);
+        unsetenv("BUSWAY_KILL");
+        start(next, plain); /* a rebalance, in the middle of which it dies; or when the others come back */
+        wait_spread(0, 3, (int[]){0, 1, next});
+        end(next, i % 2 ? SIGKILL : 0);
+        wait_spread(0, 2, workers);
+        next++;
+        assert_int_equal(all->conflicts, 0);
+        assert_int_equal(all->lost[0] + all->lost[1], 0);
+    }
+    print_message("the daemon died %d times in a rebalance\n", deaths); /* none where kill points are not compiled in */
+}
+
 static void test_workers_hung_member_is_fenced_and_told_so(void **state)
 {
     (void)state;
@@ -341,6 +377,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_workers_killed_members_partitions_move_at_once, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_workers_daemon_killed_and_restarted_members_keep_what_they_have, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_workers_member_dies_while_the_daemon_is_down_others_get_its_partitions, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_workers_daemon_dies_at_each_step_of_a_rebalance_no_partition_has_two_owners, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_workers_hung_member_is_fenced_and_told_so, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_workers_static_member_back_in_time_nothing_moves, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_workers_pattern_takes_in_a_topic_that_comes_later, set_up, tear_down),

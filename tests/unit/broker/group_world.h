@@ -204,6 +204,7 @@ static inline bw_err join(world *w, client *c)
     snprintf(c->id, sizeof c->id, "%s", m->id);
     c->member = true;
     c->cut = false;
+    c->fenced = BW_OK; /* what was said before the join's answer is of a membership before it */
     return BW_OK;
 }
 

@@ -40,6 +40,29 @@ static void test_group_restored_members_keep_what_they_have(void **state)
     world_free(w);
 }
 
+/* The daemon saved a join and died before it answered: the client asks again, with the id that it chose, and there is one member. */
+static void test_group_join_whose_answer_was_lost_is_found_again(void **state)
+{
+    (void)state;
+    world *w = world_new(BW_ASSIGNOR_COOPERATIVE_STICKY);
+    bw_topic_view topics[TOPICS];
+    bw_member *first, *second;
+    uint8_t subscription[1] = {1};
+    bw_member_join j = {.member = bw_str_of("mine-1"), .epoch = -1, .kind = BW_GROUP_CONSUMER, .lease_ms = LEASE, .topics = topics,
+                        .topic_count = views(w, 1, topics), .subscription = {(const char *)subscription, 1}, .new_id = bw_str_of("yours")};
+    assert_int_equal(bw_group_admit(w->g, &j, w->now, &first), BW_OK);
+    assert_string_equal(first->id, "mine-1");
+    poll(w);
+    restart(w);
+    assert_int_equal(bw_group_admit(w->g, &j, w->now, &second), BW_OK);
+    assert_int_equal(w->g->member_count, 1);
+    assert_int_equal(second->part_count, 6);
+    j.epoch = 0; /* that epoch it can only have from us */
+    j.member = bw_str_of("theirs");
+    assert_int_equal(bw_group_admit(w->g, &j, w->now, &second), BW_ERR_UNKNOWN_MEMBER_ID);
+    world_free(w);
+}
+
 static void test_group_restored_member_claims_are_believed_only_if_saved(void **state)
 {
     (void)state;
@@ -205,6 +228,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_group_restored_members_keep_what_they_have),
+        cmocka_unit_test(test_group_join_whose_answer_was_lost_is_found_again),
         cmocka_unit_test(test_group_restored_member_claims_are_believed_only_if_saved),
         cmocka_unit_test(test_group_damaged_records_are_errors),
         cmocka_unit_test(test_group_random_lives_keep_the_invariants),
