@@ -1,4 +1,5 @@
-/* broker/groups_watch.c: the processes of local members and workers (queue.c), each watched once by a pidfd in the reactor, however many members it has.
+/* broker/groups_watch.c: the processes of local members and workers (queue.c), each watched once by a pidfd in the reactor, however many
+ * members it has.
  *
  * A pid is reused: only when the process behind the descriptor began when the member's did, it is the member's. A watch that nobody
  * needs any more is taken off by the reactor's own thread (bw_reactor_remove is its alone), which frees it. */

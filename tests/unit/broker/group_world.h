@@ -204,7 +204,8 @@ static inline bw_err join(world *w, client *c)
     snprintf(c->id, sizeof c->id, "%s", m->id);
     c->member = true;
     c->cut = false;
-    c->fenced = BW_OK; /* what was said before the join's answer is of a membership before it */
+    c->fenced = BW_OK; /* what was said before the join's answer is of a membership before it, or said again */
+    c->push_count = 0;
     return BW_OK;
 }
 

@@ -149,7 +149,8 @@ static void join(world *w, client *c)
     for (; n < 2 && c->protocols[n]; n++) list[n] = (bw_group_protocol){bw_str_of(c->protocols[n]), bw_str_of(c->metadata)};
     snprintf(id, sizeof id, "m%d", ++w->next_id);
     bw_classic_join j = {.member = bw_str_of(c->id), .instance = bw_str_of(c->instance), .protocol_type = bw_str_of("consumer"),
-                         .new_id = bw_str_of(id), .needs_member_id = c->asks_id, .session_ms = SESSION, .rebalance_ms = REBALANCE, .protocols = list, .protocol_count = n};
+                         .new_id = bw_str_of(id), .needs_member_id = c->asks_id, .session_ms = SESSION, .rebalance_ms = REBALANCE,
+                         .protocols = list, .protocol_count = n};
     assert_false(c->waits);
     c->alive = c->waits = true;
     c->state = IN_JOIN;
