@@ -224,7 +224,7 @@ static void test_state_counts_each_record_once_over_any_kills(void **state)
             usleep((useconds_t)(rand_r(&seed) % 20000));
             daemon_start(&d);
             daemons++;
-        } else if (i % 40 == 7) { /* one that hangs for longer than its lease */
+        } else if (i % 80 == 7) { /* one that hangs for longer than its lease */
             int k = rand_r(&seed) % WORKERS;
             kill(pids[k], SIGSTOP);
             usleep(1300000);
