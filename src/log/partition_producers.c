@@ -297,8 +297,8 @@ void bw_partition_state_end(bw_partition *p, int64_t offset, bw_state_job *j, bo
             p->point.state_crc = crc_of(p->snapshot.data, p->snapshot.len);
         }
         p->snapshot_changes = j->changes;
+        p->point_moved |= j->made || p->point.state_offset != offset;
         p->point.state_offset = offset;
-        p->point_moved = true;
     } else {
         for (size_t i = 0; i < j->index_count; i++) (void)bw_partition_unsynced_index(p, j->indexes[i], j->folder);
     }
@@ -333,7 +333,7 @@ bool bw_partition_recovery_point(bw_partition *p, bw_recovery_point *out, bw_buf
     bool moved = p->point_moved;
     p->point_moved = false;
     *out = p->point;
-    if (snapshot) {
+    if (snapshot && moved) {
         *snapshot = p->snapshot;
         p->snapshot = (bw_buf){0};
     }
