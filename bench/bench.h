@@ -261,6 +261,10 @@ void bench_single_report(const bench_single *s, const bench_figures *f, const be
 
 bool bench_scale_run(const char *program, const char *dir, const char *only, bool quick, FILE *json, bool table);
 
+/* ---- groups.c: `--case groups`, a run of its own ---- */
+
+bool bench_groups_run(const char *program, const char *dir, bool quick, FILE *json, bool table);
+
 /* ---- queue.c: `--case queue`, a run of its own ---- */
 
 bool bench_queue_run(const char *program, const char *dir, bool quick, FILE *json, bool table);

@@ -230,6 +230,7 @@ static void usage(FILE *to)
           "  --pairs N      counted pairs of runs (default 5); one more is run first and dropped\n"
           "  --case NAME    only cases whose name contains NAME, e.g. e2e/direct/100x100, writers or rtt (comma: several)\n"
           "                 scale: many partitions, a long log, bytes to the disk (not among the others)\n"
+          "                 groups: a member killed, the daemon killed, read committed (likewise)\n"
           "                 queue: acknowledgements, redelivery, delayed delivery of queue groups (likewise)\n"
           "                 state: state mode, and quotas (likewise)\n"
           "  --list         the names of the cases\n"
@@ -365,9 +366,11 @@ int main(int argc, char **argv)
         return 1;
     }
     bool queue = o.only && strcmp(o.only, "queue") == 0, state = o.only && strcmp(o.only, "state") == 0;
-    if (queue || state || (o.only && strncmp(o.only, "scale", 5) == 0)) {
-        bool good = queue ? bench_queue_run(o.daemon, dir, o.quick, json, !o.json)
-                    : state ? bench_state_run(o.daemon, dir, o.quick, json, !o.json)
+    bool groups = o.only && strcmp(o.only, "groups") == 0;
+    if (queue || state || groups || (o.only && strncmp(o.only, "scale", 5) == 0)) {
+        bool good = queue    ? bench_queue_run(o.daemon, dir, o.quick, json, !o.json)
+                    : state  ? bench_state_run(o.daemon, dir, o.quick, json, !o.json)
+                    : groups ? bench_groups_run(o.daemon, dir, o.quick, json, !o.json)
                           : bench_scale_run(o.daemon, dir, o.only[5] == '/' ? o.only + 6 : "", o.quick, json, !o.json);
         if (fclose(json) != 0) good = false;
         if (o.json) print_file(o.output);

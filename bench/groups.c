@@ -1,0 +1,406 @@
+/* bench/groups.c: `--case groups`, a run of its own: members of groups.
+ *
+ *   failover    two members, two partitions that are written all the time; one member is killed (SIGKILL): from the kill until the other
+ *               one has a record of its partition
+ *   restart     two members, four partitions that are written all the time; the daemon is killed and started again: from when it listens
+ *               until a commit of each member was acknowledged as that of a member; and the longest time meanwhile in which neither was
+ *               given a record
+ *   isolation   the same log read to its end with isolation read_committed and read_uncommitted, in turn: the medians' ratio
+ * The bounds are the project's. Everything runs in children; the process that reports opens no bus. */
+#include "bench.h"
+
+#include <busway/busway.h>
+#include <errno.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define ROWS_MAX 12
+#define SAMPLES_MAX 512
+#define RESTART_PARTITIONS 4
+#define READ_BATCH 100u
+#define VALUE 100u
+
+typedef struct row {
+    char name[64], unit[12];
+    double value, bound; /* bound < 0: none */
+    bool at_least;
+} row;
+
+typedef struct shared {
+    row rows[ROWS_MAX];
+    size_t count;
+    char error[600];
+    _Atomic int victim_part; /* what the victim reads; -1: nothing yet */
+    _Atomic uint64_t listens_ns;
+    _Atomic bool stop;
+} shared;
+
+typedef struct scene {
+    shared *s;
+    char url[128], data[PATH_MAX], runtime[64];
+    const char *program;
+    pid_t daemon;
+    bool quick;
+} scene;
+
+static void add(scene *c, const char *name, double value, const char *unit, double bound, bool at_least)
+{
+    if (c->s->count == ROWS_MAX) return;
+    row *r = &c->s->rows[c->s->count++];
+    *r = (row){.value = value, .bound = bound, .at_least = at_least};
+    snprintf(r->name, sizeof r->name, "%s", name);
+    snprintf(r->unit, sizeof r->unit, "%s", unit);
+}
+
+static bool failed(scene *c, const char *what)
+{
+    snprintf(c->s->error, sizeof c->s->error, "%s: %s", what, bw_error_message());
+    return false;
+}
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return x < y ? -1 : x > y;
+}
+
+static bw_bus *open_bus(scene *c)
+{
+    bw_bus *bus = NULL;
+    if (bw_bus_open(c->url, NULL, &bus)) failed(c, "open");
+    return bus;
+}
+
+/* ---- roles ---- */
+
+typedef struct member { bw_consumer *c; int parts; _Atomic int committed; } member;
+
+static void rebalanced(bw_consumer *consumer, bw_rebalance event, const bw_topic_partition *parts, size_t count, void *opaque)
+{
+    (void)consumer;
+    (void)parts;
+    member *m = opaque;
+    m->parts += event == BW_REBALANCE_ASSIGNED ? (int)count : -(int)count;
+}
+
+static bool join(scene *c, bw_bus *bus, member *m, const char *topic)
+{
+    bw_consumer_options o = BW_CONSUMER_OPTIONS_INIT;
+    o.group_id = topic;
+    o.auto_offset_reset = BW_RESET_LATEST;
+    o.auto_commit_interval_ms = 5;
+    o.on_rebalance = rebalanced;
+    o.rebalance_opaque = m;
+    if (bw_consumer_open(bus, &o, &m->c) || bw_consumer_subscribe(m->c, &topic, 1)) return failed(c, "join");
+    return true;
+}
+
+/* A process that writes a record to each partition five thousand times a second until it is stopped. */
+static pid_t start_writer(scene *c, const char *topic, int partitions)
+{
+    c->s->stop = false;
+    pid_t pid = fork();
+    if (pid != 0) return pid;
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    bw_bus *bus = open_bus(c);
+    bw_producer *p = NULL;
+    bw_record r = {.value = "v", .value_len = 1, .timestamp_ms = BW_NO_TIMESTAMP};
+    if (!bus || bw_producer_open(bus, NULL, &p)) _exit(1);
+    while (!c->s->stop) {
+        for (int i = 0; i < partitions; i++) bw_producer_send_sync(p, topic, i, &r, 10000, NULL);
+        bench_pause(200);
+    }
+    bw_producer_close(p, 5000);
+    bw_bus_close(bus);
+    _exit(0);
+}
+
+static void stop_writer(scene *c, pid_t pid)
+{
+    c->s->stop = true;
+    waitpid(pid, NULL, 0);
+}
+
+static pid_t start_victim(scene *c, const char *topic)
+{
+    c->s->victim_part = -1;
+    pid_t pid = fork();
+    if (pid != 0) return pid;
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    bw_bus *bus = open_bus(c);
+    member m = {0};
+    if (!bus || !join(c, bus, &m, topic)) _exit(1);
+    for (;;) {
+        bw_batch b;
+        if (bw_consumer_poll(m.c, 100, &b) == BW_OK && m.parts == 1) c->s->victim_part = b.partition;
+    }
+}
+
+/* ---- failover ---- */
+
+/* ms until another has a record of what the victim had; < 0: not within ten seconds. */
+static double one_failover(scene *c, member *m, const char *topic)
+{
+    pid_t victim = start_victim(c, topic);
+    uint64_t until = bench_now_ns() + UINT64_C(10000000000), killed = 0;
+    uint64_t ready = 0;
+    double took = -1;
+    while (took < 0 && bench_now_ns() < until) {
+        bw_batch b;
+        bw_err e = bw_consumer_poll(m->c, 10, &b);
+        uint64_t now = bench_now_ns();
+        if (killed && e == BW_OK && b.partition == c->s->victim_part) took = (double)(now - killed) / 1e6;
+        if (!ready && m->parts == 1 && c->s->victim_part >= 0) ready = now;
+        if (killed || !ready || now - ready < 30000000) continue; /* it has read for a while */
+        killed = bench_now_ns();
+        kill(victim, SIGKILL);
+    }
+    kill(victim, SIGKILL);
+    waitpid(victim, NULL, 0);
+    return took;
+}
+
+static bool failover(scene *c, uint32_t samples)
+{
+    static double took[SAMPLES_MAX];
+    bw_bus *bus = open_bus(c);
+    member m = {0};
+    if (!bus || bw_topic_create(bus, "failover", 2, NULL, 0)) return failed(c, "create");
+    pid_t writer = start_writer(c, "failover", 2);
+    if (!join(c, bus, &m, "failover")) return false;
+    for (uint32_t i = 0; i < samples; i++)
+        if ((took[i] = one_failover(c, &m, "failover")) < 0) return failed(c, "a killed member's partition was read by nobody within 10 s");
+    stop_writer(c, writer);
+    bw_consumer_close(m.c);
+    bw_bus_close(bus);
+    qsort(took, samples, sizeof *took, by_value);
+    add(c, "member killed, its partition read again: p50", took[samples / 2], "ms", 5, false);
+    add(c, "member killed, its partition read again: p99", took[samples * 99 / 100], "ms", 20, false);
+    return true;
+}
+
+/* ---- restart ---- */
+
+static void start_daemon(scene *c)
+{
+    c->daemon = fork();
+    if (c->daemon != 0) return;
+    char log[PATH_MAX + 8];
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    snprintf(log, sizeof log, "%s.log", c->data);
+    if (!freopen(log, "a", stderr)) _exit(127);
+    execl(c->program, c->program, "--data-dir", c->data, "--runtime-dir", c->runtime, "--listen", c->url, (char *)NULL);
+    _exit(127);
+}
+
+/* A process that notes when the daemon takes connections. */
+static pid_t start_watch(scene *c)
+{
+    c->s->listens_ns = 0;
+    pid_t pid = fork();
+    if (pid != 0) return pid;
+    struct sockaddr_un a = {.sun_family = AF_UNIX};
+    snprintf(a.sun_path, sizeof a.sun_path, "%s", c->url + strlen("ipc://"));
+    for (int i = 0; i < 100000; i++) {
+        int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        if (connect(fd, (struct sockaddr *)&a, sizeof a) == 0) {
+            c->s->listens_ns = bench_now_ns();
+            _exit(0);
+        }
+        close(fd);
+        bench_pause(100);
+    }
+    _exit(1);
+}
+
+static void committed(bw_consumer *consumer, bw_err e, const bw_topic_partition *parts, size_t count, void *opaque)
+{
+    (void)consumer;
+    (void)parts;
+    (void)count;
+    member *m = opaque;
+    m->committed = e ? -1 : 1;
+}
+
+static bool one_restart(scene *c, member m[2], double *back_ms, double *gap_ms)
+{
+    uint64_t now = bench_now_ns(), last = now, until = now + UINT64_C(20000000000), worst = 0;
+    kill(c->daemon, SIGKILL);
+    waitpid(c->daemon, NULL, 0);
+    pid_t watch = start_watch(c);
+    start_daemon(c);
+    for (int i = 0; i < 2; i++) {
+        m[i].committed = 0;
+        if (bw_consumer_commit_async(m[i].c, NULL, 0, committed, &m[i])) return failed(c, "commit");
+    }
+    while ((m[0].committed != 1 || m[1].committed != 1 || !c->s->listens_ns) && now < until) {
+        for (int i = 0; i < 2; i++) {
+            bw_batch b;
+            bw_err e = bw_consumer_poll(m[i].c, 0, &b);
+            now = bench_now_ns();
+            if (e == BW_OK) {
+                if (now - last > worst) worst = now - last;
+                last = now;
+            }
+            if (m[i].committed < 0) return failed(c, "a commit over a restart");
+        }
+    }
+    waitpid(watch, NULL, 0);
+    if (now >= until) return failed(c, "members did not come back within 20 s");
+    *back_ms = now > c->s->listens_ns ? (double)(now - c->s->listens_ns) / 1e6 : 0;
+    *gap_ms = (double)worst / 1e6;
+    return true;
+}
+
+/* The reporter's daemon gives way to one whose end can be waited for here. */
+static void own_daemon(scene *c)
+{
+    kill(c->daemon, SIGKILL);
+    bench_pause(200000);
+    start_daemon(c);
+    waitpid(start_watch(c), NULL, 0);
+}
+
+static bool restart(scene *c, uint32_t samples)
+{
+    static double back[SAMPLES_MAX], gap[SAMPLES_MAX];
+    own_daemon(c);
+    bw_bus *bus[2] = {open_bus(c), open_bus(c)};
+    member m[2] = {0};
+    if (!bus[0] || !bus[1] || bw_topic_create(bus[0], "restart", RESTART_PARTITIONS, NULL, 0)) return failed(c, "create");
+    pid_t writer = start_writer(c, "restart", RESTART_PARTITIONS);
+    if (!join(c, bus[0], &m[0], "restart") || !join(c, bus[1], &m[1], "restart")) return false;
+    for (uint32_t i = 0; i < samples; i++) {
+        uint64_t begin = bench_now_ns();
+        while (m[0].parts != 2 || m[1].parts != 2 || bench_now_ns() - begin < 200000000) {
+            bw_batch b;
+            for (int k = 0; k < 2; k++) bw_consumer_poll(m[k].c, 1, &b);
+            if (bench_now_ns() - begin > UINT64_C(20000000000)) return failed(c, "two members do not share");
+        }
+        if (!one_restart(c, m, &back[i], &gap[i])) return false;
+    }
+    stop_writer(c, writer);
+    for (int i = 0; i < 2; i++) {
+        bw_consumer_close(m[i].c);
+        bw_bus_close(bus[i]);
+    }
+    qsort(back, samples, sizeof *back, by_value);
+    qsort(gap, samples, sizeof *gap, by_value);
+    add(c, "daemon killed, listens again, members back: p50", back[samples / 2], "ms", -1, false);
+    add(c, "daemon killed, listens again, members back: most", back[samples - 1], "ms", 200, false);
+    add(c, "longest stop of reading meanwhile: p50", gap[samples / 2], "ms", -1, false);
+    add(c, "longest stop of reading meanwhile: most", gap[samples - 1], "ms", -1, false);
+    return true;
+}
+
+/* ---- isolation ---- */
+
+static bool write_log(scene *c, bw_bus *bus, uint32_t records)
+{
+    static bw_record r[READ_BATCH];
+    static char value[VALUE];
+    bw_producer *p;
+    for (uint32_t i = 0; i < READ_BATCH; i++) r[i] = (bw_record){.value = value, .value_len = VALUE, .timestamp_ms = BW_NO_TIMESTAMP};
+    if (bw_topic_create(bus, "isolation", 1, NULL, 0) || bw_producer_open(bus, NULL, &p)) return failed(c, "create");
+    for (uint32_t i = 0; i < records; i += READ_BATCH)
+        if (bw_producer_send_batch(p, "isolation", 0, r, READ_BATCH, 10000, NULL)) return failed(c, "send");
+    return bw_producer_close(p, 10000) == BW_OK || failed(c, "close");
+}
+
+static double read_log(scene *c, bw_bus *bus, bw_isolation isolation, uint32_t records)
+{
+    bw_consumer_options o = BW_CONSUMER_OPTIONS_INIT;
+    bw_consumer *consumer;
+    o.isolation = isolation;
+    if (bw_consumer_open(bus, &o, &consumer) || bw_consumer_assign(consumer, "isolation", 0, 0)) return failed(c, "assign"), -1;
+    uint64_t begin = bench_now_ns(), n = 0, sum = 0;
+    while (n < records) {
+        bw_batch b;
+        bw_record_view v;
+        if (bw_consumer_poll(consumer, 5000, &b)) return failed(c, "poll"), -1;
+        while (bw_batch_next(&b, &v) == 1) {
+            sum += v.value[0];
+            n++;
+        }
+    }
+    uint64_t end = bench_now_ns();
+    bw_consumer_close(consumer);
+    return sum == 0 ? (double)n * 1e9 / (double)(end - begin) : -1;
+}
+
+static bool isolation(scene *c, uint32_t records, uint32_t rounds)
+{
+    static double rate[2][SAMPLES_MAX];
+    bw_bus *bus = open_bus(c);
+    if (!bus || !write_log(c, bus, records)) return false;
+    for (uint32_t i = 0; i < rounds + 1; i++)
+        for (int k = 0; k < 2; k++)
+            if ((rate[k][i ? i - 1 : 0] = read_log(c, bus, k ? BW_READ_COMMITTED : BW_READ_UNCOMMITTED, records)) < 0) return false;
+    bw_bus_close(bus);
+    for (int k = 0; k < 2; k++) qsort(rate[k], rounds, sizeof **rate, by_value);
+    add(c, "read uncommitted", rate[0][rounds / 2] / 1e6, "M/s", -1, true);
+    add(c, "read committed beside read uncommitted", rate[1][rounds / 2] / rate[0][rounds / 2], "x", 0.95, true);
+    return true;
+}
+
+/* ---- all of it ---- */
+
+static bool run_all(scene *c)
+{
+    bool good = isolation(c, c->quick ? 500000 : 2000000, c->quick ? 5 : 15) && failover(c, c->quick ? 20 : 100) && restart(c, c->quick ? 5 : 20);
+    kill(c->daemon, SIGTERM);
+    waitpid(c->daemon, NULL, 0);
+    return good;
+}
+
+static void report(const shared *s, FILE *json, bool table)
+{
+    if (table) printf("%-52s %14s %-10s %s\n", "members of groups", "Busway", "", "bound");
+    fprintf(json, "[");
+    for (size_t i = 0; i < s->count; i++) {
+        const row *r = &s->rows[i];
+        bool met = r->at_least ? r->value >= r->bound : r->value <= r->bound;
+        char bound[64] = "";
+        if (r->bound >= 0) snprintf(bound, sizeof bound, "%s %g  %s", r->at_least ? ">=" : "<=", r->bound, met ? "met" : "MISSED");
+        if (table) printf("%-52s %14.2f %-10s %s\n", r->name, r->value, r->unit, bound);
+        fprintf(json, "%s\n  {\"case\":\"groups\",\"figure\":\"%s\",\"value\":%.3f,\"unit\":\"%s\",\"bound\":%g,\"met\":%s}", i ? "," : "", r->name,
+                r->value, r->unit, r->bound, r->bound < 0 ? "null" : met ? "true" : "false");
+    }
+    fprintf(json, "\n]\n");
+    fflush(stdout);
+}
+
+bool bench_groups_run(const char *program, const char *dir, bool quick, FILE *json, bool table)
+{
+    shared *s = mmap(NULL, sizeof *s, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (s == MAP_FAILED) return false;
+    bench_daemon d = {0};
+    scene c = {.s = s, .quick = quick, .program = program};
+    bool ok = bench_daemon_start(&d, program, dir, s->error, sizeof s->error);
+    snprintf(c.url, sizeof c.url, "%s", d.url);
+    snprintf(c.runtime, sizeof c.runtime, "%s", d.runtime);
+    snprintf(c.data, sizeof c.data, "%s/data", dir);
+    c.daemon = d.pid;
+    fflush(NULL);
+    pid_t pid = ok ? fork() : -1;
+    if (pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        _exit(run_all(&c) ? 0 : 1);
+    }
+    int status = 0;
+    ok = pid > 0 && waitpid(pid, &status, 0) == pid && status == 0;
+    if (d.pid) bench_daemon_stop(&d);
+    if (d.runtime[0]) bench_remove_tree(d.runtime);
+    report(s, json, table);
+    if (!ok) fprintf(stderr, "busway-bench: groups: %s\n", s->error[0] ? s->error : "it was killed");
+    munmap(s, sizeof *s);
+    return ok;
+}
