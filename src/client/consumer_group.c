@@ -47,7 +47,7 @@ bw_err bw_group_open(bw_consumer *c)
     bw_cgroup *g = calloc(1, sizeof *g);
     if (!g) return bw_fail(BW_ERR_NO_MEMORY, "no memory for a group's member");
     g->consumer = c;
-    g->epoch = -1;
+    g->epoch = g->probe_fd = -1;
     g->commits_tail = &g->commits;
     g->wants_auto_commit = o->enable_auto_commit;
     g->durable = o->commit_durable;
@@ -67,6 +67,7 @@ bw_err bw_group_open(bw_consumer *c)
 void bw_group_close(bw_consumer *c)
 {
     bw_cgroup *g = c->group;
+    bw_group_end_probe(g);
     if (c->has_conn) bw_conn_drop(&c->conn); /* nothing is on its way any more */
     bw_group_fail_commits(g, BW_ERR_CLOSED, "the consumer was closed before the commit was answered");
     bw_group_tell_commits(g);

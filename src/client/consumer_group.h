@@ -84,6 +84,8 @@ struct bw_cgroup {
     int64_t alarm_ms; /* for who waits for the socket, too */
     int64_t join_at_ms, commit_at_ms, conn_at_ms;
     uint32_t conn_tries;
+    int probe_fd;     /* -1: none. Asks whether a new daemon answers yet */
+    int64_t probe_until_ms;
     bool calling; /* inside a callback of the program */
     bool closing;
     char told_topic[BW_TOPIC_NAME_MAX + 1]; /* what poll's batch named when the partition was gone */
@@ -118,6 +120,7 @@ bool bw_group_pushed(bw_cgroup *g, const bw_frame *frame);
 void bw_group_fence(bw_cgroup *g, bw_err e, const char *message);
 /* bw_group_advance: connect, join, send commits, as far as it goes without waiting for an answer. NOT_CONNECTED: not now. */
 bw_err bw_group_advance(bw_cgroup *g);
+void bw_group_end_probe(bw_cgroup *g);
 /* bw_group_note_connection: has the session ended with its connection? */
 void bw_group_note_connection(bw_cgroup *g);
 /* bw_cgroup_beat: renew the lease, and say what has changed with us. One at a time; nothing is waited for. */

@@ -9,12 +9,18 @@
 
 #include "base/os.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <sys/un.h>
+#include <unistd.h>
 
 enum {
     CONNECT_MS = 200,      /* for one try */
+    PROBE_MS = 5000,       /* for the answer of a daemon that is starting */
     BACKOFF_LEAST_MS = 5, BACKOFF_MOST_MS = 100,
     JOIN_AGAIN_MS = 50, REFUSED_AGAIN_MS = 500,
     ASK_LEAST_MS = 50,     /* for a lease that may have ended, in a poll that does not wait */
@@ -306,17 +312,65 @@ static void refresh_bus(bw_consumer *c)
     bw_consumer_renew_mailbox(c);
 }
 
+static void back_off(bw_cgroup *g)
+{
+    int64_t pause = BACKOFF_LEAST_MS << (g->conn_tries < 5 ? g->conn_tries : 5);
+    g->conn_tries++;
+    g->conn_at_ms = bw_clock_coarse_ms() + (pause < BACKOFF_MOST_MS ? pause : BACKOFF_MOST_MS);
+}
+
+void bw_group_end_probe(bw_cgroup *g)
+{
+    if (g->probe_fd >= 0) bw_os_close(g->probe_fd);
+    g->probe_fd = -1;
+}
+
+/* A first HELLO over a socket of its own, whose answer is not waited for. EMPTY: none yet. NOT_CONNECTED. OK also where that is not how to
+ * find out. */
+static bw_err probe(bw_cgroup *g)
+{
+    bw_bus *bus = g->consumer->bus;
+    if (strlen(bus->socket_path) >= sizeof((struct sockaddr_un *)0)->sun_path) return BW_OK;
+    if (g->probe_fd < 0) {
+        bw_request q;
+        bw_buf frame = {0};
+        int fd = bw_os_unix_socket();
+        if (fd < 0) return BW_OK;
+        bool up = bw_os_unix_connect(fd, bus->socket_path) == 0;
+        bw_request_init(&q, BW_API_HELLO);
+        q.client_id = bw_str_of(bus->client_id);
+        q.client_pid = (int32_t)getpid();
+        if (up && bw_request_encode(&q, &frame, false) == BW_OK) {
+            struct iovec piece = {frame.data, frame.len};
+            up = bw_os_sendv(fd, &piece, 1) == (ssize_t)frame.len;
+        }
+        bw_buf_free(&frame);
+        if (!up) bw_os_close(fd);
+        if (!up) return bus->url.embedded ? BW_OK : BW_ERR_NOT_CONNECTED; /* an embedded daemon is to be started */
+        g->probe_fd = fd;
+        g->probe_until_ms = bw_clock_coarse_ms() + PROBE_MS;
+    }
+    char byte;
+    ssize_t n = bw_os_recv(g->probe_fd, &byte, 1, MSG_PEEK);
+    if (n < 0 && errno == EAGAIN && bw_clock_coarse_ms() < g->probe_until_ms) return BW_ERR_EMPTY;
+    bw_group_end_probe(g);
+    return n > 0 ? BW_OK : BW_ERR_NOT_CONNECTED;
+}
+
+/* A daemon that is starting takes connections before it answers: who has records to give meanwhile does not wait for it. */
 static bw_err connect_now(bw_cgroup *g)
 {
     bw_consumer *c = g->consumer;
     int64_t now = bw_clock_coarse_ms();
-    if (now < g->conn_at_ms) return bw_fail(BW_ERR_NOT_CONNECTED, "group %s: there is no connection to the daemon; it is tried again", g->id);
+    bw_err e = now < g->conn_at_ms ? BW_ERR_EMPTY : BW_OK;
     bool first = g->conn_epoch == 0;
-    bw_err e = bw_consumer_reconnect(c, bw_deadline_in_ms(first ? c->bus->connect_timeout_ms : CONNECT_MS));
+    if (!e && !first && c->direct_count) e = probe(g);
+    if (e == BW_ERR_NOT_CONNECTED) back_off(g);
+    else if (e && now >= g->conn_at_ms) g->conn_at_ms = now + 1;
+    if (e) return bw_fail(BW_ERR_NOT_CONNECTED, "group %s: there is no connection to the daemon; it is tried again", g->id);
+    e = bw_consumer_reconnect(c, bw_deadline_in_ms(first ? c->bus->connect_timeout_ms : CONNECT_MS));
     if (e) {
-        int64_t pause = BACKOFF_LEAST_MS << (g->conn_tries < 5 ? g->conn_tries : 5);
-        g->conn_tries++;
-        g->conn_at_ms = bw_clock_coarse_ms() + (pause < BACKOFF_MOST_MS ? pause : BACKOFF_MOST_MS);
+        back_off(g);
         return e == BW_ERR_NO_COORDINATOR || e == BW_ERR_TIMED_OUT ? bw_error_context(BW_ERR_NOT_CONNECTED, "group %s", g->id) : e;
     }
     g->conn_tries = 0;
