@@ -109,7 +109,8 @@ static void answer_group(fake *f, peer *p, const bw_request *q, bw_answer *a)
     static char names[PARTS][16];
     switch (q->type) {
     case BW_API_GROUP_JOIN:
-        note(f, "join(%.*s,%d,", (int)g->member.len, g->member.data, g->epoch);
+        assert_true(g->member.len > 0); /* its own choice, so that a join can be asked again */
+        note(f, "join(%.*s,%d,", g->epoch < 0 ? 0 : (int)g->member.len, g->member.data, g->epoch);
         note_parts(f, g);
         note(f, ") ");
         a->error = f->join_error;
