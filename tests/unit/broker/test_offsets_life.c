@@ -392,7 +392,7 @@ static void test_many_offsets_are_loaded_by_the_start_and_described(void **state
     bw_offset_value_encode(&v, value);
     for (int g = 0; g < GROUPS; g++)
         for (int i = 0; i < PARTS; i++) {
-            char group[16];
+            char group[24];
             snprintf(group, sizeof group, "group-%02d", g);
             bw_offset_key k = {.group = bw_str_of(group), .topic = id, .partition = (uint32_t)i};
             uint8_t *key = keys[g * PARTS + i];
