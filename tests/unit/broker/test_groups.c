@@ -64,7 +64,8 @@ static bw_request classic_sync(const char *member, int32_t generation, const cha
     bw_request r = of_group(BW_API_SYNC_GROUP, "g", member, generation);
     r.group.assignments = calloc(count + 1, sizeof *r.group.assignments);
     r.group.assignment_count = count;
-    for (size_t i = 0; i < count; i++) r.group.assignments[i] = (bw_group_member){bw_str_of(ids[i]), {0}, bw_str_of(i ? "second half" : "first half")};
+    for (size_t i = 0; i < count; i++)
+        r.group.assignments[i] = (bw_group_member){bw_str_of(ids[i]), {0}, bw_str_of(i ? "second half" : "first half")};
     return r;
 }
 
