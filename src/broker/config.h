@@ -29,6 +29,9 @@ typedef struct bw_daemon_config {
     int64_t retention_check_interval_ms; /* log.retention.check.interval.ms, 300000 */
     int64_t flush_interval_ms;           /* log.flush.interval.ms: background sync, 1000 */
     int32_t open_segments_max;           /* log.open.segments.max, 512 */
+    int64_t transaction_max_timeout_ms;  /* transaction.max.timeout.ms, 900000 */
+    int64_t transactional_id_expiration_ms;   /* transactional.id.expiration.ms, 7 days */
+    int64_t transaction_checkpoint_bytes;     /* transaction.state.checkpoint.bytes, 8 MiB */
     int64_t producer_id_expiration_ms;   /* producer.id.expiration.ms, 86400000 */
     uint64_t meta_map_bytes;             /* LMDB map size, 64 MiB to start, grows by itself */
     int64_t dirty_max_bytes;             /* log.dirty.max.bytes; -1: an eighth of the memory */

@@ -35,6 +35,12 @@
     X(open_segments_max, NUMBER, "log.open.segments.max", 2, 1 << 20, "512", NULL,                                                   \
       "Segment files that are kept open for writing at a time, as far as the limit of descriptors allows; partitions beyond that are "  \
       "synced, closed, and opened again when somebody writes.")                                                                      \
+    X(transaction_max_timeout_ms, DURATION, "transaction.max.timeout.ms", 1, INT32_MAX, "900000", NULL,                               \
+      "Longest time-out that a producer may ask for its transactions.")                                                              \
+    X(transactional_id_expiration_ms, DURATION, "transactional.id.expiration.ms", 1, INT64_MAX / 2000000, "604800000", NULL,         \
+      "A transactional id that has done nothing for so long, and has no transaction open, is forgotten.")                            \
+    X(transaction_checkpoint_bytes, SIZE, "transaction.state.checkpoint.bytes", 4096, 1 << 30, "8MiB", NULL,                          \
+      "After so much of the log of transactions their state is stored and the log before it deleted; a start reads what is left.")    \
     X(producer_id_expiration_ms, DURATION, "producer.id.expiration.ms", 1, INT64_MAX / 2000000, "86400000", NULL,                    \
       "A producer's last sequence numbers are forgotten after so long without a batch from it.")                                     \
     X(meta_map_bytes, SIZE, "meta.map.bytes", 1 << 20, INT64_C(1) << 36, "64MiB", NULL,                                              \

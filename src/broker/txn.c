@@ -216,9 +216,9 @@ static bw_err init_transactional(bw_broker *b, bw_op *op, bool *waits)
     bw_txn *t;
     bw_err e = bw_txns_need(b);
     if (e) return e;
-    if (r->timeout_ms < 1 || r->timeout_ms > BW_TXN_TIMEOUT_MAX_MS)
-        return bw_fail(BW_ERR_INVALID_TRANSACTION_TIMEOUT, "transaction time-out of %d ms; allowed: 1 to %d (transaction.max.timeout.ms)",
-                       r->timeout_ms, BW_TXN_TIMEOUT_MAX_MS);
+    if (r->timeout_ms < 1 || r->timeout_ms > b->config.transaction_max_timeout_ms)
+        return bw_fail(BW_ERR_INVALID_TRANSACTION_TIMEOUT, "transaction time-out of %d ms; allowed: 1 to %lld (transaction.max.timeout.ms)",
+                       r->timeout_ms, (long long)b->config.transaction_max_timeout_ms);
     t = bw_txn_find(b->txns, r->id);
     if (!t && r->producer_id >= 0)
         return bw_fail(BW_ERR_INVALID_PRODUCER_ID_MAPPING, "transactional id '%.*s' is not known; initialise it without a producer id",

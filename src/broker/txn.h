@@ -22,7 +22,7 @@
  *
  * LMDB (table transactions): "id:<id>" the state of an id, "log" where the log's reading begins, "done:<id>" the decision whose
  * offsets were stored. Written when an id is initialised (epochs never go back; about 0.3 ms, shared), and as a checkpoint every
- * CHECKPOINT_BYTES of the log, after which the log before it is deleted.
+ * transaction.state.checkpoint.bytes of the log, after which the log before it is deleted.
  *
  * Zombies among readers: offsets are taken from, and committed for, a member that owns the partition, looked at when they come and when the
  * transaction is to be committed. From the decision on the group's committed offset is the new one. So a new owner need not wait for what

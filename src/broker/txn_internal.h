@@ -11,8 +11,6 @@
 enum {
     BW_TXN_RETRY_MS = 5,
     BW_TXN_IDS_MAX = 65536,
-    BW_TXN_CHECKPOINT_BYTES = 8 << 20,
-    BW_TXN_TIMEOUT_MAX_MS = 900000, /* transaction.max.timeout.ms */
 };
 
 /* How far the end of a transaction has come; it is in the list `ending` from SYNC on. */

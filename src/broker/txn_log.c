@@ -1,6 +1,6 @@
 /* broker/txn_log.c: the coordinator's log: records gather in a buffer and are appended as one batch; checkpoints.
  *
- * A checkpoint, begun when CHECKPOINT_BYTES were written: 1 the log's end is noted, and which partitions got markers before it; 2 when
+ * A checkpoint, begun when transaction.state.checkpoint.bytes were written: 1 the log's end is noted, and which partitions got markers before it; 2 when
  * those are durable, the states that changed since the last one go to LMDB, with that end; 3 the log before it is deleted. A state that
  * is stored says of which offset it is, so that it may be newer than the checkpoint. Killed in between: the one before holds. */
 #include "broker/txn_internal.h"
@@ -188,6 +188,25 @@ static void checkpoint_stored(bw_broker *b, bw_commit *c, bw_err e)
     delete_before(b, x->checkpoint_offset);
 }
 
+/* Ids that nobody has used for long go with the checkpoint. Should it fail they are back after the next start. */
+static bw_err drop_expired(bw_broker *b, bw_commit *c)
+{
+    bw_txns *x = b->txns;
+    int64_t before = bw_clock_wall_ms() - b->config.transactional_id_expiration_ms;
+    bw_err e = BW_OK;
+    char key[BW_TXN_KEY_MAX];
+    bw_txn *t, *tmp;
+    HASH_ITER(by_id, x->by_id, t, tmp)
+    {
+        bool idle = t->state.phase != BW_TXN_ONGOING && !bw_txn_is_prepared(&t->state) && !t->stage && !t->storing;
+        if (e || !idle || t->gathered || t->state.changed_ms >= before) continue;
+        e = bw_commit_remove(c, BW_TABLE_TRANSACTIONS, key, bw_txn_key(key, "id:", t->id));
+        if (!e) e = bw_commit_remove(c, BW_TABLE_TRANSACTIONS, key, bw_txn_key(key, "done:", t->id));
+        if (!e) bw_txn_free(b, t);
+    }
+    return e;
+}
+
 static void store_checkpoint(bw_broker *b)
 {
     bw_txns *x = b->txns;
@@ -195,6 +214,7 @@ static void store_checkpoint(bw_broker *b)
     uint8_t value[9] = {1};
     bw_put_be64(value + 1, (uint64_t)x->checkpoint_offset);
     bw_err e = c ? bw_commit_put(c, BW_TABLE_TRANSACTIONS, "log", 3, value, sizeof value) : BW_ERR_NO_MEMORY;
+    if (!e) e = drop_expired(b, c);
     bw_txn *t, *tmp;
     HASH_ITER(by_id, x->by_id, t, tmp)
     {
@@ -224,7 +244,7 @@ void bw_txn_checkpoint_look(bw_broker *b)
 {
     bw_txns *x = b->txns;
     if (!x->checkpointing) {
-        if (x->log_bytes < BW_TXN_CHECKPOINT_BYTES || x->buffer.count) return;
+        if (x->log_bytes < (uint64_t)b->config.transaction_checkpoint_bytes || x->buffer.count) return;
         free(x->awaited);
         x->awaited = x->touched;
         x->awaited_count = x->touched_count;

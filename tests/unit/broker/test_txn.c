@@ -287,6 +287,89 @@ static void test_txn_restart_keeps_what_goes_on(void **state)
     fake_close(fx, &f);
 }
 
+static int64_t log_start(fixture *fx, fake *f)
+{
+    bw_request r = rq(BW_API_LIST_OFFSETS, "__transaction_state");
+    answer a;
+    assert_int_equal(fake_call(fx, f, &r, &a), BW_OK);
+    int64_t start = a.a.log_start;
+    answer_free(&a);
+    return start;
+}
+
+/* Its log does not grow with the number of transactions, and what it forgot is in the store. */
+static void test_txn_checkpoints_let_the_log_go(void **state)
+{
+    fixture *fx = *state;
+    fake f;
+    tx t = {.id = "a"}, idle = {.id = "idle"}, open = {.id = "open"};
+    fx_down(fx);
+    assert_int_equal(bw_daemon_config_set(&fx->config, "transaction.state.checkpoint.bytes", "8192"), BW_OK);
+    fx_up(fx);
+    fake_open(fx, &f);
+    assert_int_equal(rq_create(fx, &f, "t", 2, NULL, NULL), BW_OK);
+    assert_int_equal(init(fx, &f, &idle, 60000, false), BW_OK);
+    assert_int_equal(init(fx, &f, &open, 60000, false), BW_OK);
+    assert_int_equal(put(fx, &f, &open, 1, 1), BW_OK);
+    assert_int_equal(init(fx, &f, &t, 60000, false), BW_OK);
+    for (int round = 0; round < 2; round++) {
+        int64_t before = log_start(fx, &f);
+        int64_t until = bw_clock_mono_ms() + 30000; /* a checkpoint waits for the disk */
+        while (log_start(fx, &f) == before && bw_clock_mono_ms() < until) {
+            assert_int_equal(put(fx, &f, &t, 0, 1), BW_OK);
+            assert_int_equal(end(fx, &f, &t, true, false), BW_OK);
+        }
+        assert_true(log_start(fx, &f) > before);
+        assert_int_equal(put(fx, &f, &t, 0, 1), BW_OK);
+        fake_close(fx, &f);
+        fx_down(fx);
+        fx_up(fx);
+        fake_open(fx, &f);
+        assert_int_equal(end(fx, &f, &t, true, false), BW_OK);
+    }
+    assert_int_equal(put(fx, &f, &open, 1, 1), BW_OK); /* of before all of them */
+    assert_int_equal(end(fx, &f, &open, true, false), BW_OK);
+    assert_string_equal(look(fx, &f, 1).order, "ddC");
+    int16_t epoch = idle.epoch;
+    assert_int_equal(init(fx, &f, &idle, 60000, false), BW_OK);
+    assert_int_equal(idle.epoch, epoch + 1);
+    fake_close(fx, &f);
+}
+
+static void test_txn_unused_ids_expire(void **state)
+{
+    fixture *fx = *state;
+    fake f;
+    tx t = {.id = "a"}, idle = {.id = "idle"};
+    fx_down(fx);
+    assert_int_equal(bw_daemon_config_set(&fx->config, "transaction.state.checkpoint.bytes", "4096"), BW_OK);
+    assert_int_equal(bw_daemon_config_set(&fx->config, "transactional.id.expiration.ms", "200"), BW_OK);
+    fx_up(fx);
+    fake_open(fx, &f);
+    assert_int_equal(rq_create(fx, &f, "t", 1, NULL, NULL), BW_OK);
+    assert_int_equal(init(fx, &f, &idle, 60000, false), BW_OK);
+    assert_int_equal(init(fx, &f, &t, 60000, false), BW_OK);
+    bw_err e = BW_OK;
+    for (int64_t until = bw_clock_mono_ms() + 30000; !e && bw_clock_mono_ms() < until;) {
+        assert_int_equal(put(fx, &f, &t, 0, 1), BW_OK);
+        assert_int_equal(end(fx, &f, &t, true, false), BW_OK);
+        bw_request r = rq(BW_API_DESCRIBE_TRANSACTION, NULL);
+        r.txn.id = bw_str_of("idle");
+        answer a;
+        e = fake_call(fx, &f, &r, &a);
+        answer_free(&a);
+    }
+    assert_int_equal(e, BW_ERR_TRANSACTIONAL_ID_NOT_FOUND);
+    fake_close(fx, &f);
+    fx_down(fx);
+    fx_up(fx);
+    fake_open(fx, &f);
+    int64_t pid = idle.pid;
+    assert_int_equal(init(fx, &f, &idle, 60000, false), BW_OK);
+    assert_true(idle.pid != pid && idle.epoch == 0); /* a new one */
+    fake_close(fx, &f);
+}
+
 static void test_txn_log_is_the_daemons_own(void **state)
 {
     fixture *fx = *state;
@@ -349,6 +432,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_txn_timeout_aborts_and_fences, fx_setup, fx_teardown),
         cmocka_unit_test_setup_teardown(test_txn_pipelined_end_counts_what_came, fx_setup, fx_teardown),
         cmocka_unit_test_setup_teardown(test_txn_restart_keeps_what_goes_on, fx_setup, fx_teardown),
+        cmocka_unit_test_setup_teardown(test_txn_checkpoints_let_the_log_go, fx_setup, fx_teardown),
+        cmocka_unit_test_setup_teardown(test_txn_unused_ids_expire, fx_setup, fx_teardown),
         cmocka_unit_test_setup_teardown(test_txn_log_is_the_daemons_own, fx_setup, fx_teardown),
         cmocka_unit_test_setup_teardown(test_txn_admin_lists_and_aborts, fx_setup, fx_teardown),
     };
