@@ -87,6 +87,7 @@ typedef struct partition_check {
     int64_t expected; /* base offset of the next segment, -1: any */
     int64_t gaps_below;
     bw_txn_facts txn;
+    int64_t swap_base, swap_next; /* a compaction that was cut short (log/compact.h): segments in between may be there still; -1: none */
 } partition_check;
 
 static void set_path(partition_check *c, char out[PATH_MAX], const char *name)
@@ -203,9 +204,29 @@ static bw_err check_small_files(partition_check *c)
     return BW_OK;
 }
 
+/* "<base>.seal.swap": the next start finishes it. */
+static void note_swap(partition_check *c, const char *name, int64_t base)
+{
+    char path[PATH_MAX];
+    bw_buf data = {0};
+    bw_seal seal;
+    set_path(c, path, name);
+    if (read_whole(c->fd, name, &data) == BW_OK && bw_seal_decode(data.data, data.len, &seal) == BW_OK && seal.base_offset == base) {
+        c->swap_base = base;
+        c->swap_next = seal.next_offset;
+    }
+    bw_inspection_report(c->in, 0, -1, false, "a compaction was cut short here; the next start finishes it");
+    bw_buf_free(&data);
+}
+
+static bool was_merged(const partition_check *c, int64_t base)
+{
+    return c->swap_base >= 0 && base > c->swap_base && base < c->swap_next && c->expected == c->swap_next;
+}
+
 static bw_err check_partition(bw_inspection *in, int fd, const char *path)
 {
-    partition_check c = {.in = in, .fd = fd, .expected = -1, .gaps_below = bw_offset_file_read(fd, BW_GAPS_FILE)};
+    partition_check c = {.in = in, .fd = fd, .expected = -1, .swap_base = -1, .gaps_below = bw_offset_file_read(fd, BW_GAPS_FILE)};
     names n;
     snprintf(c.path, sizeof c.path, "%s", path);
     c.txn.producers = bw_producers_new();
@@ -214,10 +235,12 @@ static bw_err check_partition(bw_inspection *in, int fd, const char *path)
     bw_err e = names_list(fd, path, &n);
     if (!e) e = check_small_files(&c);
     int64_t base;
+    for (size_t i = 0; !e && i < n.count; i++)
+        if (bw_segment_name_parse(n.items[i], ".seal.swap", &base)) note_swap(&c, n.items[i], base);
     for (size_t i = 0; !e && i < n.count; i++) {
         char file[PATH_MAX];
         if (bw_segment_name_parse(n.items[i], ".log", &base)) {
-            e = check_segment(&c, base, next_base_of(&n, i));
+            if (!was_merged(&c, base)) e = check_segment(&c, base, next_base_of(&n, i));
         } else if (strstr(n.items[i], ".log.corrupt")) {
             set_path(&c, file, n.items[i]);
             bw_inspection_report(in, 0, -1, false, "a corrupt segment that was set aside; its records are missing from the log");
@@ -309,6 +332,18 @@ static bw_err check_data_dir(bw_inspection *in, int fd, const char *path)
     return e;
 }
 
+/* As the file beside it says: below which offset batches may skip some. */
+static int64_t gaps_beside(const char *path)
+{
+    char folder[PATH_MAX];
+    const char *slash = strrchr(path, '/');
+    if (snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - path) + 1 : 1, slash ? path : ".") >= (int)sizeof folder) return 0;
+    int fd = bw_os_open_named(folder, O_RDONLY | O_DIRECTORY, 0);
+    int64_t gaps = fd >= 0 ? bw_offset_file_read(fd, BW_GAPS_FILE) : 0;
+    if (fd >= 0) bw_os_close(fd);
+    return gaps;
+}
+
 /* A single file: its base offset is in its name; without that the first batch says it. */
 static bw_err check_file(bw_inspection *in, int fd, const char *path, uint64_t bytes)
 {
@@ -321,6 +356,7 @@ static bw_err check_file(bw_inspection *in, int fd, const char *path, uint64_t b
     bw_err e = bw_walk_init_fd(&w, fd, false, bytes, NULL, 0);
     if (e) return e;
     w.next_offset = base;
+    w.gaps_below = gaps_beside(path);
     e = bw_inspect_segment(in, &w, &facts, &next);
     bw_walk_fini(&w);
     return e;

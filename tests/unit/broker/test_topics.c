@@ -85,7 +85,8 @@ static void test_create_refuses_bad_names_configs_and_numbers(void **state)
     assert_int_equal(rq_create(fx, &f, "c", 1 << 20, NULL, NULL), BW_ERR_INVALID_ARGUMENT);
     static const struct { const char *name, *value; } configs[] = {
         {"retention.msec", "1"}, {"retention.ms", "soon"}, {"retention.ms", "-2"}, {"segment.bytes", "12"}, {"segment.bytes", "3G"},
-        {"cleanup.policy", "compacted"}, {"min.cleanable.dirty.ratio", "0,5"}, {"compression.type", "brotli"}, {"max.message.bytes", "1G"}, {"message.timestamp.type", "Never"},
+        {"cleanup.policy", "compacted"},
+        {"min.cleanable.dirty.ratio", "0,5"}, {"compression.type", "brotli"}, {"max.message.bytes", "1G"}, {"message.timestamp.type", "Never"},
         {"", "1"}, {"retention.ms", ""},
     };
     for (size_t i = 0; i < sizeof configs / sizeof *configs; i++)

@@ -25,6 +25,10 @@ static void test_compact_keeps_the_last_value_of_each_key(void **state)
     bw_partition_info_get(f.p, &i);
     assert_int_equal(i.segments, 2);
     assert_int_equal(log_count_files(&f, ".log", NULL), 2);
+    char path[256];
+    bw_verify_totals t;
+    log_path(&f, path, "00000000000000000000.log");
+    assert_int_equal(bw_verify(path, NULL, NULL, NULL, &t), BW_OK);
     end(&f, o);
 }
 

@@ -77,6 +77,7 @@ static void test_compact_killed_anywhere_leaves_old_or_new_whole(void **state)
                 kills += died;
                 if (pass == 1 && !died) fail_msg("%s was not passed", points[i]);
                 inherit(&f, l);
+                check_verify(&f); /* as it was left: notes, no errors */
                 log_open(&f, fresh);
                 if (fresh) assert_false(f.report.cut || f.report.foreign || f.report.quarantined);
                 assert_int_equal(log_count_files(&f, ".cleaned", NULL) + log_count_files(&f, ".swap", NULL), 0);
