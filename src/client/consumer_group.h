@@ -167,6 +167,8 @@ static inline bool bw_group_should_look(const bw_consumer *c)
 }
 
 /* ---- consumer_group_commit.c ---- */
+/* bw_group_check: commits and what is committed are a group's. */
+bw_err bw_group_check(bw_consumer *c);
 /* bw_group_commit_positions: what was read and is not committed yet, of these partitions or (NULL) all. OK also when there is nothing;
  * *out (may be NULL) is the commit, or NULL. */
 bw_err bw_group_commit_positions(bw_cgroup *g, bw_cpart *const *parts, size_t count, bw_commit **out);

@@ -373,6 +373,55 @@ static void test_pattern_takes_topics_that_come_later(void **state)
     daemon_remove(&d);
 }
 
+/* As an event loop does: sleep on the descriptor alone, then take all there is. How often it woke up. */
+static int loop_for(member *m, int ms, int wanted_parts)
+{
+    int fd = bw_consumer_fd(m->c), wakes = 0;
+    assert_true(fd >= 0);
+    int64_t until = now_ms() + ms;
+    while (now_ms() < until && m->parts != wanted_parts) {
+        struct pollfd p = {.fd = fd, .events = POLLIN};
+        if (poll(&p, 1, (int)(until - now_ms())) == 1) wakes++;
+        bw_err e;
+        do e = member_poll(m, 0);
+        while (e == BW_OK);
+        if (e != BW_ERR_TIMED_OUT) assert_ok(e);
+    }
+    return wakes;
+}
+
+static void test_member_in_an_event_loop_is_woken_by_assignments_and_records(void **state)
+{
+    (void)state;
+    test_daemon d;
+    tally t;
+    member m;
+    char line[128];
+    daemon_make(&d);
+    daemon_start(&d);
+    make_topic(d.url, "work", 2);
+    tally_init(&t);
+    member_open(&m, 0, test_bus(d.url), group_options("g"), "work", &t);
+    loop_for(&m, 10000, 2);
+    assert_int_equal(m.parts, 2);
+    child k = child_start(d.url, 300000);
+    loop_for(&m, 10000, 1);
+    assert_int_equal(m.parts, 1);
+    loop_for(&m, 200, -1);
+    produce(d.url, "work", 2, 50);
+    child_says(&k, "read", line, sizeof line);
+    loop_for(&m, 300, -1);
+    assert_int_equal(t.unique, 50);
+    kill(k.pid, SIGKILL);
+    loop_for(&m, 10000, 2);
+    assert_int_equal(m.parts, 2);
+    assert_in_range(loop_for(&m, 1000, -1), 0, 60); /* nothing to do: commits by interval have nothing either */
+    child_end(&k);
+    member_close(&m);
+    tally_fini(&t);
+    daemon_remove(&d);
+}
+
 static void test_static_member_finds_its_partitions_again(void **state)
 {
     (void)state;
@@ -534,6 +583,7 @@ int main(void)
         cmocka_unit_test(test_killed_member_is_replaced_at_once),
         cmocka_unit_test(test_stopped_member_is_fenced_and_its_commit_and_its_poll_say_so),
         cmocka_unit_test(test_pattern_takes_topics_that_come_later),
+        cmocka_unit_test(test_member_in_an_event_loop_is_woken_by_assignments_and_records),
         cmocka_unit_test(test_static_member_finds_its_partitions_again),
         cmocka_unit_test(test_daemon_killed_under_load_loses_nothing_and_no_partition_has_two_owners),
     };
