@@ -253,7 +253,8 @@ static bw_err fetch(bw_queue *q, bw_deadline deadline)
     if (!e) e = bw_queue_send(q); /* so that others see it while we wait */
     if (!e && !q->fetching) e = ask(q, deadline);
     if (e) return e;
-    bw_deadline until = deadline == BW_DEADLINE_NEVER ? deadline : deadline + GRACE_MS * INT64_C(1000000);
+    bw_deadline now = bw_clock_mono_ns(); /* the answer comes at the deadline: a little later it is a slow daemon */
+    bw_deadline until = deadline == BW_DEADLINE_NEVER ? deadline : (deadline > now ? deadline : now) + GRACE_MS * INT64_C(1000000);
     e = bw_conn_wait(&q->conn, has_come, q, -1, until);
     if (e && e != BW_ERR_TIMED_OUT) return e;
     if (q->fetching) return BW_OK; /* woken, or it is still under way: the next poll has it */
