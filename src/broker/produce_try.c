@@ -250,13 +250,14 @@ void bw_produce_fail_all(bw_broker *b, bw_part *p, bw_err e)
     }
 }
 
-/* The answers of a session that is gone go nowhere; what it handed over and was not tried yet is dropped, unacknowledged. */
+/* The answers of a session that is gone go nowhere; what waits for one is dropped, unacknowledged. With acks none nothing was to be
+ * answered: what was handed over goes on its way, unless the daemon stops. */
 static void drop_from(bw_broker *b, bw_session *s, bw_produce **first, bw_produce **last)
 {
     *last = NULL;
     for (bw_produce **at = first; *at;) {
         bw_produce *pr = *at;
-        if (pr->op->session != s) {
+        if (pr->op->session != s || (pr->acks == BW_ACKS_NONE && !b->draining)) {
             *last = pr;
             at = &pr->next;
             continue;

@@ -281,7 +281,7 @@ static void test_badinput_other_version_is_answered_with_both_numbers(void **sta
 static void test_badinput_unknown_request_is_answered_and_the_next_served(void **state)
 {
     (void)state;
-    static const uint16_t types[] = {0, 22, 999, 65535};
+    static const uint16_t types[] = {0, 36, 999, 65535};
     int fd = hostile_hello();
     wire_buf a = {0}, data = {0};
     hostile_send(fd, 12, 30, &data, NULL, 0); /* DATA is the daemon's to send: no client speaks like that */
