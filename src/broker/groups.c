@@ -221,6 +221,7 @@ void bw_groups_turn(bw_broker *b)
             bw_broker_event(b, BW_LOG_ERROR, "group_timer_lost", "reason=%s", "NO_MEMORY");
         bw_entry_submit(e);
     }
+    if (all) bw_groups_ring(b);
 }
 
 void bw_groups_session_closed(bw_broker *b, bw_session *s)

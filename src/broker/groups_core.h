@@ -70,6 +70,8 @@ struct bw_groups {
     bw_group_limits limits;
     bw_watch *watches;
     uint8_t boot[16];
+    uint64_t ring[BW_MAILBOXES / 64]; /* mailboxes to be poked when what was pushed in this turn has left */
+    bool rings;
     bw_timer poke; /* after a restart: those who sleep look whether there is a daemon again */
     unsigned pokes;
 };
@@ -98,6 +100,8 @@ bw_err bw_entry_delete(bw_entry *e);
 /* groups_members.c */
 void bw_entry_tell(bw_entry *e); /* those whose records are on the disk */
 void bw_entry_tell_fenced(bw_entry *e, bw_member *m, bw_err why, const char *reason);
+/* bw_groups_ring: wake those who were pushed to. */
+void bw_groups_ring(bw_broker *b);
 bw_process bw_groups_process(const bw_session *s);
 
 /* groups_classic.c */

@@ -73,10 +73,26 @@ static bw_err list_parts(bw_entry *e, const bw_member *m, listing *l)
     return l->busy ? BW_ERR_BUSY : BW_OK;
 }
 
+/* Not before the frame has left (bw_groups_ring): who is woken too early looks, finds nothing, and sleeps on. */
 static void poke(bw_broker *b, uint32_t mailbox)
 {
-    if (mailbox && b->mail && mailbox < BW_MAILBOXES && mailbox < atomic_load(&b->mail->header->slots))
-        bw_mailbox_poke(bw_mail_box(b->mail, mailbox));
+    if (!mailbox || mailbox >= BW_MAILBOXES) return;
+    b->groups->ring[mailbox / 64] |= UINT64_C(1) << (mailbox % 64);
+    b->groups->rings = true;
+}
+
+void bw_groups_ring(bw_broker *b)
+{
+    bw_groups *all = b->groups;
+    uint32_t boxes = b->mail ? atomic_load(&b->mail->header->slots) : 0;
+    if (!all->rings) return;
+    all->rings = false;
+    bw_reactor_flush(b->reactor);
+    for (uint32_t w = 0; w < BW_MAILBOXES / 64; w++)
+        for (; all->ring[w]; all->ring[w] &= all->ring[w] - 1) {
+            uint32_t n = w * 64 + (uint32_t)__builtin_ctzll(all->ring[w]);
+            if (n < boxes) bw_mailbox_poke(bw_mail_box(b->mail, n));
+        }
 }
 
 static void fill(bw_entry *e, const bw_member *m, const listing *l, bw_answer *a)
