@@ -1,4 +1,5 @@
-/* Quotas seen from outside: rates are kept and told, a direct writer goes to the socket and comes back, bad ones are refused.
+/* Quotas seen from outside: rates are kept and told, a direct writer goes to the socket and comes back, bad ones are refused;
+ * on both transports ($BUSWAY_TEST_TRANSPORT).
  * Rates are asserted from above only: never more than rate x time, a second's worth and one request. */
 #include "support/bus.h"
 

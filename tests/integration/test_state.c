@@ -1,4 +1,5 @@
-/* State mode: a counter over a topic is right after any number of kills, of its workers and of the daemon.
+/* State mode: a counter over a topic is right after any number of kills, of its workers and of the daemon; on both transports
+ * ($BUSWAY_TEST_TRANSPORT).
  * $BW_STATE_KILLS (150): how many, on each transport.
  * test: limit=240, no-asan */
 #include "support/bus.h"
