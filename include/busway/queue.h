@@ -68,8 +68,9 @@ BW_API bw_err bw_queue_open(bw_bus *bus, const bw_queue_options *options, bw_que
  * held; what was never polled does not count as delivered. The first error of an acknowledgement. NULL is allowed. */
 BW_API bw_err bw_queue_close(bw_queue *queue);
 
-/* bw_queue_poll: the next record. timeout_ms 0: do not wait for one (only for the daemon's answer); -1: for ever. TIMED_OUT: there was none; WOKEN; NOT_CONNECTED and
- * NO_COORDINATOR when the daemon does not come back in time: poll again (everything held was released); FORKED; CORRUPT. */
+/* bw_queue_poll: the next record. timeout_ms 0: do not wait for one (only for the daemon's answer); -1: for ever. TIMED_OUT: there was
+ * none; WOKEN; NOT_CONNECTED and NO_COORDINATOR when the daemon does not come back in time: poll again (everything held was released);
+ * FORKED; CORRUPT. */
 BW_API bw_err bw_queue_poll(bw_queue *queue, int32_t timeout_ms, bw_message *message);
 /* bw_queue_poll_batch: up to max, *count of them; at least one when BW_OK. All are good until the next poll. */
 BW_API bw_err bw_queue_poll_batch(bw_queue *queue, int32_t timeout_ms, bw_message *messages, size_t max, size_t *count);
