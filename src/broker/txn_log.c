@@ -1,6 +1,7 @@
 /* broker/txn_log.c: the coordinator's log: records gather in a buffer and are appended as one batch; checkpoints.
  *
- * A checkpoint, begun when transaction.state.checkpoint.bytes were written: 1 the log's end is noted, and which partitions got markers before it; 2 when
+ * A checkpoint, begun when transaction.state.checkpoint.bytes were written: 1 the log's end is noted, and which partitions got
+ * markers before it; 2 when
  * those are durable, the states that changed since the last one go to LMDB, with that end; 3 the log before it is deleted. A state that
  * is stored says of which offset it is, so that it may be newer than the checkpoint. Killed in between: the one before holds. */
 #include "broker/txn_internal.h"
@@ -185,7 +186,7 @@ static void checkpoint_stored(bw_broker *b, bw_commit *c, bw_err e)
         return;
     }
     BW_KILL_POINT("txn.checkpoint");
-    delete_before(b, x->checkpoint_offset);
+    if (!b->draining) delete_before(b, x->checkpoint_offset); /* the worker has ended: the next checkpoint does it */
 }
 
 /* Ids that nobody has used for long go with the checkpoint. Should it fail they are back after the next start. */

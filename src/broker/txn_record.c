@@ -155,7 +155,8 @@ static bw_err take_offsets(bw_cursor *c, bw_txn_offset **out, uint32_t *count)
         o->instance = take_str(c);
         o->member_epoch = (int32_t)bw_cursor_be32(c);
         if (c->bad) return corrupt("it is cut in its offsets");
-        if (!o->group || !o->topic || !o->metadata || !o->member || !o->instance) return bw_fail(BW_ERR_NO_MEMORY, "no memory for a transaction's offsets");
+        if (!o->group || !o->topic || !o->metadata || !o->member || !o->instance)
+            return bw_fail(BW_ERR_NO_MEMORY, "no memory for a transaction's offsets");
     }
     return BW_OK;
 }
@@ -164,7 +165,8 @@ static bw_err check_version(bw_cursor *c)
 {
     uint8_t version = bw_cursor_u8(c);
     if (c->bad || version == 0) return corrupt("it has no version");
-    return version > VERSION ? bw_fail(BW_ERR_NEWER_FORMAT, "a record of a transaction has version %u, this daemon knows %d", version, VERSION) : BW_OK;
+    if (version <= VERSION) return BW_OK;
+    return bw_fail(BW_ERR_NEWER_FORMAT, "a record of a transaction has version %u, this daemon knows %d", version, VERSION);
 }
 
 bw_err bw_txn_record_decode(const void *data, size_t len, bw_txn_record *out)

@@ -83,7 +83,8 @@ static pid_t start_processor(const char *example, const char *in, const char *ou
     const char *daemon = getenv("BUSWAYD"), *slash = strrchr(daemon, '/');
     snprintf(path, sizeof path, "%.*s/examples/%s", (int)(slash - daemon), daemon, example);
     assert_int_equal(access(path, X_OK), 0);
-    char *arguments[] = {path, the_daemon.url, (char *)(uintptr_t)example, (char *)(uintptr_t)in, (char *)(uintptr_t)out, (char *)(uintptr_t)"0", NULL};
+    char *arguments[] = {path, the_daemon.url, (char *)(uintptr_t)example,
+                         (char *)(uintptr_t)in, (char *)(uintptr_t)out, (char *)(uintptr_t)"0", NULL};
     return spawn(arguments);
 }
 

@@ -71,7 +71,8 @@ static void seen(const char *topic, int32_t partition, bw_isolation isolation, c
     while (bw_consumer_poll(c, 300, &b) == BW_OK) {
         bw_record_view v;
         while (bw_batch_next(&b, &v) == 1)
-            if (strlen(out) + v.value_len + 2 < size) snprintf(out + strlen(out), size - strlen(out), "%.*s ", (int)v.value_len, (const char *)v.value);
+            if (strlen(out) + v.value_len + 2 < size)
+                snprintf(out + strlen(out), size - strlen(out), "%.*s ", (int)v.value_len, (const char *)v.value);
     }
     bw_consumer_close(c);
 }

@@ -119,7 +119,8 @@ static void expect(const char *topic, const char *values)
     int64_t until = now_ms() + (*values ? PATIENCE : 500); /* partitions are looked through as they are opened */
     while (strlen(got) < strlen(values) + (*values == 0) && now_ms() < until)
         while (bw_consumer_poll(c, 100, &b) == BW_OK)
-            while (bw_batch_next(&b, &v) == 1) snprintf(got + strlen(got), sizeof got - strlen(got), "%.*s ", (int)v.value_len, (const char *)v.value);
+            while (bw_batch_next(&b, &v) == 1)
+                snprintf(got + strlen(got), sizeof got - strlen(got), "%.*s ", (int)v.value_len, (const char *)v.value);
     bw_consumer_close(c);
     assert_string_equal(got, values);
 }
