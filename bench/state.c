@@ -127,7 +127,8 @@ static bool counting(scene *c, const char *topic, bool fast)
     o.auto_offset_reset = BW_RESET_EARLIEST;
     so.fast = fast;
     if (!bus || !fill(c, bus, topic, records)) return false;
-    if (bw_consumer_open(bus, &o, &consumer) || bw_state_open(consumer, &so, &s) || bw_consumer_subscribe(consumer, &topic, 1)) return failed(c, "state");
+    if (bw_consumer_open(bus, &o, &consumer) || bw_state_open(consumer, &so, &s) || bw_consumer_subscribe(consumer, &topic, 1))
+        return failed(c, "state");
     uint64_t begin = bench_now_ns();
     while (done < all) {
         int32_t n;

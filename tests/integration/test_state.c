@@ -244,7 +244,8 @@ static void test_state_counts_each_record_once_over_any_kills(void **state)
         pids[i] = 0;
         if (!WIFEXITED(status) || WEXITSTATUS(status)) fail_msg("a worker ended with %d: %s", status, all->why);
     }
-    print_message("%d deaths, of them %d of the daemon, and %d stops; %ld starts, fenced %ld times, %ld records counted\n", kills - stops, daemons, stops,
+    print_message("%d deaths, of them %d of the daemon, and %d stops; %ld starts, fenced %ld times, %ld records counted\n",
+                  kills - stops, daemons, stops,
                   all->started, all->fenced, all->processed);
     assert_true(all->processed > 0);
     check(sent);
