@@ -1,5 +1,6 @@
 /* A compacted topic on both transports ($BUSWAY_TEST_TRANSPORT: how it is read): records need keys, the last value of each stays, readers
- * go on across swaps, and a daemon killed in the middle of a compaction, at each of its steps again and again, loses nothing. */
+ * go on across swaps, and a daemon killed in the middle of a compaction, at each of its steps again and again, loses nothing.
+ * test: limit=240 no-asan */
 #include "support/bus.h"
 
 #include <setjmp.h>

@@ -1,5 +1,6 @@
 /* The promises of the examples (src/examples): exactly once, at least once, at most once, while processor and daemon are killed at
- * random, the daemon at the steps of a commit too. $BUSWAY_KILLS: how many for exactly once; default 300. */
+ * random, the daemon at the steps of a commit too. $BUSWAY_KILLS: how many for exactly once; default 300.
+ * test: limit=300 no-asan */
 #include "support/bus.h"
 
 #include <setjmp.h>

@@ -1,4 +1,4 @@
-/* test: limit=240
+/* test: limit=240 no-asan
  * Committed offsets while the daemon is killed, at any moment and in the middle of its steps: four clients commit ever higher offsets, two
  * of them one at a time, two with many on their way. What must hold, looked at after each second kill: what was acknowledged is
  * there, and nothing has gone back. */
@@ -43,7 +43,7 @@ static void note(int i, bw_err e, const char *what)
     if (!atomic_fetch_add(&s->strange, 1)) snprintf(s->why, sizeof s->why, "client %d, %s: %s: %s", i, what, bw_err_name(e), bw_error_message());
 }
 
-static void group_name(int i, char out[16]) { snprintf(out, 16, "group-%d", i); }
+static void group_name(int i, char out[24]) { snprintf(out, 24, "group-%d", i); }
 
 static bw_bus *open_bus(const char *url)
 {
@@ -56,7 +56,7 @@ static bw_bus *open_bus(const char *url)
 /* One at a time. */
 static void commit_one(int i, bw_bus *bus)
 {
-    char group[16];
+    char group[24];
     int64_t next = s->sent[i] < END ? s->sent[i] + 1 : END;
     bw_group_offset o = {.topic = "t", .partition = i, .offset = next};
     group_name(i, group);
@@ -94,7 +94,7 @@ static pid_t start_client(int i, const char *url)
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     bw_bus *bus = open_bus(url);
     bw_consumer *c = NULL;
-    char group[16];
+    char group[24];
     group_name(i, group);
     acks_of = i;
     bw_consumer_options o = BW_CONSUMER_OPTIONS_INIT;
@@ -113,7 +113,7 @@ static pid_t start_client(int i, const char *url)
 
 static int64_t committed(bw_bus *bus, int i)
 {
-    char group[16], *json = NULL;
+    char group[24], *json = NULL;
     group_name(i, group);
     bw_err e;
     while ((e = bw_group_describe(bus, group, &json)) == BW_ERR_NOT_CONNECTED) usleep(1000);

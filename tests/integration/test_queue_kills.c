@@ -1,4 +1,4 @@
-/* test: limit=180
+/* test: limit=180 no-asan
  * Queue groups while everything is killed: workers at any moment, some by a record that is poison, and the daemon in the middle of its steps.
  * What must hold: a record whose acknowledgement was answered is never delivered again; every record ends acknowledged or in the
  * dead-letter topic; none is lost; a poison record is delivered a bounded number of times. */

@@ -202,7 +202,7 @@ static void test_the_daemon_is_killed_in_the_middle(void **state)
     bw_producer *p = ready("killed");
     char values[4096] = "";
     for (int round = 0; round < 5; round++) {
-        char text[16];
+        char text[32];
         assert_ok(bw_transaction_begin(p));
         for (int i = 0; i < 4; i++) {
             snprintf(text, sizeof text, "%d.%d", round, i);

@@ -17,7 +17,7 @@ static bw_err build(bw_batch_builder *b, bw_codec codec, uint8_t **batch, size_t
 {
     bw_batch_builder_reset(b);
     for (int i = 0; i < RECORDS; i++) {
-        char key[8], value[RECORDS * 10];
+        char key[16], value[RECORDS * 10];
         memset(value, 'a' + i, sizeof value);
         snprintf(key, sizeof key, "k%d", i);
         bw_header h = {"h", 1, "x", 1};
