@@ -27,7 +27,7 @@ bool bw_aborted_take(const uint8_t *data, size_t len, size_t i, int64_t before, 
     *out = (bw_aborted){(int64_t)bw_get_be64(at + 2), (int64_t)bw_get_be64(at + 10), (int64_t)bw_get_be64(at + 18),
                         (int64_t)bw_get_be64(at + 26)};
     return bw_get_be16(at) == 0 && out->producer_id >= 0 && out->first >= 0 && out->first < out->last && out->last > before &&
-           out->stable >= 0 && out->stable <= out->last + 1 && out->last < INT64_MAX;
+           out->last < INT64_MAX && out->stable >= 0 && out->stable <= out->last + 1;
 }
 
 void bw_aborted_list_free(bw_aborted_list *l)
