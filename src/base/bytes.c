@@ -118,3 +118,12 @@ void bw_buf_free(bw_buf *b)
     free(b->data);
     *b = (bw_buf){NULL, 0, 0};
 }
+
+char *bw_text_copy(const void *text, size_t len)
+{
+    char *copy = malloc(len + 1);
+    if (!copy) return NULL;
+    if (len) memcpy(copy, text, len);
+    copy[len] = 0;
+    return copy;
+}

@@ -75,4 +75,7 @@ bw_err bw_buf_append(bw_buf *b, const void *data, size_t len);
 void bw_buf_consume(bw_buf *b, size_t len);
 void bw_buf_free(bw_buf *b);
 
+/* bw_text_copy: malloc'd, with a NUL behind it; the text itself needs none (strndup looks for one). NULL: no memory. */
+char *bw_text_copy(const void *text, size_t len);
+
 #endif

@@ -333,7 +333,7 @@ void bw_txn_count(bw_broker *b, int64_t producer_id, int32_t records)
 
 /* ---- TXN_OFFSET_COMMIT ---- */
 
-static char *text_of(bw_str s) { return s.len ? strndup(s.data, s.len) : strdup(""); }
+static char *text_of(bw_str s) { return s.len ? bw_text_copy(s.data, s.len) : strdup(""); }
 
 /* One partition's offset into the record, or its error into the answer. */
 static bw_err take_offset(bw_broker *b, const bw_request *r, const bw_offset_part *in, bw_txn_record *record)

@@ -128,7 +128,7 @@ static char *take_str(bw_cursor *c)
 {
     size_t len = bw_cursor_be16(c);
     const uint8_t *p = bw_cursor_take(c, len);
-    return p ? strndup((const char *)p, len) : NULL;
+    return p ? bw_text_copy(p, len) : NULL;
 }
 
 static bw_err take_offsets(bw_cursor *c, bw_txn_offset **out, uint32_t *count)

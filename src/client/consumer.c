@@ -242,6 +242,10 @@ bw_err bw_consumer_poll(bw_consumer *c, int32_t timeout_ms, bw_batch *batch)
         }
         if (take_wake(c)) return BW_ERR_WOKEN;
         bw_err e = give_any(c, batch);
+        if (__builtin_expect(e == BW_ERR_DELETED, 0) && c->group && c->group->state != BW_MEMBER_OUT) { /* the group takes it away */
+            c->group->due_ms = 0;
+            continue;
+        }
         if (e != BW_ERR_EMPTY) return e;
         if (bw_consumer_look(c)) continue;
         if (c->epoll_fd >= 0 && bw_consumer_arm(c)) continue; /* the descriptor must show what comes from now on */

@@ -94,7 +94,7 @@ static void finish(bw_commit *k, bw_err e, const char *message, size_t len)
     k->state = BW_COMMIT_DONE;
     k->error = e;
     free(k->message);
-    k->message = e && len ? strndup(message, len) : NULL;
+    k->message = e && len ? bw_text_copy(message, len) : NULL;
 }
 
 static void queue_again(bw_commit *k)

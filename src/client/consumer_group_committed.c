@@ -28,7 +28,7 @@ static bw_err take_fetched(bw_cgroup *g, const bw_answer *a, bw_topic_partition 
         parts[i].leader_epoch = p->leader_epoch;
         parts[i].metadata = NULL;
         if (!p->metadata.len) continue;
-        parts[i].metadata = g->fetched[i] = strndup(p->metadata.data, p->metadata.len);
+        parts[i].metadata = g->fetched[i] = bw_text_copy(p->metadata.data, p->metadata.len);
         if (!g->fetched[i]) return bw_fail(BW_ERR_NO_MEMORY, "no memory for committed offsets");
     }
     return BW_OK;

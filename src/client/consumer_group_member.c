@@ -65,7 +65,7 @@ static bw_cpart *take_on(bw_cgroup *g, const bw_offset_part *offered)
         p->position = BW_OFFSET_INVALID;
         p->stopped = true;
         p->untold = (bw_err)offered->error;
-        p->trouble = offered->message.len ? strndup(offered->message.data, offered->message.len) : NULL;
+        p->trouble = offered->message.len ? bw_text_copy(offered->message.data, offered->message.len) : NULL;
         g->untold = true;
         return p;
     }

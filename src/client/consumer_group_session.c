@@ -97,7 +97,7 @@ static void refuse(bw_cgroup *g, const bw_answer *a)
     if (again) return;
     g->refused = e;
     free(g->reason);
-    g->reason = a->message.len ? strndup(a->message.data, a->message.len) : NULL;
+    g->reason = a->message.len ? bw_text_copy(a->message.data, a->message.len) : NULL;
 }
 
 static void take_member(bw_cgroup *g, bw_str member)

@@ -59,7 +59,7 @@ static bool pushed(void *opaque, const bw_frame *frame, bw_rx *rx)
         item->subscription = a.subscription;
         item->error = (bw_err)a.error;
         if (a.error) {
-            item->message = a.message.len ? strndup(a.message.data, a.message.len) : NULL;
+            item->message = a.message.len ? bw_text_copy(a.message.data, a.message.len) : NULL;
         } else {
             item->data = a.payload;
             item->len = a.payload_len;

@@ -214,7 +214,7 @@ static void keep_message(bw_pbatch *b, bw_err code, bw_str message)
 {
     b->error = code;
     free(b->message);
-    b->message = message.len ? strndup(message.data, message.len) : NULL;
+    b->message = message.len ? bw_text_copy(message.data, message.len) : NULL;
 }
 
 /* Under queue_lock. true: the batch has an outcome, *code. */

@@ -140,6 +140,7 @@ static void test_groups_with_members_are_left_alone(void **state)
     assert_err(bw_group_offsets_delete(bus, "g", o, 1), BW_ERR_GROUP_ID_NOT_FOUND);
     assert_err(bw_group_offsets_alter(bus, "", o, 1), BW_ERR_INVALID_GROUP_ID);
     assert_err(bw_group_offsets_alter(bus, "g", NULL, 0), BW_ERR_INVALID_ARGUMENT);
+    assert_ok(bw_producer_close(p, 5000));
     daemon_stop(&d, SIGKILL);
     daemon_start(&d);
     bw_bus_close(bus);
@@ -147,7 +148,6 @@ static void test_groups_with_members_are_left_alone(void **state)
     assert_ok(bw_groups_list(bus, &json));
     assert_string_equal(json, "[]");
     bw_free(json);
-    assert_ok(bw_producer_close(p, 5000));
     bw_bus_close(bus);
     daemon_remove(&d);
 }
