@@ -5,6 +5,8 @@
  *   restart     two members, four partitions that are written all the time; the daemon is killed and started again: from when it listens
  *               until a commit of each member was acknowledged as that of a member; and the longest poll meanwhile, which does not wait
  *               for records: so long was reading held up
+ *   large       1,000 members and 10,000 partitions in one group, 100 groups of ten beside it: from the first join, and from a member's
+ *               leaving or coming, until every member has acknowledged its share; and how many of the others were touched meanwhile
  *   isolation   the same log read to its end with isolation read_committed and read_uncommitted, in turn: the medians' ratio
  * The bounds are the project's. Everything runs in children; the process that reports opens no bus. */
 #include "bench.h"
@@ -17,12 +19,13 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define ROWS_MAX 12
+#define ROWS_MAX 16
 #define SAMPLES_MAX 512
 #define RESTART_PARTITIONS 4
 #define READ_BATCH 100u
@@ -81,13 +84,14 @@ static bw_bus *open_bus(scene *c)
 
 /* ---- roles ---- */
 
-typedef struct member { bw_consumer *c; int parts; _Atomic int committed; } member;
+typedef struct member { bw_consumer *c; int parts, events; _Atomic int committed; } member;
 
 static void rebalanced(bw_consumer *consumer, bw_rebalance event, const bw_topic_partition *parts, size_t count, void *opaque)
 {
     (void)consumer;
     (void)parts;
     member *m = opaque;
+    m->events++;
     m->parts += event == BW_REBALANCE_ASSIGNED ? (int)count : -(int)count;
 }
 
@@ -299,6 +303,91 @@ static bool restart(scene *c, uint32_t samples)
     return true;
 }
 
+/* ---- large ---- */
+
+enum { LARGE_MEMBERS = 1000, LARGE_PARTITIONS = 10000, SMALL_GROUPS = 100, SMALL_MEMBERS = 10, SMALL_PARTITIONS = 20, SWEEP_MOST_S = 60 };
+
+static bool join_group(scene *c, bw_bus *bus, member *m, const char *group, const char *topic)
+{
+    bw_consumer_options o = BW_CONSUMER_OPTIONS_INIT;
+    *m = (member){0};
+    o.group_id = group;
+    o.auto_offset_reset = BW_RESET_LATEST;
+    o.enable_auto_commit = false;
+    o.on_rebalance = rebalanced;
+    o.rebalance_opaque = m;
+    if (bw_consumer_open(bus, &o, &m->c) || bw_consumer_subscribe(m->c, &topic, 1)) return failed(c, "join");
+    return true;
+}
+
+/* Polls all until each of m[0..n) has its share of `partitions` and all together have them all. Seconds; negative: not in time. */
+static double settle(scene *c, member *m, int n, int partitions, uint64_t begun)
+{
+    uint64_t until = begun + UINT64_C(1000000000) * SWEEP_MOST_S;
+    for (;;) {
+        int sum = 0, least = partitions, most = 0;
+        for (int i = 0; i < n; i++) {
+            bw_batch b;
+            bw_err e = bw_consumer_poll(m[i].c, 0, &b);
+            if (e && e != BW_ERR_TIMED_OUT && !bw_err_is_retriable(e)) return failed(c, "a member's poll"), -1;
+            sum += m[i].parts;
+            if (m[i].parts < least) least = m[i].parts;
+            if (m[i].parts > most) most = m[i].parts;
+        }
+        uint64_t now = bench_now_ns();
+        if (sum == partitions && most - least <= 1) return (double)(now - begun) / 1e9;
+        if (now > until) return snprintf(c->s->error, sizeof c->s->error, "%d of %d partitions after %d s", sum, partitions, SWEEP_MOST_S), -1;
+    }
+}
+
+static bool large(scene *c)
+{
+    static member big[LARGE_MEMBERS], small[SMALL_GROUPS][SMALL_MEMBERS];
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0) { /* the daemon that is started here has it too */
+        limit.rlim_cur = limit.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &limit);
+    }
+    own_daemon(c);
+    bw_bus *bus = open_bus(c);
+    if (!bus || bw_topic_create(bus, "large", LARGE_PARTITIONS, NULL, 0) || bw_topic_create(bus, "small", SMALL_PARTITIONS, NULL, 0))
+        return failed(c, "create");
+    for (int g = 0; g < SMALL_GROUPS; g++) {
+        char name[32];
+        snprintf(name, sizeof name, "small-%d", g);
+        for (int i = 0; i < SMALL_MEMBERS; i++)
+            if (!join_group(c, bus, &small[g][i], name, "small")) return false;
+        if (settle(c, small[g], SMALL_MEMBERS, SMALL_PARTITIONS, bench_now_ns()) < 0) return false;
+        for (int i = 0; i < SMALL_MEMBERS; i++) small[g][i].events = 0;
+    }
+    uint64_t begun = bench_now_ns();
+    for (int i = 0; i < LARGE_MEMBERS; i++)
+        if (!join_group(c, bus, &big[i], "large", "large")) return false;
+    double all = settle(c, big, LARGE_MEMBERS, LARGE_PARTITIONS, begun);
+    if (all < 0) return false;
+    begun = bench_now_ns();
+    bw_consumer_close(big[LARGE_MEMBERS - 1].c);
+    double leave = settle(c, big, LARGE_MEMBERS - 1, LARGE_PARTITIONS, begun);
+    begun = bench_now_ns();
+    if (leave < 0 || !join_group(c, bus, &big[LARGE_MEMBERS - 1], "large", "large")) return false;
+    double come = settle(c, big, LARGE_MEMBERS, LARGE_PARTITIONS, begun);
+    if (come < 0) return false;
+    int touched = 0;
+    for (int g = 0; g < SMALL_GROUPS; g++) {
+        if (settle(c, small[g], SMALL_MEMBERS, SMALL_PARTITIONS, bench_now_ns()) < 0) return false;
+        for (int i = 0; i < SMALL_MEMBERS; i++) touched += small[g][i].events > 0;
+    }
+    add(c, "1,000 members join, 10,000 partitions: balanced", all, "s", -1, false);
+    add(c, "one of the 1,000 leaves: balanced again", leave * 1000, "ms", 1000, false);
+    add(c, "one comes: balanced again", come * 1000, "ms", 1000, false);
+    add(c, "members of 100 groups beside it that were touched", touched, "", 0, false);
+    for (int i = 0; i < LARGE_MEMBERS; i++) bw_consumer_close(big[i].c);
+    for (int g = 0; g < SMALL_GROUPS; g++)
+        for (int i = 0; i < SMALL_MEMBERS; i++) bw_consumer_close(small[g][i].c);
+    bw_bus_close(bus);
+    return true;
+}
+
 /* ---- isolation ---- */
 
 static bool write_log(scene *c, bw_bus *bus, uint32_t records)
@@ -353,7 +442,7 @@ static bool isolation(scene *c, uint32_t records, uint32_t rounds)
 
 static bool run_all(scene *c)
 {
-    bool good = isolation(c, c->quick ? 500000 : 2000000, c->quick ? 5 : 15) && failover(c, c->quick ? 20 : 100) && restart(c, c->quick ? 5 : 20);
+    bool good = isolation(c, c->quick ? 500000 : 2000000, c->quick ? 5 : 15) && failover(c, c->quick ? 20 : 100) && restart(c, c->quick ? 5 : 20) && large(c);
     kill(c->daemon, SIGTERM);
     waitpid(c->daemon, NULL, 0);
     return good;
