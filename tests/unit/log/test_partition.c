@@ -281,6 +281,7 @@ static void test_partition_two_writers_and_a_syncer_keep_the_order(void **state)
     log_fixture f;
     log_init(&f, 512 << 10);
     log_open(&f, true);
+    int dir_fd = bw_partition_dir_fd(f.p); /* before there is a keeper, who may hold the partition's mutex while we fork */
     log_start_keeper(&f);
     pid_t child[2];
     for (int c = 0; c < 2; c++) {
@@ -291,7 +292,7 @@ static void test_partition_two_writers_and_a_syncer_keep_the_order(void **state)
             bw_appender *a;
             if (bw_mail_attach(f.shm_fd, f.generation, &mail) != BW_OK) _exit(10);
             if (bw_control_attach(f.shm_fd, f.generation, &f.topic, BW_CONTROL_WRITE, mail, &control) != BW_OK) _exit(11);
-            bw_appender_options o = {.control = control, .dir_fd = bw_partition_dir_fd(f.p), .use_pwrite = c == 1};
+            bw_appender_options o = {.control = control, .dir_fd = dir_fd, .use_pwrite = c == 1};
             if (bw_appender_open(&o, &a) != BW_OK) _exit(12);
             bw_append_result r = {0};
             for (int i = 0; i < 3000; i++)
