@@ -53,7 +53,7 @@ ALL_CFLAGS = -std=c11 $(WARN) -fvisibility=hidden -fPIC -pthread $(CFLAGS_$(VARI
 LIB_LIBS := -llz4 -lzstd -lsnappy -lz -lisal -ljansson -llmdb
 DAEMON_LIBS := $(LIB_LIBS) -lnng -linih
 LIB_LAYERS := base format log proto state client
-DAEMON_LAYERS := base format log meta proto transport broker listen daemon
+DAEMON_LAYERS := base format log meta proto transport broker listen state client link daemon
 layer_src = $(foreach l,$(1),$(shell find src/$(l) -name '*.c' 2>/dev/null | sort))
 obj = $(patsubst src/%.c,$(B)/obj/%.o,$(1))
 LIB_OBJ := $(call obj,$(call layer_src,$(LIB_LAYERS)))

@@ -82,7 +82,12 @@
     X(THROTTLED, 67, "slowed by a quota", R)                                                                                   \
     X(INVALID_QUOTA, 68, "invalid quota", F)                                                                                   \
     X(LIMIT_REACHED, 69, "a limit of the daemon is reached", R)                                                                \
-    X(INVALID_RECORD_STATE, 70, "the record is not this worker's to acknowledge", F)
+    X(INVALID_RECORD_STATE, 70, "the record is not this worker's to acknowledge", F)                                           \
+    X(MIRROR_READ_ONLY, 71, "the topic is a mirror: only its link writes to it", F)                                            \
+    X(LOGS_DIVERGED, 72, "two copies of a log differ", F)                                                                      \
+    X(UNKNOWN_LINK, 73, "unknown link", F)                                                                                     \
+    X(LINK_EXISTS, 74, "link already exists", F)                                                                               \
+    X(LINK_LOOP, 75, "a link to itself", F)
 
 #ifdef __cplusplus
 extern "C" {

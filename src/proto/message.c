@@ -34,6 +34,9 @@ void bw_request_fini(bw_request *r)
     r->queue.topics = NULL;
     r->queue.items = NULL;
     r->queue.topic_count = r->queue.item_count = 0;
+    free(r->link.parts);
+    r->link.parts = NULL;
+    r->link.part_count = 0;
 }
 
 static void answer_init(bw_answer *a, uint16_t type, uint32_t correlation)
@@ -67,6 +70,9 @@ void bw_answer_fini(bw_answer *a)
     a->queue.runs = NULL;
     a->queue.items = NULL;
     a->queue.run_count = a->queue.item_count = 0;
+    free(a->link.parts);
+    a->link.parts = NULL;
+    a->link.part_count = 0;
 }
 
 const char *bw_api_name(uint16_t type)

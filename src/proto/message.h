@@ -72,6 +72,17 @@ typedef enum bw_api_key {
     /* quotas: message_quota.h */
     BW_API_SET_QUOTA = 60,
     BW_API_LIST_QUOTAS = 61,
+    /* links between daemons: message_link.h */
+    BW_API_LINK_ADD = 70,
+    BW_API_LINK_LIST = 71,
+    BW_API_LINK_DESCRIBE = 72,
+    BW_API_LINK_ALTER = 73,
+    BW_API_LINK_REMOVE = 74,
+    BW_API_LINK_HELLO = 75,
+    BW_API_LINK_TOPIC = 76,
+    BW_API_LINK_APPEND = 77,
+    BW_API_LINK_FETCH = 78,
+    BW_API_LINK_POSITION = 79,
     BW_API_KEY_COUNT
 } bw_api_key;
 
@@ -86,6 +97,7 @@ static inline bw_str bw_str_of(const char *text) { return (bw_str){text, text ? 
 #include "proto/message_queue.h"
 #include "proto/message_txn.h"
 #include "proto/message_quota.h"
+#include "proto/message_link.h"
 
 typedef struct bw_config_pair { bw_str name; bw_str value; bool has_value; } bw_config_pair;
 
@@ -132,6 +144,7 @@ typedef struct bw_request {
     bw_queue_request queue;  /* QUEUE_JOIN to QUEUE_DELETE */
     bw_txn_request txn;      /* INIT_PRODUCER_ID, TXN_OFFSET_COMMIT to PRODUCER_LAST */
     bw_quota_entity quota;   /* SET_QUOTA (rates: configs), LIST_QUOTAS */
+    bw_link_request link;    /* LINK_ADD (options: configs) to LINK_POSITION */
 } bw_request;
 
 typedef struct bw_topic_meta {
@@ -197,6 +210,7 @@ typedef struct bw_answer {
     size_t doc_len;
     bw_group_answer group; /* OFFSET_COMMIT to LEAVE_GROUP */
     bw_queue_answer queue; /* QUEUE_JOIN to QUEUE_SETTLE */
+    bw_link_answer link;   /* LINK_HELLO to LINK_POSITION */
 } bw_answer;
 
 /* bw_request_init: all defaults of `type` (numbers 0, -1 where that means none, allow_auto_create true). */

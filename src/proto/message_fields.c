@@ -147,6 +147,7 @@ static const bw_shapes shapes[BW_API_STATUS + 1] = {
 static const bw_shapes *shapes_of(uint16_t type)
 {
     if (type <= BW_API_STATUS) { return &shapes[type]; }
+    if (type >= BW_API_LINK_ADD) { return bw_link_shapes(type); }
     if (type >= BW_API_SET_QUOTA) { return bw_quota_shapes(type); }
     if (type >= BW_API_QUEUE_JOIN) { return bw_queue_shapes(type); }
     return type <= BW_API_DELETE_GROUP ? bw_group_shapes(type) : bw_txn_shapes(type);

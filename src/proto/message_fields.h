@@ -58,6 +58,8 @@ const bw_shapes *bw_txn_shapes(uint16_t type);
 extern const bw_shape bw_offset_part_shape;
 /* bw_quota_shapes: of the types of quotas (message_fields_quota.c); NULL: it is none of them. */
 const bw_shapes *bw_quota_shapes(uint16_t type);
+/* bw_link_shapes: of the types of links (message_fields_link.c); NULL: it is none of them. */
+const bw_shapes *bw_link_shapes(uint16_t type);
 
 /* NULL for an unknown type; a shape without fields where nothing is carried. */
 const bw_shape *bw_request_shape(uint16_t type);

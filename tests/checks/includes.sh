@@ -15,10 +15,11 @@ allowed() { # the layers that a layer may include, besides itself
         transport) echo "base format log proto" ;;
         broker)    echo "base format log meta proto transport" ;;
         listen)    echo "base format log meta proto transport broker" ;;
-        link)      echo "base format log meta proto transport broker" ;;
         # state/ knows LMDB beside meta/, since meta's store is the daemon's, with a journal and a copy; state/ has the applications'.
         state)     echo "base format log" ;;
         client)    echo "base format log proto state" ;;
+        # A link talks to its peer as a client does.
+        link)      echo "base format log meta proto transport broker client" ;;
         daemon)    echo "base format log meta proto transport broker listen link" ;;
         cli|demo|examples) echo "" ;;
         *)         return 1 ;;
