@@ -32,6 +32,7 @@
 #include <uthash.h>
 
 #define BW_TICK_MS 1000
+#define BW_PART_READERS 4 /* visible, durable; uncommitted, committed */
 
 typedef struct bw_topic bw_topic;
 typedef struct bw_part bw_part;
@@ -147,8 +148,8 @@ struct bw_part {
     /* broker thread */
     bw_op *waiting, *waiting_last; /* requests that came while it was not open */
     bw_appender *appender;
-    bw_reader *readers[2]; /* by read limit, for FETCH */
-    int64_t reader_used_ms[2];
+    bw_reader *readers[BW_PART_READERS]; /* by read limit and isolation, for FETCH */
+    int64_t reader_used_ms[BW_PART_READERS];
     bw_produce *gathered, *gathered_last; /* came in this turn, not tried yet */
     bw_part *gathering_next;
     bw_produce *parked, *parked_last; /* wait for space, for the lock or for the producer table; in order */
@@ -366,7 +367,7 @@ bool bw_part_close_idle_readers(bw_part *p); /* true: some are still open */
 bw_part *bw_part_by_number(bw_broker *b, uint32_t bus_number);
 bw_err bw_part_appender(bw_broker *b, bw_part *p, bw_appender **out);
 bw_err bw_part_open_reader(bw_broker *b, bw_part *p, int limit, bool committed, bw_reader **out);
-bw_err bw_part_reader(bw_broker *b, bw_part *p, int limit, bw_reader **out);
+bw_err bw_part_reader(bw_broker *b, bw_part *p, int limit, bool committed, bw_reader **out);
 /* bw_parts_hold: a counted snapshot of all partitions; bw_parts_drop gives it back. */
 size_t bw_parts_hold(bw_broker *b, bw_part ***out);
 bw_part *bw_part_hold_number(bw_broker *b, uint32_t bus_number);

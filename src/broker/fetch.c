@@ -81,7 +81,7 @@ static void read_part(bw_broker *b, bw_fetch_link *l, size_t room, bool must, bw
     bw_reader *r;
     int limit = l->fetch->op->request.read_limit == BW_READ_DURABLE ? BW_LIMIT_DURABLE : BW_LIMIT_VISIBLE;
     size_t before = b->payload.len, end = before + room;
-    bw_err e = bw_part_reader(b, l->part, limit, &r);
+    bw_err e = bw_part_reader(b, l->part, limit, l->fetch->op->request.isolation == BW_READ_COMMITTED, &r);
     if (!e && bw_reader_position(r) != l->offset) bw_reader_seek(r, l->offset);
     while (!e && (b->payload.len < end || (must && b->payload.len == before))) {
         bw_run run;
@@ -195,6 +195,8 @@ void bw_handle_fetch(bw_broker *b, bw_op *op)
         e = bw_fail(BW_ERR_INVALID_ARGUMENT, "a fetch of %zu partitions; at most %d in one", q->part_count, PARTS_MAX);
     else if (q->read_limit != BW_READ_VISIBLE && q->read_limit != BW_READ_DURABLE)
         e = bw_fail(BW_ERR_INVALID_ARGUMENT, "read_limit = %d; allowed: 0 visible, 1 durable", q->read_limit);
+    else if (q->isolation != BW_READ_UNCOMMITTED && q->isolation != BW_READ_COMMITTED)
+        e = bw_fail(BW_ERR_INVALID_ARGUMENT, "isolation = %d; allowed: 0 read uncommitted, 1 read committed", q->isolation);
     bw_fetch *f = e ? NULL : calloc(1, sizeof *f + q->part_count * sizeof f->links[0]);
     if (!e && !f) e = bw_fail(BW_ERR_NO_MEMORY, "no memory for a fetch");
     if (e) {
@@ -217,7 +219,13 @@ static bool has_news(const bw_fetch_link *l)
     if (atomic_load(&s->state) != BW_SLOT_OPEN) return true;
     int64_t log_start, end, durable;
     bw_part_range(l->part, &log_start, &end, &durable);
-    return l->offset < log_start || (l->fetch->op->request.read_limit == BW_READ_DURABLE ? durable : end) > l->offset;
+    const bw_request *q = &l->fetch->op->request;
+    if (q->read_limit == BW_READ_DURABLE) end = durable;
+    if (q->isolation == BW_READ_COMMITTED) {
+        int64_t unstable = atomic_load(&s->first_unstable);
+        if (unstable < end) end = unstable;
+    }
+    return l->offset < log_start || end > l->offset;
 }
 
 void bw_fetch_serve(bw_broker *b, bw_part *p)

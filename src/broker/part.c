@@ -273,7 +273,7 @@ static bw_err closed_part(const bw_part *p)
 static void rest_io(bw_part *p)
 {
     if (p->appender) bw_appender_rest(p->appender);
-    for (int i = 0; i < 2; i++)
+    for (int i = 0; i < BW_PART_READERS; i++)
         if (p->readers[i]) bw_reader_rest(p->readers[i]);
     bw_sub_rest(p);
     bw_queue_rest_part(p);
@@ -317,12 +317,12 @@ bw_err bw_part_open_reader(bw_broker *b, bw_part *p, int limit, bool committed, 
     return bw_reader_open(&o, out);
 }
 
-bw_err bw_part_reader(bw_broker *b, bw_part *p, int limit, bw_reader **out)
+bw_err bw_part_reader(bw_broker *b, bw_part *p, int limit, bool committed, bw_reader **out)
 {
-    int i = limit == BW_LIMIT_DURABLE;
+    int i = (limit == BW_LIMIT_DURABLE) + 2 * committed;
     bw_part_use_io(b, p);
     if (!p->readers[i]) {
-        bw_err e = bw_part_open_reader(b, p, limit, false, &p->readers[i]);
+        bw_err e = bw_part_open_reader(b, p, limit, committed, &p->readers[i]);
         if (e) return e;
         bw_broker_tick_on(b);
     }
@@ -334,7 +334,7 @@ bw_err bw_part_reader(bw_broker *b, bw_part *p, int limit, bw_reader **out)
 bool bw_part_close_idle_readers(bw_part *p)
 {
     bool open = false;
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < BW_PART_READERS; i++) {
         if (!p->readers[i]) continue;
         if (bw_clock_mono_ms() - p->reader_used_ms[i] < READER_IDLE_MS) open = true;
         else {
@@ -352,7 +352,7 @@ void bw_part_stop_io(bw_broker *b, bw_part *p)
     p->has_io = false;
     bw_appender_close(p->appender);
     p->appender = NULL;
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < BW_PART_READERS; i++) {
         bw_reader_close(p->readers[i]);
         p->readers[i] = NULL;
     }

@@ -128,7 +128,7 @@ typedef struct bw_request {
     int64_t offset;          /* SUBSCRIBE; DELETE_RECORDS: before */
     int64_t timestamp;       /* LIST_OFFSETS: ms, or BW_OFFSET_END / BW_OFFSET_BEGINNING */
     int8_t read_limit;       /* FETCH, SUBSCRIBE: bw_read_limit */
-    int8_t isolation;        /* SUBSCRIBE: bw_isolation */
+    int8_t isolation;        /* FETCH, SUBSCRIBE: bw_isolation */
     int32_t max_wait_ms;     /* FETCH */
     uint32_t min_bytes, max_bytes; /* FETCH */
     bw_fetch_part *parts;    /* FETCH */

@@ -41,6 +41,7 @@ static const bw_field fetch_request[] = {
     Q("max_bytes", U32, max_bytes, 1048576),
     {KEY("parts"), .kind = BW_FIELD_LIST, AT(bw_request, parts), COUNT_AT(bw_request, part_count), .item = &fetch_part_shape},
     Q("records", BOOL, records, 0),
+    Q("isolation", I8, isolation, 0),
 };
 static const bw_field subscribe_request[] = {
     Q("subscription", U32, subscription, 0), Q_TOPIC, Q_PARTITION, Q("offset", I64, offset, BW_OFFSET_BEGINNING),

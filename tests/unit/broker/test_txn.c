@@ -129,6 +129,45 @@ static void test_txn_commit_marks_each_partition_once(void **state)
     fake_close(fx, &f);
 }
 
+static void test_txn_committed_fetch_waits_for_the_commit_and_skips_the_aborted(void **state)
+{
+    fixture *fx = *state;
+    fake f, reader;
+    tx t = {.id = "a"};
+    answer a;
+    fake_open(fx, &f);
+    fake_open(fx, &reader);
+    assert_int_equal(rq_create(fx, &f, "t", 1, NULL, NULL), BW_OK);
+    assert_int_equal(init(fx, &f, &t, 60000, false), BW_OK);
+    assert_int_equal(put(fx, &f, &t, 0, 5), BW_OK); /* 0 to 4, marker 5 */
+    assert_int_equal(end(fx, &f, &t, false, false), BW_OK);
+    assert_int_equal(put(fx, &f, &t, 0, 3), BW_OK); /* 6 to 8 */
+    bw_request r = rq_fetch("t", 0, 6, 30000);
+    r.isolation = BW_READ_COMMITTED;
+    fake_send(fx, &reader, &r);
+    assert_false(fake_next(&reader, 50, &a));
+    assert_int_equal(put(fx, &f, &t, 0, 1), BW_OK); /* more that is open */
+    assert_false(fake_next(&reader, 50, &a));
+    assert_int_equal(end(fx, &f, &t, true, false), BW_OK);
+    assert_true(fake_next(&reader, WAIT_MS, &a));
+    int64_t next = 6;
+    assert_int_equal(a.a.parts[0].error, BW_OK);
+    assert_int_equal(count_records(a.a.payload, a.a.payload_len, &next), 5); /* four, and the marker */
+    answer_free(&a);
+    r = rq_fetch("t", 0, 0, 0);
+    r.isolation = BW_READ_COMMITTED;
+    assert_int_equal(fake_call(fx, &f, &r, &a), BW_OK);
+    bw_batch_header h;
+    assert_int_equal(bw_batch_header_decode(a.a.payload, a.a.payload_len, false, &h), BW_OK);
+    assert_int_equal(h.base_offset, 5); /* the aborted are not there, their marker is */
+    answer_free(&a);
+    r = rq_fetch("t", 0, 0, 0);
+    r.isolation = 2;
+    assert_int_equal(fake_ask(fx, &f, &r), BW_ERR_INVALID_ARGUMENT);
+    fake_close(fx, &reader);
+    fake_close(fx, &f);
+}
+
 static void test_txn_durable_commit_is_on_the_disk(void **state)
 {
     fixture *fx = *state;
@@ -427,6 +466,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_txn_commit_marks_each_partition_once, fx_setup, fx_teardown),
+        cmocka_unit_test_setup_teardown(test_txn_committed_fetch_waits_for_the_commit_and_skips_the_aborted, fx_setup, fx_teardown),
         cmocka_unit_test_setup_teardown(test_txn_durable_commit_is_on_the_disk, fx_setup, fx_teardown),
         cmocka_unit_test_setup_teardown(test_txn_stale_producers_are_fenced, fx_setup, fx_teardown),
         cmocka_unit_test_setup_teardown(test_txn_timeout_aborts_and_fences, fx_setup, fx_teardown),
