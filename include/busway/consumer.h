@@ -169,6 +169,10 @@ BW_API bw_err bw_consumer_poll(bw_consumer *consumer, int32_t timeout_ms, bw_bat
 /* bw_batch_next: the next record of the batch at or after the position: 1 and *record filled, 0 at the end, -1: corrupt. */
 BW_API int bw_batch_next(bw_batch *batch, bw_record_view *record);
 
+/* bw_batch_records: the same for up to max records at once, into out[0..]: how many, 0 at the end, -1: the next one is corrupt (those
+ * before it were given by the call before). For bindings and loops over many small records. Since 0.2. */
+BW_API int32_t bw_batch_records(bw_batch *batch, bw_record_view *out, int32_t max);
+
 /* bw_consumer_fd: a descriptor that polls readable when bw_consumer_poll(…, 0) may give something. The consumer owns it.
  * After it was readable call bw_consumer_poll with 0 until TIMED_OUT, then wait again. Starts one thread a process on the
  * direct path. -1 and the message on error. */

@@ -3,7 +3,7 @@
  * Two ways to send:
  *   - asynchronous: bw_producer_send copies the record, returns at once, and the outcome reaches the delivery callback inside
  *     bw_producer_poll or bw_producer_flush. Batching by batch.size and linger.ms; the library's one thread sends.
- *   - synchronous: bw_producer_send_sync and bw_producer_send_batch return the outcome; no thread, nothing buffered. On the
+ *   - synchronous: bw_producer_send_sync, _send_batch and _send_many return the outcome; no thread, nothing buffered. On the
  *     direct path that is a store into the mapped log.
  * Order: records of one partition sent through one producer from one thread keep their order, across both ways as long as the
  * caller flushes between them.
@@ -75,6 +75,27 @@ BW_API bw_err bw_producer_send_sync(bw_producer *producer, const char *topic, in
 BW_API bw_err bw_producer_send_batch(bw_producer *producer, const char *topic, int32_t partition, const bw_record *records,
                                      size_t count, int32_t timeout_ms, bw_delivery *out);
 
+/* bw_producer_send_now: as bw_producer_send_batch when that has to wait for nothing at all: on the direct path, to a topic and partition
+ * that this producer has sent to before, with acks none or visible, and room there. BW_ERR_BUSY: it would have to wait; nothing was done
+ * (bw_producer_send_batch then). For callers that have something to give up before they wait, as an interpreter's lock. Since 0.2. */
+BW_API bw_err bw_producer_send_now(bw_producer *producer, const char *topic, int32_t partition, const bw_record *records,
+                                   size_t count, bw_delivery *out);
+
+/* What became of one record of bw_producer_send_many. */
+typedef struct bw_placed {
+    int64_t offset;    /* -1 with acks none, or when it was not appended */
+    int32_t partition; /* -1 when it was not appended */
+    bw_err error;
+} bw_placed;
+
+/* bw_producer_send_many: append any number of records of one topic, each to the partition given or, with BW_PARTITION_ANY, to the one
+ * that bw_producer_send would choose; synchronous, in as few batches as batch.size allows, in the order given within each partition.
+ * placed: NULL, or count of them to be filled in. timeout_ms bounds the whole call. The first error ends it: what was appended before
+ * it stays (placed says which); records that were not tried have TIMED_OUT's, or that error. Memory: 128 KiB of the heap for several
+ * partitions. Errors as bw_producer_send_batch. Since 0.2. */
+BW_API bw_err bw_producer_send_many(bw_producer *producer, const char *topic, int32_t partition, const bw_record *records, size_t count,
+                                    int32_t timeout_ms, bw_placed *placed);
+
 /* A record written in place. Only value may be written, up to value_max bytes. */
 typedef struct bw_reservation {
     uint8_t *value;
@@ -95,6 +116,9 @@ BW_API void bw_producer_abort(bw_producer *producer, bw_reservation *reservation
 
 /* bw_producer_poll: run delivery callbacks in this thread; waits at most timeout_ms for the first. Returns how many ran. */
 BW_API int bw_producer_poll(bw_producer *producer, int32_t timeout_ms);
+/* bw_producer_fd: a descriptor for event loops that polls readable when bw_producer_poll(…, 0) may have callbacks to run; poll until it
+ * returns 0. The producer owns it. -1 and the message on error. Since 0.2. */
+BW_API int bw_producer_fd(bw_producer *producer);
 /* bw_producer_flush: send what is buffered, run callbacks until nothing is outstanding. TIMED_OUT: some still are. */
 BW_API bw_err bw_producer_flush(bw_producer *producer, int32_t timeout_ms);
 /* bw_producer_close: flush (bounded by timeout_ms), then free, always. What could not be delivered in time gets its callback

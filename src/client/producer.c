@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 static bw_err copy_options(bw_producer *p, const bw_producer_options *given)
 {
@@ -43,7 +44,7 @@ bw_err bw_producer_open(bw_bus *bus, const bw_producer_options *options, bw_prod
     bw_producer *p = calloc(1, sizeof *p);
     if (!p) return bw_fail(BW_ERR_NO_MEMORY, "no memory for a producer");
     p->bus = bus;
-    p->producer_id = -1;
+    p->producer_id = p->event_fd = -1;
     bw_err e = copy_options(p, options);
     if (e) {
         bw_ptxn_free(p->txn);
@@ -94,6 +95,7 @@ static int deliver_all(bw_producer *p)
     int ran = 0;
     bw_pbatch *list = p->done_head;
     p->done_head = p->done_tail = NULL;
+    if (p->event_fd >= 0) bw_producer_unring(p);
     pthread_mutex_unlock(&p->mutex);
     while (list) {
         bw_pbatch *b = list;
@@ -214,6 +216,7 @@ static void producer_free(bw_producer *p)
     }
     pthread_mutex_destroy(&p->mutex);
     pthread_cond_destroy(&p->changed);
+    if (p->event_fd >= 0) close(p->event_fd);
     free(p->name);
     bw_ptxn_free(p->txn);
     free(p);

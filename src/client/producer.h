@@ -177,6 +177,7 @@ struct bw_producer {
     bw_pbatch *done_head, *done_tail; /* with callbacks to run */
     bw_ppart *active;
     uint32_t waiters;
+    int event_fd; /* bw_producer_fd; -1: nobody asked. Under the mutex */
     _Atomic uint64_t memory;
     _Atomic uint64_t undelivered_memory; /* the part of it that a poll would free */
     _Atomic uint64_t outstanding; /* asynchronous batches without an outcome */
@@ -262,6 +263,10 @@ void bw_pbatch_complete(bw_pbatch *b, bw_err e, int64_t base_offset, int64_t tim
 bw_err bw_pbatch_finish(bw_pbatch *b, bw_ptopic *t, int64_t now_ms);
 void bw_producer_activate(bw_producer *p, bw_ppart *part);
 bw_codec bw_ptopic_codec(const bw_ptopic *t);
+
+/* ---- producer_fd.c ---- under the mutex: deliveries came, were taken; the end. */
+void bw_producer_ring(bw_producer *p);
+void bw_producer_unring(bw_producer *p);
 
 /* ---- producer_ipc.c: the way through the daemon ---- */
 /* bw_ppart_enqueue: put a finished batch at the end of the queue and send what may be sent. */

@@ -112,6 +112,7 @@ static void complete_async(bw_pbatch *b)
         if (p->done_tail) p->done_tail->next = b;
         else p->done_head = b;
         p->done_tail = b;
+        if (p->done_head == b && p->event_fd >= 0) bw_producer_ring(p);
     }
     atomic_fetch_sub(&p->outstanding, 1);
     if (p->waiters) pthread_cond_broadcast(&p->changed);
