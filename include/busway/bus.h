@@ -5,6 +5,11 @@
  *                        `buswayd --idle-exit 30s` for that folder; the next process finds it; whoever needs it starts
  *                        another when it was killed. `dir:./x` is relative to the working directory.
  *                        Options: ?idle-exit=30s
+ *   dir:/path?mode=ro    the folder's files alone: no coordinator, nothing written, no lock taken. For a copy, a backup, a
+ *                        read-only mount, another user's folder, or one that is being written to (read up to its last whole
+ *                        batch; a record whose writer died before it was acknowledged may be seen, and vanish). Consumers by
+ *                        assignment (read_uncommitted, visible), offsets and times, descriptions and status; everything
+ *                        else is READ_ONLY
  *   ipc:///run/x/bus.sock  a daemon that already runs
  *   (NULL)               $BUSWAY_URL; else ipc:///run/busway/bus.sock if /run/busway exists; else
  *                        dir:${XDG_DATA_HOME:-~/.local/share}/busway, which is said through the log callback

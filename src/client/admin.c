@@ -1,6 +1,8 @@
 /* client/admin.c: the administrative calls: one request each. */
 #include "client/admin.h"
 
+#include "client/readonly.h"
+
 #include "proto/json.h"
 
 #include <busway/admin.h>
@@ -113,6 +115,7 @@ bw_err bw_topics_describe(bw_bus *bus, const char *topic, char **json)
 {
     bw_err e = check(bus, topic ? topic : "");
     if (e) return e;
+    if (bus->readonly) return json ? bw_readonly_describe(bus, topic, json) : bw_fail(BW_ERR_INVALID_ARGUMENT, "there is no place for the answer");
     bw_request q;
     bw_request_init(&q, BW_API_DESCRIBE_TOPICS);
     if (topic) q.topic = bw_str_of(topic);
@@ -123,6 +126,7 @@ bw_err bw_status(bw_bus *bus, char **json)
 {
     bw_err e = check(bus, "");
     if (e) return e;
+    if (bus->readonly) return json ? bw_readonly_status(bus, json) : bw_fail(BW_ERR_INVALID_ARGUMENT, "there is no place for the answer");
     bw_request q;
     bw_request_init(&q, BW_API_STATUS);
     return bw_admin_document(bus, &q, json);

@@ -5,6 +5,7 @@
 #include "client/bus.h"
 
 #include "client/async.h"
+#include "client/readonly.h"
 #include "client/spawn.h"
 #include "client/watch.h"
 
@@ -61,6 +62,7 @@ static bw_err start_daemon(bw_bus *bus, bw_conn *conn, bw_deadline deadline)
 bw_err bw_bus_connect_conn(bw_bus *bus, bw_conn *conn, bool may_start, bw_deadline deadline)
 {
     bool refused = false;
+    if (bus->readonly) return bw_readonly_refuse(bus, "what needs a coordinator");
     if (bw_conn_is_up(conn)) return BW_OK;
     bw_err e = bw_conn_connect(conn, bus->socket_path, deadline, &refused);
     if (e && refused && bus->url.embedded && may_start)
@@ -70,7 +72,7 @@ bw_err bw_bus_connect_conn(bw_bus *bus, bw_conn *conn, bool may_start, bw_deadli
 
 bw_err bw_bus_connect(bw_bus *bus, bool may_start, bw_deadline deadline)
 {
-    if (bw_conn_is_up(&bus->conn)) return BW_OK;
+    if (bus->readonly || bw_conn_is_up(&bus->conn)) return BW_OK;
     uint32_t before = atomic_load(&bus->conn.epoch);
     bw_err e = bw_bus_connect_conn(bus, &bus->conn, may_start, deadline);
     if (e || before == 0 || atomic_load(&bus->conn.epoch) == before) return e;
@@ -105,6 +107,7 @@ static bool may_repeat(uint16_t type)
 
 bw_err bw_bus_request(bw_bus *bus, bw_request *q, bw_deadline deadline, bw_reply *reply)
 {
+    if (bus->readonly) return bw_readonly_request(bus, q, reply);
     bw_deadline connect_until = bw_deadline_first(deadline, bw_deadline_in_ms(bus->connect_timeout_ms));
     for (;;) {
         bw_err e = bw_bus_connect(bus, true, deadline);
@@ -212,7 +215,7 @@ bw_err bw_bus_open(const char *url, const bw_bus_options *options, bw_bus **out)
     pthread_cond_init(&bus->idle, NULL);
     bw_direct_init(&bus->direct);
     if (own_folder) bw_bus_log(bus, BW_LOG_WARN, "no URL was given: using %s", bus->url_text);
-    e = bw_bus_connect(bus, true, bw_deadline_in_ms(bus->connect_timeout_ms));
+    e = bus->url.read_only ? bw_readonly_open(bus) : bw_bus_connect(bus, true, bw_deadline_in_ms(bus->connect_timeout_ms));
     if (e) {
         bw_bus_close(bus);
         return e;
@@ -232,6 +235,7 @@ void bw_bus_close(bw_bus *bus)
     bw_watch_stop(bus);
     if (atomic_load(&bus->unanswered)) bw_conn_part(&bus->conn, bw_deadline_in_ms(PART_WAIT_MS));
     bw_direct_fini(&bus->direct);
+    bw_readonly_close(bus);
     bw_conn_fini(&bus->conn);
     pthread_mutex_destroy(&bus->mutex);
     pthread_cond_destroy(&bus->idle);

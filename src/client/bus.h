@@ -13,6 +13,7 @@
 #include <busway/bus.h>
 
 typedef struct bw_fd_watch bw_fd_watch;
+struct bw_readonly;
 
 enum { BW_DISK_WAITS_MAX = 16 };
 /* How the library's thread sleeps: by a poll that its eventfd ends, or on futexes, thread_sleeps among them. */
@@ -30,6 +31,7 @@ struct bw_bus {
     void *log_opaque;
     bw_conn conn;
     bw_direct direct;
+    struct bw_readonly *readonly; /* mode=ro: there is no connection (client/readonly.h); NULL otherwise */
     _Atomic int64_t next_look_ms; /* wall time of the next look at the connection by those who never use it */
     _Atomic uint32_t handles;     /* producers and consumers that are open */
     _Atomic bool unanswered;      /* something was sent that the daemon does not answer */

@@ -1,5 +1,6 @@
 /* client/consumer.c: open, close, poll. See consumer.h for where partitions are. */
 #include "client/consumer_group.h"
+#include "client/readonly.h"
 
 #include "format/codec.h"
 
@@ -263,6 +264,16 @@ bw_err bw_consumer_poll(bw_consumer *c, int32_t timeout_ms, bw_batch *batch)
 
 /* ---- open and close ---- */
 
+/* What only a coordinator knows. */
+static bw_err check_readonly(const bw_bus *bus, const bw_consumer_options *o)
+{
+    if (!bus->readonly) return BW_OK;
+    if (o->group_id) return bw_readonly_refuse(bus, "a consumer group");
+    if (o->read_limit == BW_READ_DURABLE) return bw_readonly_refuse(bus, "read_limit durable, which only the coordinator knows");
+    if (o->isolation == BW_READ_COMMITTED) return bw_readonly_refuse(bus, "isolation read_committed, which only the coordinator knows");
+    return BW_OK;
+}
+
 bw_err bw_consumer_open(bw_bus *bus, const bw_consumer_options *options, bw_consumer **out)
 {
     if (!bus || !out) return bw_fail(BW_ERR_INVALID_ARGUMENT, "bw_consumer_open: there is no bus or no place for the consumer");
@@ -277,6 +288,8 @@ bw_err bw_consumer_open(bw_bus *bus, const bw_consumer_options *options, bw_cons
     if (o.read_limit > BW_READ_DURABLE || o.auto_offset_reset > BW_RESET_LATEST || o.isolation > BW_READ_COMMITTED || o.fetch_max_bytes == 0)
         return bw_fail(BW_ERR_INVALID_ARGUMENT,
                        "consumer options: unknown read_limit, auto_offset_reset or isolation, or fetch_max_bytes 0");
+    bw_err refused = check_readonly(bus, &o);
+    if (refused) return refused;
     bw_consumer *c = calloc(1, sizeof *c);
     if (!c) return bw_fail(BW_ERR_NO_MEMORY, "no memory for a consumer");
     c->bus = bus;

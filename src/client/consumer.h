@@ -56,6 +56,7 @@ struct bw_cpart {
     bw_where where;
     bool direct, paused, stopped;
     bool has_window; /* its reader may have a segment mapped */
+    int64_t looked_again; /* mode=ro: offset behind the corrupt batch that the files were looked at for; 0: none */
     int64_t position;
     int32_t leader_epoch; /* of the batch given last; -1: none since the last seek */
     /* groups */

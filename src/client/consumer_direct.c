@@ -4,6 +4,8 @@
  * at most a second, a tenth without a daemon, and followed by an audit: a writer may have died between publishing and waking. */
 #include "client/consumer.h"
 
+#include "client/readonly.h"
+
 #include "base/cpu.h"
 #include "format/names.h"
 
@@ -49,6 +51,7 @@ bw_err bw_consumer_take_mailbox(bw_consumer *c, bw_env *env)
 void bw_consumer_drop_mailbox(bw_consumer *c)
 {
     if (!c->env) return;
+    if (c->env->readonly) bw_readonly_release_mailbox(c->bus, c->mailbox);
     if (c->mail_epoch == atomic_load(&c->bus->conn.epoch) && bw_conn_is_up(&c->bus->conn)) {
         bw_request q;
         bw_request_init(&q, BW_API_RELEASE_MAILBOX);
@@ -82,6 +85,9 @@ static bw_err open_reader(bw_cpart *p)
 {
     bw_consumer *c = p->consumer;
     char folder[BW_PARTITION_DIR_MAX];
+    bool readonly = p->attach->env->readonly != NULL;
+    bw_err ready = readonly ? bw_readonly_part(c->bus, p->attach, p->partition) : BW_OK;
+    if (ready) return ready;
     if ((uint32_t)p->partition >= atomic_load_explicit(&p->attach->control->header->slots, memory_order_acquire))
         return bw_fail(BW_ERR_UNKNOWN_PARTITION, "topic %s has no partition %d", p->topic, p->partition);
     bw_partition_dir_name(folder, p->attach->topic, p->partition);
@@ -92,7 +98,8 @@ static bw_err open_reader(bw_cpart *p)
         .folder = folder,
         .limit = c->options.read_limit == BW_READ_DURABLE ? BW_LIMIT_DURABLE : BW_LIMIT_VISIBLE,
         .committed = c->options.isolation == BW_READ_COMMITTED,
-        .check_crcs = c->options.check_crcs,
+        .check_crcs = c->options.check_crcs || readonly,
+        .use_pread = readonly,
         .guard = &c->bus->guard,
     };
     bw_err e = bw_reader_open(&o, &p->reader);
@@ -193,6 +200,14 @@ static bw_err reattach(bw_cpart *p)
 
 static bw_err trouble(bw_cpart *p, bw_err e, bw_batch *batch)
 {
+    if (e == BW_ERR_CORRUPT && p->attach->env->readonly && p->looked_again != p->position + 1) {
+        /* a file that vanished and was used again, or was cut? */
+        p->looked_again = p->position + 1;
+        bw_readonly_refresh(p->consumer->bus, p->attach, p->partition);
+        bw_reader_rest(p->reader);
+        bw_cpart_seek_direct(p, p->position);
+        return BW_OK;
+    }
     if (e == BW_ERR_OFFSET_OUT_OF_RANGE) {
         int64_t start = atomic_load_explicit(&p->slot->log_start, memory_order_acquire), to = p->position;
         e = bw_cpart_reset(p, start, bw_slot_end_offset(p->slot), &to);

@@ -6,6 +6,7 @@
  * consumer seeks to the store's offset, and the records come again. A seek ends the present batch, so what was left of it is rewound too.
  * Invariant: between two calls no slot has a transaction (but bw_state_begin's), and the consumer's position in each slot's partition is the
  * store's offset, or there is a rest of a batch that begins there. */
+#include "client/readonly.h"
 #include "client/consumer_group.h"
 #include "state/env.h"
 
@@ -204,7 +205,8 @@ static bw_err join_group(bw_state *s, const char *dir, const char *group)
 
 static bw_err default_dir(bw_bus *bus, char *out, size_t size)
 {
-    bw_err e = bw_bus_connect(bus, true, bw_bus_request_deadline(bus));
+    bw_err e = bw_readonly_refuse(bus, "a state in the data directory");
+    if (!e) e = bw_bus_connect(bus, true, bw_bus_request_deadline(bus));
     if (e) return e;
     pthread_mutex_lock(&bus->conn.mutex);
     int n = snprintf(out, size, "%s/state", bus->conn.hello->data_dir);

@@ -4,6 +4,8 @@
  * process from then on), and only then is the control data mapped. */
 #include "client/bus.h"
 
+#include "client/readonly.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -152,6 +154,7 @@ static void drop_writers_lock(bw_env *env)
 
 static void attach_free(bw_attach *a)
 {
+    if (a->env->readonly) bw_readonly_detach(a->env->readonly, a->control);
     if (a->control) bw_control_close(a->control);
     if (a->mode == BW_CONTROL_WRITE) drop_writers_lock(a->env);
     env_unref(a->env);
@@ -189,20 +192,20 @@ static bw_err attach_new(bw_bus *bus, const char *topic, bw_control_mode mode, b
     pthread_mutex_lock(&bus->conn.mutex);
     uint64_t owner = bus->conn.hello->server_uid;
     pthread_mutex_unlock(&bus->conn.mutex);
-    bw_err e = mode == BW_CONTROL_WRITE ? check_owner(owner) : BW_OK; /* the likeliest reason, said first */
+    bw_err e = mode == BW_CONTROL_WRITE && !bus->readonly ? check_owner(owner) : BW_OK; /* the likeliest reason, said first */
     if (e) return e;
     bw_attach *a = calloc(1, sizeof *a);
     if (!a) return bw_fail(BW_ERR_NO_MEMORY, "no memory to attach");
     atomic_store(&a->refs, 1);
     a->mode = mode;
     snprintf(a->topic, sizeof a->topic, "%s", topic);
-    e = attach_prepare(bus, a);
+    e = bus->readonly ? bw_readonly_attach(bus, a) : attach_prepare(bus, a);
     if (e) {
         free(a);
         return e;
     }
-    e = ask_attach(bus, topic, mode, deadline, &a->id, &a->partitions);
-    if (!e) e = bw_control_attach(a->env->arena_fd, a->env->generation, &a->id, mode, a->env->mail, &a->control);
+    if (!bus->readonly) e = ask_attach(bus, topic, mode, deadline, &a->id, &a->partitions);
+    if (!e && !bus->readonly) e = bw_control_attach(a->env->arena_fd, a->env->generation, &a->id, mode, a->env->mail, &a->control);
     pthread_mutex_lock(&bus->direct.mutex);
     bw_attach *other = e ? NULL : find_attach(bus, topic, mode, &a->id); /* another thread was as quick */
     if (e || other) {
@@ -274,7 +277,7 @@ void bw_direct_mark_stale(bw_bus *bus, bw_attach *a)
 
 bool bw_direct_may_fall_back(const bw_bus *bus, bw_err e)
 {
-    if (bus->transport == BW_TRANSPORT_DIRECT) return false;
+    if (bus->transport == BW_TRANSPORT_DIRECT || bus->readonly) return false;
     switch (e) {
     case BW_ERR_UNKNOWN_TOPIC:
     case BW_ERR_INVALID_TOPIC:

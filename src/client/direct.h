@@ -23,6 +23,7 @@ typedef struct bw_env {
     bw_owners *owners; /* NULL: locks are not biased here */
     uint8_t generation[16];
     uint64_t owner_uid;
+    struct bw_readonly *readonly; /* of a bus opened with mode=ro: control data of its own (client/readonly.h) */
 } bw_env;
 
 typedef struct bw_attach {

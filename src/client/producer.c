@@ -2,6 +2,7 @@
 #include "client/producer.h"
 
 #include "client/async.h"
+#include "client/readonly.h"
 #include "client/transaction.h"
 
 #include <stdlib.h>
@@ -41,6 +42,7 @@ bw_err bw_producer_open(bw_bus *bus, const bw_producer_options *options, bw_prod
     if (!bus || !out) return bw_fail(BW_ERR_INVALID_ARGUMENT, "bw_producer_open: there is no bus or no place for the producer");
     *out = NULL;
     BW_CHECK_FORK(bus);
+    if (bus->readonly) return bw_readonly_refuse(bus, "bw_producer_open");
     bw_producer *p = calloc(1, sizeof *p);
     if (!p) return bw_fail(BW_ERR_NO_MEMORY, "no memory for a producer");
     p->bus = bus;

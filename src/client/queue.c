@@ -1,6 +1,8 @@
 /* client/queue.c: open, poll and close a worker of a queue group; see queue.h. */
 #include "client/queue.h"
 
+#include "client/readonly.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -112,6 +114,7 @@ bw_err bw_queue_open(bw_bus *bus, const bw_queue_options *options, bw_queue **ou
     bw_err e = out ? check_options(bus, options, &o) : bw_fail(BW_ERR_INVALID_ARGUMENT, "there is no place for the queue");
     if (e) return e;
     BW_CHECK_FORK(bus);
+    if (bus->readonly) return bw_readonly_refuse(bus, "bw_queue_open");
     bw_queue *q = calloc(1, sizeof *q);
     if (!q) return bw_fail(BW_ERR_NO_MEMORY, "no memory for a queue");
     q->bus = bus;

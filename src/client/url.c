@@ -1,6 +1,7 @@
 /* client/url.c: bus URLs.
  *
- *   dir:PATH[?idle-exit=30s][&transport=auto|direct|ipc]
+ *   dir:PATH[?idle-exit=30s][&coordinator=self|daemon][&transport=auto|direct|ipc]
+ *   dir:PATH?mode=ro
  *   ipc:///PATH[?transport=…]
  * PATH takes %XX for bytes that a URL gives a meaning to ('?' and '%'); every other byte stands for itself. */
 #include "client/url.h"
@@ -104,6 +105,18 @@ static bw_err parse_option(const char *url, const char *option, size_t len, bw_u
                            value);
         return BW_OK;
     }
+    if (out->embedded && is_text(option, name_len, "mode")) {
+        out->read_only = is_text(value, value_len, "ro");
+        if (out->read_only || is_text(value, value_len, "rw")) return BW_OK;
+        return bw_fail(BW_ERR_INVALID_ARGUMENT, "URL \"%s\": mode is ro (read what is there, write nothing) or rw, not \"%.*s\"", url,
+                       (int)value_len, value);
+    }
+    if (out->embedded && is_text(option, name_len, "coordinator")) {
+        out->self_coordinator = is_text(value, value_len, "self");
+        if (out->self_coordinator || is_text(value, value_len, "daemon")) return BW_OK;
+        return bw_fail(BW_ERR_INVALID_ARGUMENT, "URL \"%s\": coordinator is daemon (a process of its own) or self (in this one), not \"%.*s\"",
+                       url, (int)value_len, value);
+    }
     if (is_text(option, name_len, "idle-exit")) {
         if (!out->embedded)
             return bw_fail(BW_ERR_INVALID_ARGUMENT, "URL \"%s\": idle-exit is for dir: URLs; this daemon is not the library's", url);
@@ -115,7 +128,7 @@ static bw_err parse_option(const char *url, const char *option, size_t len, bw_u
         return BW_OK;
     }
     return bw_fail(BW_ERR_INVALID_ARGUMENT, "URL \"%s\": unknown option \"%.*s\"; there are transport%s", url, (int)name_len, option,
-                   out->embedded ? " and idle-exit" : "");
+                   out->embedded ? ", idle-exit, coordinator and mode" : "");
 }
 
 static bw_err parse_options(const char *url, const char *options, bw_url *out)
@@ -166,6 +179,8 @@ bw_err bw_url_parse(const char *text, bw_url *out)
     bw_err e = unescape(text, rest, path_len, raw, sizeof raw);
     if (!e) e = make_absolute(text, raw, out->path);
     if (!e && rest[path_len] == '?') e = parse_options(text, rest + path_len + 1, out);
+    if (!e && out->read_only && (out->self_coordinator || (out->transport_given && out->transport == BW_TRANSPORT_IPC)))
+        return bw_fail(BW_ERR_INVALID_ARGUMENT, "URL \"%s\": mode=ro reads the files itself: there is no coordinator and no socket", text);
     return e;
 }
 

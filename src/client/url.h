@@ -11,6 +11,8 @@
 
 typedef struct bw_url {
     bool embedded;          /* dir: */
+    bool read_only;         /* ?mode=ro: no coordinator, nothing is written */
+    bool self_coordinator;  /* ?coordinator=self: carried in this process when the folder has none */
     bool transport_given;   /* ?transport= */
     bw_transport transport;
     char idle_exit[24];     /* "30s": passed to the daemon as it is */

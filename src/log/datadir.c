@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/killpoint.h"
 #include "base/os.h"
+#include "format/names.h"
 #include "log/smallfile.h"
 
 #include <errno.h>
@@ -207,6 +208,34 @@ bw_err bw_datadir_open_client(const char *path, bw_datadir **out)
     if (e) return e;
     e = check_format(d);
     if (!e) e = read_generation(d);
+    if (e) {
+        bw_datadir_close(d);
+        return e;
+    }
+    *out = d;
+    return BW_OK;
+}
+
+static bool is_partition(void *opaque, const char *name)
+{
+    char topic[BW_TOPIC_NAME_MAX + 1];
+    int32_t partition;
+    *(bool *)opaque = bw_partition_dir_parse(name, topic, &partition);
+    return !*(bool *)opaque;
+}
+
+bw_err bw_datadir_open_readonly(const char *path, bw_datadir **out)
+{
+    bw_datadir *d;
+    bw_err e = open_folder(path, false, &d);
+    if (e) return e;
+    e = check_format(d);
+    if (e == BW_ERR_NOT_FOUND) { /* of Kafka, or a part of a copy */
+        bool found = false;
+        if (bw_os_list_dir(d->fd, is_partition, &found)) e = bw_fail_errno(errno, "cannot list folder %s", d->path);
+        else if (found) e = BW_OK;
+        else e = bw_fail(BW_ERR_NOT_FOUND, "%s is no data directory: neither %s nor a partition's folder lies there", d->path, FORMAT_FILE);
+    }
     if (e) {
         bw_datadir_close(d);
         return e;

@@ -31,6 +31,9 @@ typedef struct bw_datadir {
 bw_err bw_datadir_open_coordinator(const char *path, bool create, bw_datadir **out);
 /* bw_datadir_open_client: read-only look: fd and generation. */
 bw_err bw_datadir_open_client(const char *path, bw_datadir **out);
+/* bw_datadir_open_readonly: the folder alone: nothing is written or locked, and there need be no generation; it may be anybody's.
+ * NOT_FOUND: no folder, or nothing in it is Busway's; NEWER_FORMAT; NOT_PERMITTED. */
+bw_err bw_datadir_open_readonly(const char *path, bw_datadir **out);
 void bw_datadir_close(bw_datadir *d);
 
 /* bw_datadir_lock_writers_shared: for a direct writer; at most timeout_ms while a coordinator holds it exclusively. */

@@ -62,8 +62,7 @@ static bw_err open_span(int dir, const span *s, int *fd)
     return errno == ENOENT ? BW_ERR_EMPTY : bw_fail_errno(errno, "cannot open segment %s", name);
 }
 
-/* The first record of the batch with timestamp >= ts and offset >= start. EMPTY: none. */
-static bw_err record_in_batch(bw_walk *w, int64_t ts, int64_t start, bw_buf *plain, int64_t *offset, int64_t *found)
+bw_err bw_walk_record_at_time(bw_walk *w, int64_t ts, int64_t start, bw_buf *plain, int64_t *offset, int64_t *found)
 {
     const bw_batch_header *h = &w->header;
     const uint8_t *data;
@@ -164,7 +163,7 @@ static bw_err search_span(bw_partition *p, int dir, const span *s, int64_t ts, i
     while (!e) {
         e = bw_walk_next(&w);
         if (e || w.header.max_timestamp < ts || w.next_offset <= start) continue;
-        e = record_in_batch(&w, ts, start, &plain, offset, found);
+        e = bw_walk_record_at_time(&w, ts, start, &plain, offset, found);
         if (e == BW_OK) break;
         if (e == BW_ERR_EMPTY) e = BW_OK;
     }

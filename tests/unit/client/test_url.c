@@ -39,6 +39,24 @@ static void test_url_absolute_paths_are_taken_as_they_are(void **state)
     takes("dir:/a=b&c:d", true, "/a=b&c:d");
 }
 
+static void test_url_folder_options_say_mode_and_coordinator(void **state)
+{
+    (void)state;
+    takes("dir:/x", true, "/x");
+    assert_false(u.read_only || u.self_coordinator);
+    takes("dir:/x?mode=ro", true, "/x");
+    assert_true(u.read_only);
+    takes("dir:/x?mode=rw&coordinator=daemon", true, "/x");
+    assert_false(u.read_only || u.self_coordinator);
+    takes("dir:/x?coordinator=self&idle-exit=5s", true, "/x");
+    assert_true(u.self_coordinator);
+    refuses("dir:/x?mode=r", BW_ERR_INVALID_ARGUMENT, "mode is ro");
+    refuses("dir:/x?coordinator=me", BW_ERR_INVALID_ARGUMENT, "coordinator is daemon");
+    refuses("dir:/x?mode=ro&coordinator=self", BW_ERR_INVALID_ARGUMENT, "no coordinator");
+    refuses("dir:/x?transport=ipc&mode=ro", BW_ERR_INVALID_ARGUMENT, "no socket");
+    refuses("ipc:///x?mode=ro", BW_ERR_INVALID_ARGUMENT, "unknown option");
+}
+
 static void test_url_relative_folder_is_of_the_working_directory(void **state)
 {
     (void)state;
@@ -143,6 +161,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_url_absolute_paths_are_taken_as_they_are),
+        cmocka_unit_test(test_url_folder_options_say_mode_and_coordinator),
         cmocka_unit_test(test_url_relative_folder_is_of_the_working_directory),
         cmocka_unit_test(test_url_escapes_are_decoded_and_printed_again),
         cmocka_unit_test(test_url_options_are_checked),
