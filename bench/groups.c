@@ -442,7 +442,8 @@ static bool isolation(scene *c, uint32_t records, uint32_t rounds)
 
 static bool run_all(scene *c)
 {
-    bool good = isolation(c, c->quick ? 500000 : 2000000, c->quick ? 5 : 15) && failover(c, c->quick ? 20 : 100) && restart(c, c->quick ? 5 : 20) && large(c);
+    bool good = isolation(c, c->quick ? 500000 : 2000000, c->quick ? 5 : 15) && failover(c, c->quick ? 20 : 100) &&
+                restart(c, c->quick ? 5 : 20) && large(c);
     kill(c->daemon, SIGTERM);
     waitpid(c->daemon, NULL, 0);
     return good;

@@ -87,7 +87,7 @@
     X(LOGS_DIVERGED, 72, "two copies of a log differ", F)                                                                      \
     X(UNKNOWN_LINK, 73, "unknown link", F)                                                                                     \
     X(LINK_EXISTS, 74, "link already exists", F)                                                                               \
-    X(LINK_LOOP, 75, "a link to itself", F)\
+    X(LINK_LOOP, 75, "a link to itself", F)                                                                                    \
     X(READ_ONLY, 76, "opened for reading only", F)
 
 #ifdef __cplusplus
