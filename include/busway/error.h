@@ -88,7 +88,9 @@
     X(UNKNOWN_LINK, 73, "unknown link", F)                                                                                     \
     X(LINK_EXISTS, 74, "link already exists", F)                                                                               \
     X(LINK_LOOP, 75, "a link to itself", F)                                                                                    \
-    X(READ_ONLY, 76, "opened for reading only", F)
+    X(READ_ONLY, 76, "opened for reading only", F)                                                                             \
+    X(AUTHENTICATION_FAILED, 77, "authentication failed", F)                                                                   \
+    X(TLS_FAILED, 78, "TLS connection failed", F)
 
 #ifdef __cplusplus
 extern "C" {

@@ -16,6 +16,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/epoll.h>
 #include <sys/file.h>
 #include <sys/mman.h>
@@ -512,6 +514,37 @@ int bw_os_unix_listen(int fd, const char *path, mode_t mode)
         return -1;
     }
     return 0;
+}
+
+int bw_os_stream_socket(int family)
+{
+    RETRY(socket, socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+}
+
+int bw_os_connect(int fd, const struct sockaddr *address, unsigned length)
+{
+    if (enter(BW_OS_connect)) return -1;
+    return connect(fd, address, length); /* not again after EINTR: it goes on by itself */
+}
+
+int bw_os_listen(int fd, const struct sockaddr *address, unsigned length)
+{
+    int yes = 1, no = 0;
+    if (enter(BW_OS_bind)) return -1;
+    if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes)) return -1;
+    if (address->sa_family == AF_INET6 && setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &no, sizeof no)) return -1;
+    return bind(fd, address, length) || listen(fd, SOMAXCONN) ? -1 : 0;
+}
+
+void bw_os_tcp_tune(int fd, int keep_alive_s, int dead_ms)
+{
+    int yes = 1, between_s = 10, times = 3;
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
+    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &yes, sizeof yes);
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &keep_alive_s, sizeof keep_alive_s);
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &between_s, sizeof between_s);
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &times, sizeof times);
+    setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &dead_ms, sizeof dead_ms);
 }
 
 int bw_os_accept(int fd)

@@ -85,6 +85,14 @@ int bw_os_unix_listen(int fd, const char *path, mode_t mode);
 int bw_os_accept(int fd);
 void bw_os_set_send_room(int fd, int bytes);
 void bw_os_unix_peer(int fd, int64_t *uid, int64_t *gid, int64_t *pid);
+/* Internet sockets: a non-blocking stream socket of a family; connect (EINPROGRESS is normal); bind and listen (a port that a dead
+ * process left behind is taken again; an IPv6 wildcard takes IPv4 too); how a connection shall be: no gathering of small pieces, and how
+ * long nothing may be heard before the peer is asked (keep-alive), or taken for dead. */
+struct sockaddr;
+int bw_os_stream_socket(int family);
+int bw_os_connect(int fd, const struct sockaddr *address, unsigned length);
+int bw_os_listen(int fd, const struct sockaddr *address, unsigned length);
+void bw_os_tcp_tune(int fd, int keep_alive_s, int dead_ms);
 /* epoll: create, add (EPOLL_CTL_ADD), change, remove; wait at most timeout_ms (-1: for ever), 0 on EINTR. */
 struct epoll_event;
 int bw_os_epoll_create(void);

@@ -37,8 +37,20 @@ static bool process_has_group(pid_t pid, int64_t gid)
     return false;
 }
 
+static const char *const role_names[] = {"none", "reader", "client", "admin"};
+
+const char *bw_role_name(bw_role role) { return role_names[role]; }
+
+int bw_role_of_name(const char *name, size_t len)
+{
+    for (int i = 0; i < 4; i++)
+        if (strlen(role_names[i]) == len && !memcmp(role_names[i], name, len)) return i;
+    return -1;
+}
+
 bw_role bw_broker_role_of(bw_broker *b, const bw_peer *peer)
 {
+    if (peer->remote) return (bw_role)bw_role_of_name(b->config.anonymous_role, strlen(b->config.anonymous_role));
     if (peer->uid < 0) return BW_ROLE_NONE;
     if (peer->uid == 0 || (uint64_t)peer->uid == b->uid) return BW_ROLE_ADMIN;
     if (b->socket_gid < 0) return BW_ROLE_NONE;
@@ -68,8 +80,10 @@ static void handle_hello(bw_broker *b, bw_op *op)
     bw_quota_introduced(s);
     a.version = r->version_max < BW_PROTOCOL_VERSION ? r->version_max : BW_PROTOCOL_VERSION;
     a.server_version = bw_str_of(BW_VERSION_STRING);
-    a.data_dir = bw_str_of(b->dir->path);
-    a.arena_dir = b->ready && !b->no_direct[0] ? bw_str_of(b->arena_path) : bw_str_of("");
+    if (!s->peer.remote) { /* where files lie is nobody's business elsewhere */
+        a.data_dir = bw_str_of(b->dir->path);
+        a.arena_dir = b->ready && !b->no_direct[0] ? bw_str_of(b->arena_path) : bw_str_of("");
+    }
     memcpy(a.generation, b->dir->generation, 16);
     a.server_pid = getpid();
     a.server_uid = b->uid;
@@ -93,6 +107,12 @@ static void handle_report(bw_broker *b, bw_op *op)
     bw_op_finish(op, NULL);
 }
 
+static void handle_ping(bw_broker *b, bw_op *op)
+{
+    (void)b;
+    bw_op_ok(op);
+}
+
 /* ---- dispatch ---- */
 
 typedef struct api {
@@ -103,56 +123,70 @@ typedef struct api {
 
 static const api apis[BW_API_KEY_COUNT] = {
     [BW_API_HELLO] = {handle_hello, BW_ROLE_CLIENT, false},
-    [BW_API_METADATA] = {bw_handle_metadata, BW_ROLE_CLIENT, false},
+    [BW_API_METADATA] = {bw_handle_metadata, BW_ROLE_READER, false},
     [BW_API_CREATE_TOPIC] = {bw_handle_create_topic, BW_ROLE_ADMIN, true},
     [BW_API_DELETE_TOPIC] = {bw_handle_delete_topic, BW_ROLE_ADMIN, true},
     [BW_API_ALTER_TOPIC] = {bw_handle_alter_topic, BW_ROLE_ADMIN, true},
-    [BW_API_DESCRIBE_TOPICS] = {bw_handle_describe, BW_ROLE_CLIENT, true},
+    [BW_API_DESCRIBE_TOPICS] = {bw_handle_describe, BW_ROLE_READER, true},
     [BW_API_PRODUCE] = {bw_handle_produce, BW_ROLE_CLIENT, true},
-    [BW_API_FETCH] = {bw_handle_fetch, BW_ROLE_CLIENT, true},
-    [BW_API_SUBSCRIBE] = {bw_handle_subscribe, BW_ROLE_CLIENT, true},
-    [BW_API_CREDIT] = {bw_handle_credit, BW_ROLE_CLIENT, true},
-    [BW_API_UNSUBSCRIBE] = {bw_handle_unsubscribe, BW_ROLE_CLIENT, true},
-    [BW_API_LIST_OFFSETS] = {bw_handle_list_offsets, BW_ROLE_CLIENT, true},
+    [BW_API_FETCH] = {bw_handle_fetch, BW_ROLE_READER, true},
+    [BW_API_SUBSCRIBE] = {bw_handle_subscribe, BW_ROLE_READER, true},
+    [BW_API_CREDIT] = {bw_handle_credit, BW_ROLE_READER, true},
+    [BW_API_UNSUBSCRIBE] = {bw_handle_unsubscribe, BW_ROLE_READER, true},
+    [BW_API_LIST_OFFSETS] = {bw_handle_list_offsets, BW_ROLE_READER, true},
     [BW_API_DELETE_RECORDS] = {bw_handle_delete_records, BW_ROLE_ADMIN, true},
     [BW_API_INIT_PRODUCER_ID] = {bw_handle_init_producer, BW_ROLE_CLIENT, false},
-    [BW_API_ATTACH] = {bw_handle_attach, BW_ROLE_CLIENT, true},
-    [BW_API_DETACH] = {bw_handle_detach, BW_ROLE_CLIENT, true},
-    [BW_API_MAILBOX] = {bw_handle_mailbox, BW_ROLE_CLIENT, true},
-    [BW_API_RELEASE_MAILBOX] = {bw_handle_release_mailbox, BW_ROLE_CLIENT, true},
-    [BW_API_REPORT] = {handle_report, BW_ROLE_CLIENT, false},
+    [BW_API_ATTACH] = {bw_handle_attach, BW_ROLE_READER, true},
+    [BW_API_DETACH] = {bw_handle_detach, BW_ROLE_READER, true},
+    [BW_API_MAILBOX] = {bw_handle_mailbox, BW_ROLE_READER, true},
+    [BW_API_RELEASE_MAILBOX] = {bw_handle_release_mailbox, BW_ROLE_READER, true},
+    [BW_API_REPORT] = {handle_report, BW_ROLE_READER, false},
     [BW_API_TXN_OFFSET_COMMIT] = {bw_handle_txn_offset_commit, BW_ROLE_CLIENT, true},
     [BW_API_END_TXN] = {bw_handle_end_txn, BW_ROLE_CLIENT, true},
-    [BW_API_LIST_TRANSACTIONS] = {bw_handle_list_transactions, BW_ROLE_CLIENT, true},
-    [BW_API_DESCRIBE_TRANSACTION] = {bw_handle_describe_transaction, BW_ROLE_CLIENT, true},
+    [BW_API_LIST_TRANSACTIONS] = {bw_handle_list_transactions, BW_ROLE_READER, true},
+    [BW_API_DESCRIBE_TRANSACTION] = {bw_handle_describe_transaction, BW_ROLE_READER, true},
     [BW_API_ABORT_TRANSACTION] = {bw_handle_abort_transaction, BW_ROLE_ADMIN, true},
-    [BW_API_DESCRIBE_PRODUCERS] = {bw_handle_describe_producers, BW_ROLE_CLIENT, true},
-    [BW_API_PRODUCER_LAST] = {bw_handle_producer_last, BW_ROLE_CLIENT, true},
-    [BW_API_STATUS] = {bw_handle_status, BW_ROLE_CLIENT, false},
-    [BW_API_OFFSET_COMMIT] = {bw_handle_offset_commit, BW_ROLE_CLIENT, true},
-    [BW_API_OFFSET_FETCH] = {bw_handle_offset_fetch, BW_ROLE_CLIENT, true},
+    [BW_API_DESCRIBE_PRODUCERS] = {bw_handle_describe_producers, BW_ROLE_READER, true},
+    [BW_API_PRODUCER_LAST] = {bw_handle_producer_last, BW_ROLE_READER, true},
+    [BW_API_STATUS] = {bw_handle_status, BW_ROLE_READER, false},
+    [BW_API_OFFSET_COMMIT] = {bw_handle_offset_commit, BW_ROLE_READER, true},
+    [BW_API_OFFSET_FETCH] = {bw_handle_offset_fetch, BW_ROLE_READER, true},
     [BW_API_OFFSET_DELETE] = {bw_handle_offset_delete, BW_ROLE_CLIENT, true},
-    [BW_API_GROUP_JOIN] = {bw_handle_group_join, BW_ROLE_CLIENT, true},
-    [BW_API_GROUP_HEARTBEAT] = {bw_handle_group_heartbeat, BW_ROLE_CLIENT, true},
-    [BW_API_GROUP_LEAVE] = {bw_handle_group_leave, BW_ROLE_CLIENT, true},
-    [BW_API_JOIN_GROUP] = {bw_handle_join_group, BW_ROLE_CLIENT, true},
-    [BW_API_SYNC_GROUP] = {bw_handle_sync_group, BW_ROLE_CLIENT, true},
-    [BW_API_HEARTBEAT] = {bw_handle_heartbeat, BW_ROLE_CLIENT, true},
-    [BW_API_LEAVE_GROUP] = {bw_handle_group_leave, BW_ROLE_CLIENT, true},
-    [BW_API_LIST_GROUPS] = {bw_handle_list_groups, BW_ROLE_CLIENT, true},
-    [BW_API_DESCRIBE_GROUP] = {bw_handle_describe_group, BW_ROLE_CLIENT, true},
+    [BW_API_GROUP_JOIN] = {bw_handle_group_join, BW_ROLE_READER, true},
+    [BW_API_GROUP_HEARTBEAT] = {bw_handle_group_heartbeat, BW_ROLE_READER, true},
+    [BW_API_GROUP_LEAVE] = {bw_handle_group_leave, BW_ROLE_READER, true},
+    [BW_API_JOIN_GROUP] = {bw_handle_join_group, BW_ROLE_READER, true},
+    [BW_API_SYNC_GROUP] = {bw_handle_sync_group, BW_ROLE_READER, true},
+    [BW_API_HEARTBEAT] = {bw_handle_heartbeat, BW_ROLE_READER, true},
+    [BW_API_LEAVE_GROUP] = {bw_handle_group_leave, BW_ROLE_READER, true},
+    [BW_API_LIST_GROUPS] = {bw_handle_list_groups, BW_ROLE_READER, true},
+    [BW_API_DESCRIBE_GROUP] = {bw_handle_describe_group, BW_ROLE_READER, true},
     [BW_API_DELETE_GROUP] = {bw_handle_delete_group, BW_ROLE_CLIENT, true},
     [BW_API_QUEUE_JOIN] = {bw_handle_queue_join, BW_ROLE_CLIENT, true},
     [BW_API_QUEUE_FETCH] = {bw_handle_queue_fetch, BW_ROLE_CLIENT, true},
     [BW_API_QUEUE_ACK] = {bw_handle_queue_ack, BW_ROLE_CLIENT, true},
     [BW_API_QUEUE_LEAVE] = {bw_handle_queue_leave, BW_ROLE_CLIENT, true},
-    [BW_API_QUEUE_DESCRIBE] = {bw_handle_queue_describe, BW_ROLE_CLIENT, true},
-    [BW_API_QUEUE_PEEK] = {bw_handle_queue_peek, BW_ROLE_CLIENT, true},
+    [BW_API_QUEUE_DESCRIBE] = {bw_handle_queue_describe, BW_ROLE_READER, true},
+    [BW_API_QUEUE_PEEK] = {bw_handle_queue_peek, BW_ROLE_READER, true},
     [BW_API_QUEUE_SETTLE] = {bw_handle_queue_settle, BW_ROLE_ADMIN, true},
     [BW_API_QUEUE_DELETE] = {bw_handle_queue_delete, BW_ROLE_ADMIN, true},
     [BW_API_SET_QUOTA] = {bw_handle_set_quota, BW_ROLE_ADMIN, false},
-    [BW_API_LIST_QUOTAS] = {bw_handle_list_quotas, BW_ROLE_CLIENT, false},
+    [BW_API_PING] = {handle_ping, BW_ROLE_READER, false},
+    [BW_API_LIST_QUOTAS] = {bw_handle_list_quotas, BW_ROLE_READER, false},
 };
+
+static bool is_local_only(uint16_t type)
+{
+    return type == BW_API_ATTACH || type == BW_API_DETACH || type == BW_API_MAILBOX || type == BW_API_RELEASE_MAILBOX;
+}
+
+static bw_err refuse_remote(const bw_session *s, uint16_t type)
+{
+    static const char *const needs[] = {"nothing", "to be let in", "the right to produce", "an administrator"};
+    if (type == BW_API_HELLO) return BW_OK;
+    return bw_fail(BW_ERR_NOT_PERMITTED, "%s needs %s; this is %s, whose role is %s", bw_api_name(type), needs[apis[type].role],
+                   s->peer.address, bw_role_name(s->role));
+}
 
 static bw_err refuse(const bw_broker *b, const bw_op *op)
 {
@@ -161,6 +195,9 @@ static bw_err refuse(const bw_broker *b, const bw_op *op)
     const char *name = bw_api_name(type);
     if (type >= BW_API_KEY_COUNT || !apis[type].handle)
         return bw_fail(BW_ERR_UNSUPPORTED, "request type %u is not known to this daemon (version %s)", type, BW_VERSION_STRING);
+    if (s->peer.remote && s->role < apis[type].role) return refuse_remote(s, type);
+    if (s->peer.remote && is_local_only(type))
+        return bw_fail(BW_ERR_UNSUPPORTED, "%s is for processes of the daemon's own host: shared memory does not reach over a network", name);
     if (s->role < apis[type].role)
         return bw_fail(BW_ERR_NOT_PERMITTED, "%s needs %s; this is uid %lld, gid %lld: run as root or uid %llu%s", name,
                        apis[type].role == BW_ROLE_ADMIN ? "an administrator" : "a member of the socket's group", (long long)s->peer.uid,
@@ -197,6 +234,7 @@ void bw_broker_handle(bw_broker *b, bw_op *op)
         return;
     }
     bw_err e = refuse(b, op);
+    if (op->session->role == BW_ROLE_READER) op->request.allow_auto_create = false;
     if (!e && bw_quotas_count(b->quotas) && bw_quota_hold(b, op)) return;
     if (!e) bw_broker_handle_admitted(b, op);
     else if (is_one_way(&op->request)) bw_op_finish(op, NULL);

@@ -20,10 +20,15 @@ typedef struct bw_peer {
     int64_t uid, gid;
     pid_t pid;
     uint64_t start_time;
-    char address[128]; /* "ipc pid 123", for logs and status */
+    bool remote;       /* on another host, as far as anybody knows: uid, gid and pid say nothing */
+    char address[128]; /* "ipc pid 123", "tcp 192.0.2.1:4711", for logs and status */
 } bw_peer;
 
-typedef enum bw_role { BW_ROLE_NONE = 0, BW_ROLE_CLIENT = 1 /* produce, consume */, BW_ROLE_ADMIN = 2 } bw_role;
+typedef enum bw_role { BW_ROLE_NONE = 0, BW_ROLE_READER = 1 /* consume */, BW_ROLE_CLIENT = 2 /* produce, consume */, BW_ROLE_ADMIN = 3 } bw_role;
+
+/* bw_role_name, bw_role_of_name: "none", "reader", "client", "admin"; -1: it is none of them. */
+const char *bw_role_name(bw_role role);
+int bw_role_of_name(const char *name, size_t len);
 
 /* A connection (or one REP message's sender). Made by the listener, owned by the broker between attach and the callback `gone`. */
 typedef struct bw_session bw_session;

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 static_assert(offsetof(bw_daemon_config, listen_count) == offsetof(bw_daemon_config, listen) + sizeof(char **), "a list is two fields");
+static_assert(offsetof(bw_daemon_config, listeners_count) == offsetof(bw_daemon_config, listeners) + sizeof(char **), "and so is this");
 
 #define WIDTH(type, field) sizeof(((type *)0)->field)
 #define D(field, kind, name, min, max, preset, choices, help)                                                                        \

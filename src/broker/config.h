@@ -18,6 +18,9 @@ typedef struct bw_daemon_config {
     char *runtime_dir;      /* default: <data_dir>/run */
     char **listen;          /* "ipc://…" URLs; default ipc://<runtime>/bus.sock */
     size_t listen_count;
+    char **listeners; /* listeners: tcp://, for other hosts; none */
+    size_t listeners_count;
+    char anonymous_role[8]; /* anonymous.role */
     char *listen_rep;       /* default: rep.sock beside the first listener; "none": off */
     int64_t idle_exit_ms;   /* 0: never */
     bool log_json;

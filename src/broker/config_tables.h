@@ -14,6 +14,11 @@
       "data directory.")                                                                                                             \
     X(listen, LIST, "listen", 0, 0, "", "URLs, separated by commas: ipc:///path",                                                     \
       "Where clients connect. Default: ipc://<runtime-dir>/bus.sock.")                                                               \
+    X(listeners, LIST, "listeners", 0, 0, "", "URLs, separated by commas: tcp://address:port",                                       \
+      "Where clients of other hosts connect: no port is open unless it is named here. An address of 0.0.0.0 or [::] is each of this "  \
+      "machine's; without a port 7290.")                                                                                             \
+    X(anonymous_role, CHOICE, "anonymous.role", 0, 0, "none", "none|reader|client|admin",                                             \
+      "What clients of other hosts may do that do not say who they are: nothing; consume; produce and consume; everything.")        \
     X(listen_rep, TEXT, "listen-rep", 0, 0, "", "a URL, or none",                                                                    \
       "A plain nng REP endpoint that takes the same requests, one a message. Default: rep.sock beside the first ipc socket.")        \
     X(idle_exit_ms, DURATION, "idle-exit", 0, INT64_MAX / 2000000, "0", NULL,                                                        \

@@ -167,6 +167,11 @@ static bw_err copy_options(bw_bus *bus, const bw_bus_options *given)
     if (o.transport < BW_TRANSPORT_AUTO || o.transport > BW_TRANSPORT_IPC || o.connect_timeout_ms < 1 || o.request_timeout_ms < 1)
         return bw_fail(BW_ERR_INVALID_ARGUMENT, "bus options: transport must be known, time-outs at least 1 ms");
     bus->transport = bus->url.transport_given ? bus->url.transport : o.transport;
+    if (bus->url.remote) {
+        if (bus->transport == BW_TRANSPORT_DIRECT)
+            return bw_fail(BW_ERR_UNSUPPORTED, "transport=direct: shared memory does not reach to the daemon at %s; use auto", bus->url.path);
+        bus->transport = BW_TRANSPORT_IPC;
+    }
     bus->connect_timeout_ms = o.connect_timeout_ms;
     bus->request_timeout_ms = o.request_timeout_ms;
     bus->log = o.log;
@@ -204,7 +209,7 @@ bw_err bw_bus_open(const char *url, const bw_bus_options *options, bw_bus **out)
     if (!e) e = copy_options(bus, options);
     if (!e) e = set_paths(bus);
     if (!e && bw_fork_guard_init(&bus->guard) < 0) e = bw_fail(BW_ERR_NO_MEMORY, "no memory for a bus");
-    bw_conn_options conn_options = {.client_id = bus->client_id};
+    bw_conn_options conn_options = bw_bus_conn_options(bus);
     if (!e) e = bw_conn_init(&bus->conn, &conn_options);
     if (e) {
         bus_free(bus);

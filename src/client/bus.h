@@ -73,7 +73,20 @@ static inline bool bw_bus_look_due(bw_bus *bus, int64_t now_ms)
 }
 void bw_bus_look(bw_bus *bus, int64_t now_ms);
 bw_deadline bw_bus_request_deadline(const bw_bus *bus);
-static inline bw_deadline bw_deadline_first(bw_deadline a, bw_deadline b) { return a < b ? a : b; }
+/* bw_bus_patience: the deadline, or, on the way to another host, at least as long as connecting may take. */
+static inline bw_deadline bw_bus_patience(const bw_bus *bus, bw_deadline deadline)
+{
+    bw_deadline least = bus->url.remote ? bw_deadline_in_ms(bus->connect_timeout_ms) : deadline;
+    return deadline < least ? least : deadline;
+}
+/* bw_bus_conn_options: of a connection of this bus; push and opaque are the caller's. */
+static inline bw_conn_options bw_bus_conn_options(const bw_bus *bus)
+{
+    return (bw_conn_options){.client_id = bus->client_id, .remote = bus->url.remote ? &bus->url.at : NULL, .patience_ms = bus->connect_timeout_ms};
+}
+
+/* bw_bus_socket_kind: "ipc", "tcp": which socket what is not direct goes through. */
+static inline const char *bw_bus_socket_kind(const bw_bus *bus) { return bus->url.remote ? "tcp" : "ipc"; }
 
 /* bw_bus_mailbox: ask the daemon for a mailbox of our own. PROTOCOL when it gives one that is nobody's to give. */
 bw_err bw_bus_mailbox(bw_bus *bus, uint32_t *number);

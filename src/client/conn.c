@@ -383,6 +383,24 @@ static bw_err shake_hands(bw_conn *c, const char *path, bw_deadline deadline)
     return e;
 }
 
+static bw_err open_way(bw_conn *c, const char *path, bw_deadline deadline, int *fd, bool *refused)
+{
+    return c->options.remote ? bw_tcp_connect(&c->options.remote->place, deadline, fd, refused) : open_socket(path, deadline, fd, refused);
+}
+
+/* With the mutex, as the pumper. BW_OK: it may be tried now. */
+static bw_err wait_for_turn(bw_conn *c, const char *path, bw_deadline deadline)
+{
+    while (c->backoff.next && bw_deadline_left_ns(c->backoff.next) > 0) {
+        if (c->backoff.next > deadline)
+            return bw_fail(BW_ERR_NO_COORDINATOR, "the daemon at %s could not be reached %u times; it is tried again soon", path, c->backoff.fails);
+        c->waiters++;
+        bw_conn_sleep(c, c->backoff.next);
+        c->waiters--;
+    }
+    return BW_OK;
+}
+
 bw_err bw_conn_connect(bw_conn *c, const char *path, bw_deadline deadline, bool *refused)
 {
     bw_err e = BW_OK;
@@ -394,13 +412,16 @@ bw_err bw_conn_connect(bw_conn *c, const char *path, bw_deadline deadline, bool 
         return up ? BW_OK : bw_fail(BW_ERR_TIMED_OUT, "another thread has been connecting for too long");
     }
     if (c->broken) bw_conn_lose(c);
-    if (!bw_conn_is_up(c)) {
+    if (!bw_conn_is_up(c) && c->options.remote) e = wait_for_turn(c, path, deadline);
+    if (!e && !bw_conn_is_up(c)) {
         int fd = -1;
+        if (c->options.remote && deadline < bw_deadline_in_ms(c->options.patience_ms)) deadline = bw_deadline_in_ms(c->options.patience_ms);
         pthread_mutex_unlock(&c->mutex);
-        e = open_socket(path, deadline, &fd, refused);
+        e = open_way(c, path, deadline, &fd, refused);
         pthread_mutex_lock(&c->mutex);
         if (!e) {
             atomic_store_explicit(&c->fd, fd, memory_order_release);
+            c->heard_ms = bw_clock_mono_ms();
             e = shake_hands(c, path, deadline);
             if (e) {
                 bw_conn_lose(c); /* leaves the message alone: nothing else is pending */
@@ -409,6 +430,8 @@ bw_err bw_conn_connect(bw_conn *c, const char *path, bw_deadline deadline, bool 
                 atomic_store_explicit(&c->up, true, memory_order_release);
             }
         }
+        if (e && c->options.remote) bw_backoff_failed(&c->backoff);
+        else bw_backoff_worked(&c->backoff);
     }
     bw_conn_give_pump(c);
     pthread_mutex_unlock(&c->mutex);

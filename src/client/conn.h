@@ -1,4 +1,4 @@
-/* client/conn.h: one connection to the daemon: frames over a UNIX stream socket, many requests in flight.
+/* client/conn.h: one connection to the daemon: frames over a stream socket (UNIX, or tcp), many requests in flight.
  *
  * Nobody owns a thread for it. Whoever waits for an answer *pumps*: one thread at a time waits on the socket, reads, and hands
  * each answer to the request it belongs to; the others sleep on a condition variable and one of them takes over. Writing is
@@ -14,6 +14,7 @@
 #include "base/err.h"
 #include "base/os.h"
 #include "base/spin.h"
+#include "client/remote.h"
 #include "proto/message.h"
 
 #include <limits.h>
@@ -42,6 +43,8 @@ enum { BW_CONN_BUCKETS = 256 };
 
 typedef struct bw_conn_options {
     const char *client_id;
+    const bw_remote *remote; /* NULL: this host's. Outlives the connection */
+    int32_t patience_ms;     /* remote: a try to connect is given so long, whatever the deadline of who asks */
     /* What the server sends by itself; may be NULL. false: it could not be kept, so the connection is lost: nothing may be missing. */
     bool (*push)(void *opaque, const bw_frame *frame, bw_rx *rx);
     void *opaque;
@@ -76,6 +79,9 @@ typedef struct bw_conn {
     bw_rx *rx, *pool;       /* the pumper's */
     bw_spin spin;           /* the pumper's */
     uint32_t pool_count;
+    bw_backoff backoff;     /* remote: when it may be tried again */
+    bw_pending heartbeat;   /* remote: under way when its correlation is set */
+    int64_t heard_ms;       /* the pumper's, remote: when something came last, or a heartbeat was sent */
     _Atomic uint32_t epoch; /* counts connections; 0: never connected */
     bw_conn_hello *hello;   /* of the present or last connection; written by the connecter under mutex */
     _Atomic uint64_t sends, receives, polls, bytes_out, bytes_in;
@@ -90,7 +96,8 @@ void bw_conn_abandon(bw_conn *c);
 
 static inline bool bw_conn_is_up(bw_conn *c) { return atomic_load_explicit(&c->up, memory_order_acquire); }
 
-/* bw_conn_connect: connect to the socket at path and shake hands. A connection that is up is left alone.
+/* bw_conn_connect: connect to the socket at path, or to the remote daemon (path is its name in messages), and shake hands. A connection that is up is left alone.
+ * A remote daemon that could not be reached is tried again after a while only: it is waited for.
  * NO_COORDINATOR: nobody listens there (*refused true), or no answer in time; NOT_PERMITTED; UNSUPPORTED_VERSION; PROTOCOL. */
 bw_err bw_conn_connect(bw_conn *c, const char *path, bw_deadline deadline, bool *refused);
 /* bw_conn_in_flight: is any request, of whatever thread, without its answer? */
@@ -148,6 +155,8 @@ static inline void bw_conn_throttled(bw_conn *c, int32_t ms)
     atomic_fetch_add_explicit(&c->throttled, 1, memory_order_relaxed);
     atomic_fetch_add_explicit(&c->throttled_ms, (uint64_t)ms, memory_order_relaxed);
 }
+
+static inline bw_deadline bw_deadline_first(bw_deadline a, bw_deadline b) { return a < b ? a : b; }
 
 static inline void bw_rx_ref(bw_rx *rx) { rx->refs++; }
 void bw_rx_unref(bw_conn *c, bw_rx *rx);

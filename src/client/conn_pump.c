@@ -270,6 +270,7 @@ static bw_err receive(bw_conn *c)
         atomic_fetch_add_explicit(&c->receives, 1, memory_order_relaxed);
         atomic_fetch_add_explicit(&c->bytes_in, (uint64_t)n, memory_order_relaxed);
         rx->len += (size_t)n;
+        if (c->options.remote) c->heard_ms = bw_clock_mono_ms();
         bw_err e = parse_frames(c, &need);
         if (e) return e;
         if ((size_t)n < room) return BW_OK;
@@ -310,6 +311,43 @@ void bw_conn_lose(bw_conn *c)
     end_call(c);
 }
 
+/* ---- the heartbeat of a remote connection ----
+ *
+ * After heartbeat_ms in which nothing came the daemon is asked for a sign of life, and when still nothing comes the connection is lost: the
+ * other host may have gone without a word. While the kernel has bytes that were not acknowledged, it is the kernel's to judge. */
+
+static void beaten(bw_pending *p, bw_err e, const bw_frame *frame)
+{
+    (void)p;
+    (void)e;
+    (void)frame; /* that it came is all */
+}
+
+/* When the pump must look again, for the heartbeat's sake. */
+static bw_deadline heartbeat_at(const bw_conn *c)
+{
+    return (c->heard_ms + (c->heartbeat.correlation ? BW_REMOTE_ANSWER_MS : c->options.remote->heartbeat_ms)) * 1000000;
+}
+
+/* With the mutex. false: the connection is dead. */
+static bool keep_beating(bw_conn *c)
+{
+    if (!bw_conn_is_up(c) || bw_deadline_left_ns(heartbeat_at(c)) > 0) return true;
+    bool sending = c->out_at < c->out.len || bw_tcp_unacknowledged(atomic_load_explicit(&c->fd, memory_order_relaxed)) > 0;
+    c->heard_ms = bw_clock_mono_ms();
+    if (sending) return true;
+    if (c->heartbeat.correlation) return false;
+    bw_request q;
+    bw_buf frame = {0};
+    bw_request_init(&q, BW_API_PING);
+    q.correlation = c->heartbeat.correlation = c->next_correlation++;
+    c->heartbeat.done = beaten;
+    bool sent = q.correlation && bw_request_encode(&q, &frame, true) == BW_OK && bw_conn_send_locked(c, &c->heartbeat, &frame, NULL, 0) == BW_OK;
+    if (!sent) c->heartbeat.correlation = 0;
+    bw_buf_free(&frame);
+    return true;
+}
+
 static bool readable(void *opaque)
 {
     struct pollfd *p = opaque;
@@ -328,8 +366,10 @@ bw_err bw_conn_pump(bw_conn *c, int extra_fd, bw_deadline deadline)
         if (fds[0].fd >= 0) bw_conn_lose(c);
         return bw_fail(BW_ERR_NOT_CONNECTED, "there is no connection to the daemon");
     }
+    bw_deadline until = deadline;
+    if (c->options.remote && bw_conn_is_up(c)) until = bw_deadline_first(deadline, heartbeat_at(c));
     pthread_mutex_unlock(&c->mutex);
-    int64_t left = bw_deadline_left_ns(deadline);
+    int64_t left = bw_deadline_left_ns(until);
     struct timespec t = timespec_of(left);
     bw_err e = BW_OK;
     int r = 1;
@@ -339,7 +379,7 @@ bw_err bw_conn_pump(bw_conn *c, int extra_fd, bw_deadline deadline)
         r = ppoll(fds, extra_fd >= 0 ? 3 : 2, left == INT64_MAX ? NULL : &t, NULL);
         atomic_fetch_add_explicit(&c->polls, 1, memory_order_relaxed);
     }
-    if (r == 0) e = BW_ERR_TIMED_OUT;
+    if (r == 0 && until == deadline) e = BW_ERR_TIMED_OUT;
     if (r > 0 && fds[1].revents) {
         uint64_t count;
         if (read(c->wake_fd, &count, sizeof count) < 0) {}
@@ -352,6 +392,10 @@ bw_err bw_conn_pump(bw_conn *c, int extra_fd, bw_deadline deadline)
     pthread_mutex_lock(&c->mutex);
     if (!lost && (fds[0].revents & POLLOUT || c->broken) && (c->broken || !flush_out(c))) {
         e = bw_fail(BW_ERR_NOT_CONNECTED, "the connection to the daemon was lost");
+        lost = true;
+    }
+    if (!lost && c->options.remote && !keep_beating(c)) {
+        e = bw_fail(BW_ERR_NOT_CONNECTED, "the daemon has not said anything for %d s: the connection is given up", BW_REMOTE_ANSWER_MS / 1000);
         lost = true;
     }
     if (lost) {

@@ -330,7 +330,7 @@ void bw_group_end_probe(bw_cgroup *g)
 static bw_err probe(bw_cgroup *g)
 {
     bw_bus *bus = g->consumer->bus;
-    if (strlen(bus->socket_path) >= sizeof((struct sockaddr_un *)0)->sun_path) return BW_OK;
+    if (bus->url.remote || strlen(bus->socket_path) >= sizeof((struct sockaddr_un *)0)->sun_path) return BW_OK;
     if (g->probe_fd < 0) {
         bw_request q;
         bw_buf frame = {0};

@@ -167,7 +167,9 @@ static bw_err subscribe_once(bw_cpart *p, int64_t offset, bw_deadline deadline)
 bw_err bw_consumer_ensure_conn(bw_consumer *c)
 {
     if (c->has_conn) return BW_OK;
-    bw_conn_options o = {.client_id = c->bus->client_id, .push = pushed, .opaque = c};
+    bw_conn_options o = bw_bus_conn_options(c->bus);
+    o.push = pushed;
+    o.opaque = c;
     bw_err e = bw_conn_init(&c->conn, &o);
     c->has_conn = !e;
     return e;
@@ -182,6 +184,7 @@ bw_err bw_consumer_reconnect(bw_consumer *c, bw_deadline deadline)
     bool again = c->conn_epoch != 0;
     c->conn_epoch = epoch;
     if (!again) return BW_OK;
+    deadline = bw_bus_patience(c->bus, deadline);
     drop_list(c, c->items);
     c->items = NULL;
     c->items_tail = &c->items;

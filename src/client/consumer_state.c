@@ -205,6 +205,8 @@ static bw_err join_group(bw_state *s, const char *dir, const char *group)
 
 static bw_err default_dir(bw_bus *bus, char *out, size_t size)
 {
+    if (bus->url.remote)
+        return bw_fail(BW_ERR_UNSUPPORTED, "the daemon's folder is on another host (%s): give bw_state_options.dir, a folder here", bus->url.path);
     bw_err e = bw_readonly_refuse(bus, "a state in the data directory");
     if (!e) e = bw_bus_connect(bus, true, bw_bus_request_deadline(bus));
     if (e) return e;

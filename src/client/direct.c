@@ -230,6 +230,7 @@ static bw_err attach_once(bw_bus *bus, const char *topic, bw_control_mode mode, 
 
 bw_err bw_direct_attach(bw_bus *bus, const char *topic, bw_control_mode mode, bw_deadline deadline, bw_attach **out)
 {
+    if (bus->url.remote) return bw_fail(BW_ERR_UNSUPPORTED, "the daemon is on another host (%s)", bus->url.path);
     if (bus->transport == BW_TRANSPORT_IPC) return bw_fail(BW_ERR_UNSUPPORTED, "transport=ipc was asked for");
     bw_err e = bw_bus_connect(bus, true, deadline);
     if (e) return e;
@@ -297,7 +298,7 @@ static void send_report(bw_bus *bus, const bw_route *r)
     bw_request q;
     bw_request_init(&q, BW_API_REPORT);
     q.topic = bw_str_of(r->topic);
-    q.transport = bw_str_of(r->direct ? "direct" : "ipc");
+    q.transport = bw_str_of(r->direct ? "direct" : bw_bus_socket_kind(bus));
     q.reason = bw_str_of(r->reason);
     bw_conn_tell(&bus->conn, &q);
 }

@@ -119,7 +119,7 @@ bw_err bw_queue_open(bw_bus *bus, const bw_queue_options *options, bw_queue **ou
     if (!q) return bw_fail(BW_ERR_NO_MEMORY, "no memory for a queue");
     q->bus = bus;
     q->options = o;
-    bw_conn_options c = {.client_id = bus->client_id};
+    bw_conn_options c = bw_bus_conn_options(bus);
     e = copy_names(q);
     if (!e) e = bw_conn_init(&q->conn, &c);
     if (e) {

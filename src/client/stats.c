@@ -49,7 +49,7 @@ static json_t *routes_json(bw_bus *bus, bool *any, bool *all_direct)
         json_t *o = json_object();
         json_object_set_new(o, "topic", json_string(r->topic));
         json_object_set_new(o, "for", json_string(r->for_write ? "write" : "read"));
-        json_object_set_new(o, "transport", json_string(r->direct ? "direct" : "ipc"));
+        json_object_set_new(o, "transport", json_string(r->direct ? "direct" : bw_bus_socket_kind(bus)));
         if (!r->direct) json_object_set_new(o, "reason", json_string(r->reason));
         json_array_append_new(list, o);
         *any = true;
@@ -71,7 +71,7 @@ char *bw_bus_stats(bw_bus *bus)
     bool any = false, all_direct = true;
     json_t *routes = routes_json(bus, &any, &all_direct);
     json_object_set_new(o, "url", json_string(bus->url_text));
-    json_object_set_new(o, "transport", json_string(any && all_direct ? "direct" : "ipc"));
+    json_object_set_new(o, "transport", json_string(any && all_direct ? "direct" : bw_bus_socket_kind(bus)));
     json_object_set_new(o, "topics", routes);
     json_object_set_new(o, "connected", json_boolean(bw_conn_is_up(&bus->conn)));
     json_object_set_new(o, "socket", json_string(bus->socket_path));

@@ -3,8 +3,11 @@
  *   dir:PATH[?idle-exit=30s][&coordinator=self|daemon][&transport=auto|direct|ipc]
  *   dir:PATH?mode=ro
  *   ipc:///PATH[?transport=…]
+ *   tcp://HOST[:PORT][?heartbeat=40s]
  * PATH takes %XX for bytes that a URL gives a meaning to ('?' and '%'); every other byte stands for itself. */
 #include "client/url.h"
+
+#include "proto/message.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -76,18 +79,36 @@ static bw_err make_absolute(const char *url, const char *raw, char out[PATH_MAX]
     return BW_OK;
 }
 
-static bool is_duration(const char *value, size_t len)
+/* In ms; -1: it is none. A plain number is ms. */
+static int64_t parse_duration(const char *value, size_t len)
 {
+    static const struct { const char *name; int64_t ms; } units[] = {{"", 1}, {"ms", 1}, {"s", 1000}, {"m", 60000}, {"h", 3600000}, {"d", 86400000}};
     size_t digits = 0;
-    while (digits < len && isdigit((unsigned char)value[digits])) digits++;
-    if (digits == 0 || digits > 12) return false;
-    size_t rest = len - digits;
-    if (rest == 0) return true;
-    const char *unit = value + digits;
-    return (rest == 2 && memcmp(unit, "ms", 2) == 0) || (rest == 1 && strchr("smhd", *unit));
+    int64_t number = 0;
+    while (digits < len && isdigit((unsigned char)value[digits])) {
+        if (digits == 12) return -1;
+        number = number * 10 + (value[digits++] - '0');
+    }
+    for (size_t i = 0; digits && i < sizeof units / sizeof *units; i++)
+        if (strlen(units[i].name) == len - digits && memcmp(units[i].name, value + digits, len - digits) == 0) return number * units[i].ms;
+    return -1;
 }
 
 static bool is_text(const char *s, size_t len, const char *text) { return strlen(text) == len && memcmp(s, text, len) == 0; }
+
+/* What a remote daemon's URL takes. NOT_FOUND: it is no such option. */
+static bw_err parse_remote_option(const char *url, bw_str name, bw_str value, bw_remote *at)
+{
+    if (bw_str_is(name, "heartbeat")) {
+        int64_t ms = parse_duration(value.data, value.len);
+        if (ms < 100 || ms > 3600000)
+            return bw_fail(BW_ERR_INVALID_ARGUMENT, "URL \"%s\": heartbeat is a duration from 100ms to 1h, not \"%.*s\"", url, (int)value.len,
+                           value.data);
+        at->heartbeat_ms = (int32_t)ms;
+        return BW_OK;
+    }
+    return BW_ERR_NOT_FOUND;
+}
 
 static bw_err parse_option(const char *url, const char *option, size_t len, bw_url *out)
 {
@@ -95,6 +116,11 @@ static bw_err parse_option(const char *url, const char *option, size_t len, bw_u
     size_t name_len = equals ? (size_t)(equals - option) : len;
     const char *value = equals ? equals + 1 : option + len;
     size_t value_len = len - (size_t)(value - option);
+    if (out->remote) {
+        bw_err e = parse_remote_option(url, (bw_str){option, name_len}, (bw_str){value, value_len}, &out->at);
+        if (e != BW_ERR_NOT_FOUND) return e;
+        return bw_fail(BW_ERR_INVALID_ARGUMENT, "URL \"%s\": unknown option \"%.*s\"; there is heartbeat", url, (int)name_len, option);
+    }
     if (is_text(option, name_len, "transport")) {
         out->transport_given = true;
         if (is_text(value, value_len, "auto")) out->transport = BW_TRANSPORT_AUTO;
@@ -120,7 +146,7 @@ static bw_err parse_option(const char *url, const char *option, size_t len, bw_u
     if (is_text(option, name_len, "idle-exit")) {
         if (!out->embedded)
             return bw_fail(BW_ERR_INVALID_ARGUMENT, "URL \"%s\": idle-exit is for dir: URLs; this daemon is not the library's", url);
-        if (!is_duration(value, value_len) || value_len >= sizeof out->idle_exit)
+        if (parse_duration(value, value_len) < 0 || value_len >= sizeof out->idle_exit)
             return bw_fail(BW_ERR_INVALID_ARGUMENT, "URL \"%s\": idle-exit is a duration such as 30s, 500ms or 5m, not \"%.*s\"", url,
                            (int)value_len, value);
         memcpy(out->idle_exit, value, value_len);
@@ -147,14 +173,27 @@ static bw_err parse_options(const char *url, const char *options, bw_url *out)
 
 static bw_err refuse_scheme(const char *text)
 {
-    static const char *const later[] = {"tcp://", "tls+tcp://", "kafka://"};
+    static const char *const later[] = {"tls+tcp://", "kafka://"};
     for (size_t i = 0; i < sizeof later / sizeof later[0]; i++)
         if (strncmp(text, later[i], strlen(later[i])) == 0)
-            return bw_fail(BW_ERR_UNSUPPORTED, "URL \"%s\": %s is not supported by this version; use dir: or ipc:", text, later[i]);
+            return bw_fail(BW_ERR_UNSUPPORTED, "URL \"%s\": %s is not supported by this version; use dir:, ipc: or tcp:", text, later[i]);
     if (text[0] == '/' || text[0] == '.')
         return bw_fail(BW_ERR_INVALID_ARGUMENT, "URL \"%s\" is a plain path: write dir:%s for a folder or ipc://%s for a socket", text,
                        text, text[0] == '/' ? text : "/…");
-    return bw_fail(BW_ERR_INVALID_ARGUMENT, "URL \"%s\": a bus is dir:/folder or ipc:///folder/bus.sock", text);
+    return bw_fail(BW_ERR_INVALID_ARGUMENT, "URL \"%s\": a bus is dir:/folder, ipc:///folder/bus.sock or tcp://host:port", text);
+}
+
+static bw_err parse_remote(const char *text, const char *rest, bw_url *out)
+{
+    size_t len = strcspn(rest, "?");
+    char place[BW_TCP_TEXT_MAX];
+    out->remote = true;
+    out->at.heartbeat_ms = BW_REMOTE_HEARTBEAT_MS;
+    bw_err e = bw_tcp_place_parse(rest, len, &out->at.place);
+    if (!e && !out->at.place.port) e = bw_fail(BW_ERR_INVALID_ARGUMENT, "nobody can listen on port 0");
+    if (e) return bw_error_context(e, "URL \"%s\"", text);
+    snprintf(out->path, sizeof out->path, "%s", bw_tcp_place_print(&out->at.place, place));
+    return rest[len] == '?' ? parse_options(text, rest + len + 1, out) : BW_OK;
 }
 
 bw_err bw_url_parse(const char *text, bw_url *out)
@@ -168,6 +207,8 @@ bw_err bw_url_parse(const char *text, bw_url *out)
         if (strncmp(rest, "//", 2) == 0 && rest[2] == '/') rest += 2; /* dir:///path */
     } else if (strncmp(text, "ipc://", 6) == 0) {
         rest = text + 6;
+    } else if (strncmp(text, "tcp://", 6) == 0) {
+        return parse_remote(text, text + 6, out);
     } else {
         return refuse_scheme(text);
     }
@@ -211,6 +252,10 @@ bw_err bw_url_choose(bw_url *out, bool *own_folder)
 
 void bw_url_print(const bw_url *url, char *out, size_t size)
 {
+    if (url->remote) {
+        snprintf(out, size, "tcp://%s", url->path);
+        return;
+    }
     size_t n = (size_t)snprintf(out, size, "%s", url->embedded ? "dir:" : "ipc://");
     for (const char *p = url->path; *p && n + 4 < size; p++) {
         if (*p == '%' || *p == '?') n += (size_t)snprintf(out + n, size - n, "%%%02X", (unsigned char)*p);

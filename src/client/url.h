@@ -3,6 +3,7 @@
 #define BW_CLIENT_URL_H
 
 #include "base/err.h"
+#include "client/remote.h"
 
 #include <busway/bus.h>
 #include <limits.h>
@@ -13,10 +14,12 @@ typedef struct bw_url {
     bool embedded;          /* dir: */
     bool read_only;         /* ?mode=ro: no coordinator, nothing is written */
     bool self_coordinator;  /* ?coordinator=self: carried in this process when the folder has none */
+    bool remote;            /* tcp:, tls+tcp:; what they say is in `at` */
     bool transport_given;   /* ?transport= */
     bw_transport transport;
     char idle_exit[24];     /* "30s": passed to the daemon as it is */
-    char path[PATH_MAX];    /* absolute: the data directory (dir:), or the socket (ipc:) */
+    char path[PATH_MAX];    /* absolute: the data directory (dir:), or the socket (ipc:); "host:port" of a remote one */
+    bw_remote at;
 } bw_url;
 
 /* bw_url_parse: INVALID_ARGUMENT names what is wrong and what is allowed; UNSUPPORTED for schemes of other transports. */

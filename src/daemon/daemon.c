@@ -56,8 +56,9 @@ static const char *wait_for_end(bw_broker *b, const bw_daemon_config *c, const s
 static void say_listening(const bw_daemon_config *c)
 {
     char fields[2048];
-    for (size_t i = 0; i < c->listen_count; i++) {
-        snprintf(fields, sizeof fields, "url=%s pid=%d version=%s", c->listen[i], (int)getpid(), BW_VERSION_STRING);
+    for (size_t i = 0; i < c->listen_count + c->listeners_count; i++) {
+        const char *url = i < c->listen_count ? c->listen[i] : c->listeners[i - c->listen_count];
+        snprintf(fields, sizeof fields, "url=%s pid=%d version=%s", url, (int)getpid(), BW_VERSION_STRING);
         log_event(c, BW_LOG_INFO, "listening", fields);
     }
 }

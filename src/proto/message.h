@@ -83,8 +83,12 @@ typedef enum bw_api_key {
     BW_API_LINK_APPEND = 77,
     BW_API_LINK_FETCH = 78,
     BW_API_LINK_POSITION = 79,
+    /* connections from other hosts: message_remote.h */
+    BW_API_PING = 94,
     BW_API_KEY_COUNT
 } bw_api_key;
+
+#define BW_REMOTE_FIRST 90u
 
 /* bw_api_is_push: sent by the server alone, unasked. */
 static inline bool bw_api_is_push(uint16_t type) { return type == BW_API_DATA || type == BW_API_GROUP_ASSIGNMENT; }

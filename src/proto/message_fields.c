@@ -148,6 +148,7 @@ static const bw_shapes shapes[BW_API_STATUS + 1] = {
 static const bw_shapes *shapes_of(uint16_t type)
 {
     if (type <= BW_API_STATUS) { return &shapes[type]; }
+    if (type >= BW_REMOTE_FIRST) { return bw_remote_shapes(type); }
     if (type >= BW_API_LINK_ADD) { return bw_link_shapes(type); }
     if (type >= BW_API_SET_QUOTA) { return bw_quota_shapes(type); }
     if (type >= BW_API_QUEUE_JOIN) { return bw_queue_shapes(type); }

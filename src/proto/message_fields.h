@@ -60,6 +60,7 @@ extern const bw_shape bw_offset_part_shape;
 const bw_shapes *bw_quota_shapes(uint16_t type);
 /* bw_link_shapes: of the types of links (message_fields_link.c); NULL: it is none of them. */
 const bw_shapes *bw_link_shapes(uint16_t type);
+const bw_shapes *bw_remote_shapes(uint16_t type); /* of connections from other hosts, message_fields_remote.c */
 
 /* NULL for an unknown type; a shape without fields where nothing is carried. */
 const bw_shape *bw_request_shape(uint16_t type);

@@ -2,7 +2,7 @@
  *
  * Why not nng here: on a UNIX socket nng costs a request two more thread changes (its poller, then its task thread, then whoever
  * works) and two more system calls (epoll_ctl each time). A reactor's owner does the work itself: the thread that learns of a request reads
- * it, handles it and writes the answer. Measured with 100 records of 100 bytes a request: see stream_unix.c.
+ * it, handles it and writes the answer. Measured with 100 records of 100 bytes a request: see stream_socket.c.
  *
  * Threads. One thread calls bw_reactor_wait in a loop. Any other may take the turn too (bw_reactor_enter) and work; nobody else's work
  * runs meanwhile. Sources are added, asked and removed within a turn; ready() and calls run within the waiting thread's turn, which alone

@@ -90,8 +90,9 @@ static void step(void *exchange)
         x->request = NULL;
         return;
     }
-    bw_stream_peer peer = {peer_number(x->request, NNG_OPT_IPC_PEER_UID), peer_number(x->request, NNG_OPT_IPC_PEER_GID),
-                           peer_number(x->request, NNG_OPT_IPC_PEER_PID)};
+    bw_stream_peer peer = {.uid = peer_number(x->request, NNG_OPT_IPC_PEER_UID),
+                           .gid = peer_number(x->request, NNG_OPT_IPC_PEER_GID),
+                           .pid = peer_number(x->request, NNG_OPT_IPC_PEER_PID)};
     bw_frame f = {0};
     bw_err err = bw_frame_parse_message((const uint8_t *)nng_msg_body(x->request), nng_msg_len(x->request), x->rep->frame_max, &f);
     x->rep->ops->request(x->rep->owner, x, err, &f, &peer);

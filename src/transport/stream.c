@@ -1,4 +1,4 @@
-/* transport/stream.c: a connection's lifetime. How bytes come and go: stream_unix.c, stream_nng.c. */
+/* transport/stream.c: a connection's lifetime. How bytes come and go: stream_socket.c, stream_nng.c. */
 #include "transport/stream_internal.h"
 
 #include <stdlib.h>

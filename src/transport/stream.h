@@ -1,4 +1,4 @@
-/* transport/stream.h: connections that carry Busway's frames: UNIX sockets on a reactor, and nng's byte streams (ipc, tcp and tls).
+/* transport/stream.h: connections that carry Busway's frames: sockets on a reactor (UNIX, tcp), and nng's byte streams (ipc, tcp and tls).
  *
  * Receiving. Bytes go into chunks of 4 to 256 KiB (as much as the peer sends at once), frames are cut out in place. A frame's memory
  * is a *token*: valid until bw_stream_consumed. While the tokens of a connection hold more than its credit, or more than
@@ -27,8 +27,12 @@ typedef struct bw_stream bw_stream;
 typedef struct bw_stream_token bw_stream_token;
 typedef struct bw_stream_listener bw_stream_listener;
 
-/* As the kernel says; -1 where it can't (tcp). */
-typedef struct bw_stream_peer { int64_t uid, gid, pid; } bw_stream_peer;
+/* uid, gid, pid as the kernel says; -1 where it can't (tcp). */
+typedef struct bw_stream_peer {
+    int64_t uid, gid, pid;
+    bool remote;      /* not by a UNIX socket */
+    char address[80]; /* of a remote one, with its port */
+} bw_stream_peer;
 
 typedef struct bw_stream_ops {
     /* A new connection: the user's object, which holds one reference until bw_stream_release; NULL: turned away. */
@@ -55,7 +59,7 @@ typedef struct bw_stream_listen_options {
     size_t frame_max;     /* largest length field */
     size_t credit;        /* bytes of unconsumed frames a connection; 0: BW_STREAM_CREDIT_DEFAULT */
     int32_t hello_timeout_ms; /* a connection that is not established by then is closed; 0: never */
-    bw_reactor *reactor;      /* ipc: whose waiting thread does everything, within its turn; outlives all. NULL, or another URL: nng */
+    bw_reactor *reactor;      /* ipc, tcp: whose waiting thread does everything, within its turn; outlives all. NULL, or another URL: nng */
     const bw_stream_ops *ops;
     void *owner;
 } bw_stream_listen_options;

@@ -1,6 +1,6 @@
 /* transport/stream_internal.h: a connection's state, shared by the files stream*.c.
  *
- * stream.c has the lifetime, stream_receive.c turns bytes into frames; how bytes come and go is a *wire*: stream_unix.c (UNIX sockets on
+ * stream.c has the lifetime, stream_receive.c turns bytes into frames; how bytes come and go is a *wire*: stream_socket.c (sockets on
  * a reactor) or stream_nng.c (everything that nng can, on nng's threads). */
 #ifndef BW_TRANSPORT_STREAM_INTERNAL_H
 #define BW_TRANSPORT_STREAM_INTERNAL_H
@@ -18,6 +18,7 @@
 #define BW_TOKEN_COPY_MAX 1024u  /* frames up to this are copied out, so that a small request does not pin a large chunk */
 #define BW_STREAM_IDLE_MS 5000   /* after so long large buffers are given back */
 #define BW_SEND_KEEP_MAX (2u << 20)
+#define BW_EARLY_MAX (64u << 10) /* what a remote peer may send, in a frame and in all, before it is established */
 
 /* Received bytes. The connection holds one reference, each token whose frame lies in it another. */
 typedef struct bw_chunk {
@@ -50,7 +51,7 @@ struct bw_stream {
     atomic_size_t backlog; /* bytes that the socket would not take; written under the lock */
     void *user;
 
-    /* Owned by the receiving side: whoever set `receiving` (nng), the reactor's waiting thread (unix). */
+    /* Owned by the receiving side: whoever set `receiving` (nng), the reactor's waiting thread (sockets). */
     bw_chunk *chunk;
     size_t parsed; /* bytes of chunk that were given out */
     size_t need;   /* bytes of the frame that begins at parsed, as far as known */
@@ -74,7 +75,7 @@ struct bw_stream {
     bw_buf inflight;
     size_t inflight_at;
 
-    /* unix: see stream_unix.c */
+    /* sockets: see stream_socket.c */
     bw_source source;
     bw_call chore;      /* the waiting thread should end it, or read on */
     bw_flusher gathered;
@@ -85,19 +86,25 @@ struct bw_stream {
     size_t out_at;
     bool blocked; /* under the lock: the socket took no more; out is its backlog */
     bool paused;  /* under the lock: not read from */
+    bool remote;
+    bool lingering; /* under the lock: closed by finish, and to be lingered on */
+    bool lingers; /* the waiting thread's: everything was sent; what comes is thrown away until the peer closes */
 
     /* The listener's lock. */
     bw_stream *next, *prev;
 };
 
+typedef enum bw_listen_kind { BW_LISTEN_NNG, BW_LISTEN_UNIX, BW_LISTEN_TCP } bw_listen_kind;
+
 struct bw_stream_listener {
+    bw_listen_kind kind;
     const bw_stream_ops *ops;
     void *owner;
     size_t frame_max;
     size_t credit;
     int32_t hello_timeout_ms;
     bw_socket_place place;
-    nng_stream_listener *nng; /* NULL: unix */
+    nng_stream_listener *nng; /* NULL: sockets */
     nng_aio *accept_aio;
     bw_reactor *reactor;      /* NULL: nng */
     bw_source source;         /* the listening socket */
@@ -128,16 +135,22 @@ bool bw_stream_give_frames(bw_stream *s);
 bool bw_stream_over_limits(const bw_stream *s);
 void bw_chunk_release(bw_chunk *c);
 
-/* stream_nng.c, stream_unix.c: the listening end. listen: bind; start: accept from now on; stop: no more, bw_stream_listener_stopped follows;
- * free: also behind a listen that failed. */
+/* stream_socket.c */
+extern const bw_wire bw_socket_wire;
+/* bw_socket_begin: serve the connection s, made with the caller's reference, which it takes, over fd, which it takes too. Within a turn, the waiting
+ * thread. false: turned away, and gone. */
+bool bw_socket_begin(bw_stream *s, int fd, const bw_stream_peer *peer);
+
+/* stream_nng.c, stream_accept.c: the listening end. listen: bind; start: accept from now on; stop: no more, bw_stream_listener_stopped
+ * follows; free: also behind a listen that failed. */
 bw_err bw_nng_listen(bw_stream_listener *l, const char *url);
 void bw_nng_start(bw_stream_listener *l);
 void bw_nng_stop(bw_stream_listener *l);
 void bw_nng_free(bw_stream_listener *l);
-bw_err bw_unix_listen(bw_stream_listener *l);
-bw_err bw_unix_start(bw_stream_listener *l);
-void bw_unix_stop(bw_stream_listener *l);
-void bw_unix_free(bw_stream_listener *l);
+bw_err bw_socket_listen(bw_stream_listener *l, const char *url);
+bw_err bw_socket_start(bw_stream_listener *l);
+void bw_socket_stop(bw_stream_listener *l);
+void bw_socket_free(bw_stream_listener *l);
 
 /* stream_listener.c */
 /* bw_stream_listener_take: a new connection, whose receiving side holds its first reference. false: turned away, and gone. */

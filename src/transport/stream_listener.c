@@ -50,22 +50,17 @@ bool bw_stream_listener_take(bw_stream_listener *l, bw_stream *s, const bw_strea
     return false;
 }
 
-static bool is_ipc(const char *url, const char **path)
-{
-    *path = url + 6;
-    return strncmp(url, "ipc://", 6) == 0;
-}
+static bool has_scheme(const char *url, const char *scheme) { return strncmp(url, scheme, strlen(scheme)) == 0; }
 
-static bw_err open_place(bw_stream_listener *l, const bw_stream_listen_options *o)
+static bw_err open_unix(bw_stream_listener *l, const bw_stream_listen_options *o)
 {
     char url[sizeof l->place.listen_path + 8];
-    const char *path;
-    if (!is_ipc(o->url, &path)) { return bw_nng_listen(l, o->url); }
+    const char *path = o->url + 6;
     bw_err err = bw_socket_place_prepare(path, o->allow_long_path, &l->place);
     if (err != BW_OK) { return err; }
-    l->reactor = o->reactor;
-    if (l->reactor) {
-        err = bw_unix_listen(l);
+    if (o->reactor) {
+        l->kind = BW_LISTEN_UNIX;
+        err = bw_socket_listen(l, o->url);
     } else {
         memcpy(url, "ipc://", 6);
         memcpy(url + 6, l->place.listen_path, strlen(l->place.listen_path) + 1);
@@ -74,10 +69,22 @@ static bw_err open_place(bw_stream_listener *l, const bw_stream_listen_options *
     return err == BW_OK ? bw_socket_place_set_group(&l->place, path, o->gid) : err;
 }
 
+static bw_err open_place(bw_stream_listener *l, const bw_stream_listen_options *o)
+{
+    l->reactor = o->reactor;
+    if (has_scheme(o->url, "ipc://")) { return open_unix(l, o); }
+    if (o->reactor && has_scheme(o->url, "tcp://")) {
+        l->kind = BW_LISTEN_TCP;
+        return bw_socket_listen(l, o->url);
+    }
+    l->reactor = NULL;
+    return bw_nng_listen(l, o->url);
+}
+
 static void listener_free(bw_stream_listener *l)
 {
     bw_nng_free(l);
-    bw_unix_free(l);
+    bw_socket_free(l);
     bw_socket_place_release(&l->place);
     pthread_cond_destroy(&l->changed);
     pthread_mutex_destroy(&l->lock);
@@ -109,7 +116,7 @@ bw_err bw_stream_listen(const bw_stream_listen_options *options, bw_stream_liste
     *out = l;
     if (!l->reactor) {
         bw_nng_start(l);
-    } else if ((err = bw_unix_start(l)) != BW_OK) {
+    } else if ((err = bw_socket_start(l)) != BW_OK) {
         listener_free(l);
     }
     return err;
@@ -123,7 +130,7 @@ void bw_stream_listener_close(bw_stream_listener *l)
     pthread_mutex_unlock(&l->lock);
     if (!first) { return; }
     if (l->reactor) {
-        bw_unix_stop(l);
+        bw_socket_stop(l);
     } else {
         bw_nng_stop(l);
     }

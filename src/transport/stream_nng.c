@@ -287,8 +287,9 @@ static bool take_connection(bw_stream_listener *l, nng_stream *nng)
         bw_stream_release(s);
         return false;
     }
-    bw_stream_peer peer = {peer_number(nng, NNG_OPT_IPC_PEER_UID), peer_number(nng, NNG_OPT_IPC_PEER_GID),
-                           peer_number(nng, NNG_OPT_IPC_PEER_PID)};
+    bw_stream_peer peer = {.uid = peer_number(nng, NNG_OPT_IPC_PEER_UID),
+                           .gid = peer_number(nng, NNG_OPT_IPC_PEER_GID),
+                           .pid = peer_number(nng, NNG_OPT_IPC_PEER_PID)};
     if (bw_stream_listener_take(l, s, &peer)) {
         s->receiving = true; /* nobody else receives yet */
         go_on(s);

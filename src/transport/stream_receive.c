@@ -55,9 +55,15 @@ bool bw_stream_make_room(bw_stream *s)
     return true;
 }
 
+/* Of a stranger only what introduces him is taken. */
+static size_t limited(const bw_stream *s, size_t limit)
+{
+    return s->remote && !s->established && limit > BW_EARLY_MAX ? BW_EARLY_MAX : limit;
+}
+
 bool bw_stream_over_limits(const bw_stream *s)
 {
-    return atomic_load_explicit(&s->unconsumed, memory_order_relaxed) > s->listener->credit ||
+    return atomic_load_explicit(&s->unconsumed, memory_order_relaxed) > limited(s, s->listener->credit) ||
            atomic_load_explicit(&s->backlog, memory_order_relaxed) > BW_STREAM_BACKLOG_MAX;
 }
 
@@ -108,7 +114,7 @@ bool bw_stream_give_frames(bw_stream *s)
         size_t used;
         if (atomic_load_explicit(&s->finishing, memory_order_relaxed)) { return false; }
         if (bw_stream_over_limits(s)) { return true; }
-        bw_err err = bw_frame_parse(data, s->chunk->len - s->parsed, s->listener->frame_max, &f, &used, &s->need);
+        bw_err err = bw_frame_parse(data, s->chunk->len - s->parsed, limited(s, s->listener->frame_max), &f, &used, &s->need);
         if (err == BW_ERR_EMPTY) { return false; }
         bw_stream_token *t = err == BW_OK ? token_create(s, data, used, &f) : NULL;
         if (!t) {

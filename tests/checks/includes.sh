@@ -17,9 +17,9 @@ allowed() { # the layers that a layer may include, besides itself
         listen)    echo "base format log meta proto transport broker" ;;
         # state/ knows LMDB beside meta/, since meta's store is the daemon's, with a journal and a copy; state/ has the applications'.
         state)     echo "base format log" ;;
-        client)    echo "base format log proto state" ;;
         # A link talks to its peer as a client does.
         link)      echo "base format log meta proto transport broker client" ;;
+        client)    echo "base format log proto transport state" ;;
         daemon)    echo "base format log meta proto transport broker listen link" ;;
         cli|demo|examples) echo "" ;;
         *)         return 1 ;;

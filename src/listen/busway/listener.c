@@ -3,6 +3,7 @@
 
 #include "base/err.h"
 #include "base/os.h"
+#include "transport/tcp.h"
 
 #include <errno.h>
 #include <grp.h>
@@ -34,19 +35,31 @@ static bw_err socket_gid(const bw_daemon_config *config, int64_t *gid)
     return BW_OK;
 }
 
+static bool has_scheme(const char *url, const char *scheme) { return strncmp(url, scheme, strlen(scheme)) == 0; }
+
 static bw_err check_url(const char *url)
 {
-    if (strncmp(url, "ipc:///", 7) == 0) { return BW_OK; }
-    if (strncmp(url, "tcp://", 6) == 0 || strncmp(url, "tls+tcp://", 10) == 0) {
-        return bw_fail(BW_ERR_UNSUPPORTED, "listen URL '%s': this release listens on this host only; use ipc:///absolute/path", url);
+    if (has_scheme(url, "ipc:///")) { return BW_OK; }
+    if (has_scheme(url, "tcp://") || has_scheme(url, "tls+tcp://")) {
+        return bw_fail(BW_ERR_UNSUPPORTED, "listen URL '%s': what other hosts connect to is named by the option listeners", url);
     }
     return bw_fail(BW_ERR_INVALID_ARGUMENT, "listen URL '%s': expected ipc:///absolute/path, as in ipc:///run/busway/bus.sock", url);
 }
 
+/* What other hosts may connect to. */
+static bw_err check_remote(const char *url)
+{
+    bw_tcp_place place;
+    if (!has_scheme(url, "tcp://")) {
+        return bw_fail(BW_ERR_INVALID_CONFIG, "listeners: '%s': expected tcp://address:port, as in tcp://0.0.0.0:%u", url, BW_TCP_PORT);
+    }
+    const char *at = strstr(url, "://") + 3;
+    if (bw_tcp_place_parse(at, strlen(at), &place) == BW_OK) { return BW_OK; }
+    return bw_error_context(BW_ERR_INVALID_CONFIG, "listeners: '%s'", url);
+}
+
 static bw_err listen_stream(bw_listener *l, const char *url, bool allow_long_path, int64_t gid)
 {
-    bw_err err = check_url(url);
-    if (err != BW_OK) { return err; }
     if (l->stream_count == BW_LISTEN_URLS_MAX) {
         return bw_fail(BW_ERR_INVALID_ARGUMENT, "listen URL '%s': at most %u are possible", url, BW_LISTEN_URLS_MAX);
     }
@@ -61,7 +74,7 @@ static bw_err listen_stream(bw_listener *l, const char *url, bool allow_long_pat
         .ops = &bw_connection_ops,
         .owner = l,
     };
-    err = bw_stream_listen(&o, &l->streams[l->stream_count]);
+    bw_err err = bw_stream_listen(&o, &l->streams[l->stream_count]);
     l->stream_count += err == BW_OK;
     return err;
 }
@@ -100,6 +113,7 @@ bw_err bw_listener_check(const bw_daemon_config *config)
     int64_t gid;
     bw_err err = socket_gid(config, &gid);
     for (size_t i = 0; err == BW_OK && i < config->listen_count; i++) { err = check_url(config->listen[i]); }
+    for (size_t i = 0; err == BW_OK && i < config->listeners_count; i++) { err = check_remote(config->listeners[i]); }
     if (err == BW_OK && config->listen_rep && strcmp(config->listen_rep, "none") != 0) { err = check_url(config->listen_rep); }
     return err;
 }
@@ -121,7 +135,12 @@ bw_err bw_listener_start(bw_broker *b, const bw_daemon_config *config, const bw_
     int64_t gid;
     bw_err err = socket_gid(config, &gid);
     for (size_t i = 0; err == BW_OK && i < config->listen_count; i++) {
-        err = listen_stream(l, config->listen[i], allow_long_path, gid);
+        err = check_url(config->listen[i]);
+        if (err == BW_OK) { err = listen_stream(l, config->listen[i], allow_long_path, gid); }
+    }
+    for (size_t i = 0; err == BW_OK && i < config->listeners_count; i++) {
+        err = check_remote(config->listeners[i]);
+        if (err == BW_OK) { err = listen_stream(l, config->listeners[i], allow_long_path, gid); }
     }
     if (err == BW_OK) { err = listen_rep(l, allow_long_path, gid); }
     if (err != BW_OK) {

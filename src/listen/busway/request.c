@@ -75,5 +75,10 @@ void bw_listen_peer(const bw_stream_peer *from, bw_peer *out, bool with_start_ti
     out->gid = from->gid;
     out->pid = from->pid > 0 ? (pid_t)from->pid : 0;
     out->start_time = with_start_time && out->pid > 0 ? bw_os_process_start_time(out->pid) : 0;
-    snprintf(out->address, sizeof out->address, "ipc pid %lld", (long long)out->pid);
+    out->remote = from->remote;
+    if (from->remote) {
+        snprintf(out->address, sizeof out->address, "tcp %s", from->address);
+    } else {
+        snprintf(out->address, sizeof out->address, "ipc pid %lld", (long long)out->pid);
+    }
 }

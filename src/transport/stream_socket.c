@@ -1,4 +1,4 @@
-/* transport/stream_unix.c: connections over UNIX sockets, served by a reactor.
+/* transport/stream_socket.c: connections over sockets (UNIX, tcp, tls over tcp), served by a reactor. How they come: stream_accept.c.
  *
  * Receiving belongs to the reactor's waiting thread, within its turn: one recv at a time into the chunk, then its frames are given out,
  * then (bw_reactor_wait's `served`) they are handled, so that the next recv finds the chunk free again.
@@ -6,23 +6,23 @@
  * flush; a large one takes along what has gathered. What the socket does not take stays in `out` (blocked) until it is writable.
  * Order: bytes leave in the order of bw_stream_send, since everything passes through `out` as soon as anything is in it.
  * The end: whoever finds the connection broken, or closes it, sets `closed` (nothing is sent from then on) and calls the waiting thread,
- * which alone takes the socket off the reactor, closes it and tells the user. */
+ * which alone takes the socket off the reactor, closes it and tells the user. A TCP socket that is closed with unread bytes resets the
+ * other end, which may lose what it has not read yet: so one that is finished shuts its sending half and reads on for a moment. */
 #include "transport/stream_internal.h"
 
 #include "base/err.h"
 #include "base/os.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 #include <sys/uio.h>
 
 enum {
     GATHER_FRAME_MAX = 2048,   /* a frame up to this may wait for the flush */
     GATHER_MAX = 32 << 10,     /* as much may gather */
-    SEND_ROOM = 1 << 20,       /* asked of the kernel for each connection; it gives what net.core.wmem_max allows */
     OUT_KEEP_MAX = 64 << 10,
-    ACCEPTS_AT_ONCE = 32,
+    LINGER_TICKS = 2,
     IDLE_TICKS = BW_STREAM_IDLE_MS / 1000,
 };
 
@@ -60,9 +60,20 @@ static void close_locked(bw_stream *s)
     call(s);
 }
 
-static void unix_close(bw_stream *s)
+/* Everything was sent. */
+static void finish_locked(bw_stream *s)
+{
+    if (!s->closed) { s->lingering = s->remote; }
+    close_locked(s);
+}
+
+static void socket_close(bw_stream *s)
 {
     pthread_mutex_lock(&s->lock);
+    if (s->lingering) {
+        s->lingering = false;
+        call(s);
+    }
     close_locked(s);
     pthread_mutex_unlock(&s->lock);
 }
@@ -117,7 +128,7 @@ static bw_err write_out(bw_stream *s, const void *head, size_t head_len, const v
     if (err != BW_OK) { return err; }
     note_backlog(s);
     if (s->blocked != was_blocked) { ask(s); }
-    if (s->finishing && !s->blocked) { close_locked(s); }
+    if (s->finishing && !s->blocked) { finish_locked(s); }
     return BW_OK;
 }
 
@@ -141,7 +152,7 @@ static bw_err gather(bw_stream *s, const void *head, size_t head_len, const void
     return BW_OK;
 }
 
-static bw_err unix_send(bw_stream *s, const void *head, size_t head_len, const void *payload, size_t payload_len)
+static bw_err socket_send(bw_stream *s, const void *head, size_t head_len, const void *payload, size_t payload_len)
 {
     size_t total = head_len + payload_len;
     bw_err err;
@@ -162,12 +173,12 @@ static bw_err unix_send(bw_stream *s, const void *head, size_t head_len, const v
     return err;
 }
 
-static void unix_finish(bw_stream *s)
+static void socket_finish(bw_stream *s)
 {
     pthread_mutex_lock(&s->lock);
     s->finishing = true;
     if (s->out.len == s->out_at) {
-        close_locked(s);
+        finish_locked(s);
     } else {
         ask(s);
     }
@@ -223,9 +234,30 @@ static void readable(bw_stream *s)
     give(s);
 }
 
+/* The sending half is shut; until the peer has closed, too, what it sends is thrown away. false: it can't be waited for. */
+static bool begin_linger(bw_stream *s)
+{
+    s->idle_ticks = 0;
+    if (shutdown(s->source.fd, SHUT_WR) != 0 || bw_reactor_ask(reactor_of(s), &s->source, EPOLLIN) != BW_OK) { return false; }
+    s->lingers = true;
+    bw_reactor_tick(reactor_of(s), &s->ticker);
+    return true;
+}
+
+static void throw_away(bw_stream *s)
+{
+    uint8_t space[BW_CHUNK_MIN];
+    ssize_t n = bw_os_recv(s->source.fd, space, sizeof space, 0);
+    if (n == 0 || (n < 0 && errno != EAGAIN)) { end(s); }
+}
+
 static void ready(bw_source *source, uint32_t events)
 {
     bw_stream *s = OF(bw_stream, source, source);
+    if (s->lingers) {
+        throw_away(s);
+        return;
+    }
     if (events & EPOLLOUT) { writable(s); }
     if (!(events & (EPOLLIN | EPOLLHUP | EPOLLERR))) { return; }
     pthread_mutex_lock(&s->lock);
@@ -238,13 +270,13 @@ static void chore(bw_call *c)
 {
     bw_stream *s = OF(bw_stream, chore, c);
     pthread_mutex_lock(&s->lock);
-    bool closed = s->closed, resume = s->paused && !closed && !s->finishing && !bw_stream_over_limits(s);
+    bool closed = s->closed, linger = s->lingering && !s->told, resume = s->paused && !closed && !s->finishing && !bw_stream_over_limits(s);
     if (resume) {
         s->paused = false;
         ask(s);
     }
     pthread_mutex_unlock(&s->lock);
-    if (closed) {
+    if (closed && !(linger && (s->lingers || begin_linger(s)))) {
         end(s);
     } else if (resume) {
         give(s);
@@ -252,7 +284,7 @@ static void chore(bw_call *c)
     bw_stream_release(s);
 }
 
-static void unix_resume(bw_stream *s)
+static void socket_resume(bw_stream *s)
 {
     pthread_mutex_lock(&s->lock);
     if (s->paused && !s->closed && !bw_stream_over_limits(s)) { call(s); }
@@ -263,6 +295,10 @@ static void unix_resume(bw_stream *s)
 static bool tick(bw_ticker *t, int64_t now_ms)
 {
     bw_stream *s = OF(bw_stream, ticker, t);
+    if (s->lingers) {
+        if (++s->idle_ticks > LINGER_TICKS) { end(s); }
+        return true;
+    }
     if (!s->established && s->listener->hello_timeout_ms > 0) {
         if (now_ms - s->accepted_ms >= s->listener->hello_timeout_ms) { end(s); }
         return true;
@@ -273,23 +309,21 @@ static bool tick(bw_ticker *t, int64_t now_ms)
     return s->chunk->cap > BW_CHUNK_MIN && atomic_load_explicit(&s->chunk->refs, memory_order_relaxed) > 1;
 }
 
-static void unix_fini(bw_stream *s) { bw_buf_free(&s->out); }
+static void socket_fini(bw_stream *s) { bw_buf_free(&s->out); }
 
-static const bw_wire unix_wire = {unix_send, unix_close, unix_finish, unix_resume, unix_fini};
+const bw_wire bw_socket_wire = {socket_send, socket_close, socket_finish, socket_resume, socket_fini};
 
-/* ---- accepting ---- */
-
-static void take_connection(bw_stream_listener *l, int fd, bw_stream *s)
+bool bw_socket_begin(bw_stream *s, int fd, const bw_stream_peer *peer)
 {
-    bw_stream_peer peer;
-    bw_os_unix_peer(fd, &peer.uid, &peer.gid, &peer.pid);
-    bw_os_set_send_room(fd, SEND_ROOM);
+    bw_stream_listener *l = s->listener;
     s->source = (bw_source){.ready = ready, .fd = fd};
     s->chore.fn = chore;
     s->ticker.fn = tick;
     s->accepted_ms = bw_clock_mono_ms();
+    s->remote = peer->remote;
     bw_stream_ref(s);
-    if (!bw_stream_listener_take(l, s, &peer)) {
+    bool taken = bw_stream_listener_take(l, s, peer);
+    if (!taken) {
         bw_os_close(fd);
     } else {
         pthread_mutex_lock(&s->lock);
@@ -298,76 +332,5 @@ static void take_connection(bw_stream_listener *l, int fd, bw_stream *s)
         if (l->hello_timeout_ms > 0) { bw_reactor_tick(l->reactor, &s->ticker); }
     }
     bw_stream_release(s);
-}
-
-static void trouble(bw_stream_listener *l)
-{
-    if (l->ops->trouble) { l->ops->trouble(l->owner, BW_ERR_IO); }
-    bw_reactor_ask(l->reactor, &l->source, 0);
-    bw_reactor_tick(l->reactor, &l->nap);
-}
-
-static void accept_ready(bw_source *source, uint32_t events)
-{
-    bw_stream_listener *l = OF(bw_stream_listener, source, source);
-    (void)events;
-    for (int i = 0; i < ACCEPTS_AT_ONCE; i++) {
-        int fd = bw_os_accept(source->fd);
-        if (fd < 0 && errno == ECONNABORTED) { continue; }
-        if (fd < 0 && errno == EAGAIN) { return; }
-        bw_stream *s = fd >= 0 ? bw_stream_create(l, &unix_wire) : NULL;
-        if (!s) {
-            if (fd < 0) {
-                bw_fail_errno(errno, "a connection can't be accepted (more descriptors: ulimit -n, LimitNOFILE=)");
-            } else {
-                bw_fail(BW_ERR_NO_MEMORY, "no memory for another connection");
-                bw_os_close(fd);
-            }
-            trouble(l);
-            return;
-        }
-        take_connection(l, fd, s);
-    }
-}
-
-static bool nap_over(bw_ticker *t, int64_t now_ms)
-{
-    bw_stream_listener *l = OF(bw_stream_listener, nap, t);
-    (void)now_ms;
-    return bw_reactor_ask(l->reactor, &l->source, EPOLLIN) != BW_OK;
-}
-
-static void stop_accepting(bw_call *c)
-{
-    bw_stream_listener *l = OF(bw_stream_listener, closing, c);
-    bw_reactor_untick(&l->nap);
-    bw_reactor_remove(l->reactor, &l->source);
-    bw_unix_free(l);
-    bw_stream_listener_stopped(l);
-}
-
-bw_err bw_unix_listen(bw_stream_listener *l)
-{
-    int fd = bw_os_unix_socket();
-    if (fd < 0 || bw_os_unix_listen(fd, l->place.listen_path, 0660) < 0) {
-        int saved = errno;
-        bw_os_close(fd);
-        return bw_fail_errno(saved, "can't listen on socket '%s'", l->place.listen_path);
-    }
-    l->source = (bw_source){.ready = accept_ready, .fd = fd};
-    l->closing.fn = stop_accepting;
-    l->nap.fn = nap_over;
-    return BW_OK;
-}
-
-bw_err bw_unix_start(bw_stream_listener *l) { return bw_reactor_ask(l->reactor, &l->source, EPOLLIN); }
-
-void bw_unix_stop(bw_stream_listener *l) { (void)bw_reactor_call(l->reactor, &l->closing); }
-
-void bw_unix_free(bw_stream_listener *l)
-{
-    if (!l->reactor || l->source.fd < 0) { return; }
-    bw_os_unlink(AT_FDCWD, l->place.listen_path, 0);
-    bw_os_close(l->source.fd);
-    l->source.fd = -1;
+    return taken;
 }

@@ -1,0 +1,32 @@
+/* client/remote.h: a daemon on another host: where it is, and coming back to it.
+ *
+ * A connection to it is used as the one to a UNIX socket is (conn.h); what differs is here: the name is resolved at each connection, a
+ * connection that failed is not tried again at once (back-off), and silence is broken by a heartbeat. */
+#ifndef BW_CLIENT_REMOTE_H
+#define BW_CLIENT_REMOTE_H
+
+#include "base/clock.h"
+#include "base/err.h"
+#include "transport/tcp.h"
+
+#include <stdbool.h>
+
+#define BW_REMOTE_HEARTBEAT_MS 40000 /* three packets and an acknowledgement each: one in ten seconds */
+#define BW_REMOTE_ANSWER_MS 15000    /* so long nothing may come behind a heartbeat */
+
+/* What a URL says of it. */
+typedef struct bw_remote {
+    bw_tcp_place place;
+    int32_t heartbeat_ms;
+} bw_remote;
+
+/* Between one try and the next: 50 ms, twice as long each time up to 5 s, each a random half to the whole of it. One a connection, under its
+ * mutex. */
+typedef struct bw_backoff {
+    uint32_t fails;
+    bw_deadline next; /* 0: at once */
+} bw_backoff;
+void bw_backoff_failed(bw_backoff *b);
+void bw_backoff_worked(bw_backoff *b);
+
+#endif
