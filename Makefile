@@ -12,7 +12,7 @@
 
 # Debian packages, the one list. Nothing else is needed; `make deps` installs what is missing.
 BUILD_PACKAGES := gcc libc6-dev libnng-dev liblmdb-dev libmsgpack-dev libisal-dev liblz4-dev libzstd-dev libsnappy-dev \
-                  zlib1g-dev libjansson-dev libinih-dev uthash-dev libxxhash-dev
+                  zlib1g-dev libmbedtls-dev libjansson-dev libinih-dev uthash-dev libxxhash-dev
 TEST_PACKAGES := python3 libcmocka-dev clang libclang-rt-14-dev spin libfuse3-dev e2fsprogs
 
 VERSION := $(shell sed -n 's/.*BW_VERSION_STRING "\(.*\)"/\1/p' include/busway/version.h)
@@ -50,14 +50,14 @@ endif
 NO_UNDEFINED := $(if $(filter tsan fuzz,$(VARIANT)),,-Wl,--no-undefined)
 ALL_CFLAGS = -std=c11 $(WARN) -fvisibility=hidden -fPIC -pthread $(CFLAGS_$(VARIANT)) $(CFLAGS)
 
-LIB_LIBS := -llz4 -lzstd -lsnappy -lz -lisal -ljansson -llmdb
+LIB_LIBS := -lmbedtls -lmbedx509 -lmbedcrypto -llz4 -lzstd -lsnappy -lz -lisal -ljansson -llmdb
 DAEMON_LIBS := $(LIB_LIBS) -lnng -linih
 LIB_LAYERS := base format log proto state client
 DAEMON_LAYERS := base format log meta proto transport broker listen state client link daemon
 layer_src = $(foreach l,$(1),$(shell find src/$(l) -name '*.c' 2>/dev/null | sort))
 obj = $(patsubst src/%.c,$(B)/obj/%.o,$(1))
 # Of transport/ the library takes what knows no nng.
-LIB_OBJ := $(call obj,$(call layer_src,$(LIB_LAYERS)) src/transport/tcp.c)
+LIB_OBJ := $(call obj,$(call layer_src,$(LIB_LAYERS)) src/transport/tcp.c src/transport/tls.c)
 DAEMON_MAIN := src/daemon/main.c
 DAEMON_OBJ := $(call obj,$(filter-out $(DAEMON_MAIN),$(call layer_src,$(DAEMON_LAYERS))))
 CLI_OBJ := $(call obj,$(call layer_src,cli))

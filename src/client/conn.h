@@ -96,7 +96,8 @@ void bw_conn_abandon(bw_conn *c);
 
 static inline bool bw_conn_is_up(bw_conn *c) { return atomic_load_explicit(&c->up, memory_order_acquire); }
 
-/* bw_conn_connect: connect to the socket at path, or to the remote daemon (path is its name in messages), and shake hands. A connection that is up is left alone.
+/* bw_conn_connect: connect to the socket at path, or to the remote daemon (path is its name in messages), and shake hands. A connection
+ * that is up is left alone.
  * A remote daemon that could not be reached is tried again after a while only: it is waited for.
  * NO_COORDINATOR: nobody listens there (*refused true), or no answer in time; NOT_PERMITTED; UNSUPPORTED_VERSION; PROTOCOL. */
 bw_err bw_conn_connect(bw_conn *c, const char *path, bw_deadline deadline, bool *refused);

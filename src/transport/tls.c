@@ -232,15 +232,16 @@ static bw_err certificate_failed(bw_tls *t, uint32_t flags)
     if (flags == UINT32_MAX || !crt) return bw_fail(BW_ERR_TLS_FAILED, "%s certificate was not shown, or can't be verified", whose);
     const mbedtls_x509_time *until = &crt->valid_to, *from = &crt->valid_from;
     if (flags & MBEDTLS_X509_BADCERT_EXPIRED)
-        return bw_fail(BW_ERR_TLS_FAILED, "%s certificate has expired, on %04d-%02d-%02d; it must be renewed", whose, until->year, until->mon, until->day);
+        return bw_fail(BW_ERR_TLS_FAILED, "%s certificate has expired, on %04d-%02d-%02d; it must be renewed", whose, until->year, until->mon,
+                       until->day);
     if (flags & MBEDTLS_X509_BADCERT_FUTURE)
         return bw_fail(BW_ERR_TLS_FAILED, "%s certificate is valid from %04d-%02d-%02d only; is this machine's clock right?", whose, from->year,
                        from->mon, from->day);
     if (flags & MBEDTLS_X509_BADCERT_CN_MISMATCH) {
         char name[200] = "";
         mbedtls_x509_dn_gets(name, sizeof name, &crt->subject);
-        return bw_fail(BW_ERR_TLS_FAILED, "%s certificate (%s) is not for '%s'; connect by a name that it has, or give it by server-name=", whose, name,
-                       t->server_name);
+        return bw_fail(BW_ERR_TLS_FAILED, "%s certificate (%s) is not for '%s'; connect by a name that it has, or give it by server-name=",
+                       whose, name, t->server_name);
     }
     if (flags & MBEDTLS_X509_BADCERT_NOT_TRUSTED)
         return bw_fail(BW_ERR_TLS_FAILED, "%s certificate is signed by a CA that is not known here; %s", whose,

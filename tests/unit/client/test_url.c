@@ -100,13 +100,48 @@ static void test_url_options_are_checked(void **state)
     refuses("dir:/x?colour=red", BW_ERR_INVALID_ARGUMENT, "colour");
 }
 
+static void takes_remote(const char *text, const char *host, uint16_t port)
+{
+    char printed[600];
+    assert_int_equal(bw_url_parse(text, &u), BW_OK);
+    assert_true(u.remote && !u.embedded);
+    assert_string_equal(u.at.place.host, host);
+    assert_int_equal(u.at.place.port, port);
+    bw_url_print(&u, printed, sizeof printed);
+    assert_int_equal(bw_url_parse(printed, &u), BW_OK);
+    assert_string_equal(u.at.place.host, host);
+    assert_int_equal(u.at.place.port, port);
+}
+
+static void test_url_remote_daemons_are_named_by_host_and_port(void **state)
+{
+    (void)state;
+    takes_remote("tcp://h:1", "h", 1);
+    takes_remote("tcp://a.b.example", "a.b.example", 7290);
+    takes_remote("tcp://192.0.2.1:65535?heartbeat=1s", "192.0.2.1", 65535);
+    takes_remote("tcp://[2001:db8::1]:4", "2001:db8::1", 4);
+    takes_remote("tcp://[::1]", "::1", 7290);
+    refuses("tcp://", BW_ERR_INVALID_ARGUMENT, "no host");
+    refuses("tcp://:7", BW_ERR_INVALID_ARGUMENT, "no host");
+    refuses("tcp://h:", BW_ERR_INVALID_ARGUMENT, "port");
+    refuses("tcp://h:0", BW_ERR_INVALID_ARGUMENT, "port 0");
+    refuses("tcp://h:65536", BW_ERR_INVALID_ARGUMENT, "65535");
+    refuses("tcp://h:7x", BW_ERR_INVALID_ARGUMENT, "port");
+    refuses("tcp://::1:7", BW_ERR_INVALID_ARGUMENT, "brackets");
+    refuses("tcp://[::1", BW_ERR_INVALID_ARGUMENT, "]");
+    refuses("tcp://[::1]7", BW_ERR_INVALID_ARGUMENT, "colon");
+    refuses("tcp://user@h:7", BW_ERR_INVALID_ARGUMENT, "character");
+    refuses("tcp://h/x", BW_ERR_INVALID_ARGUMENT, "character");
+    refuses("tcp://h?heartbeat=1ms", BW_ERR_INVALID_ARGUMENT, "100ms");
+    refuses("tcp://h?idle-exit=1s", BW_ERR_INVALID_ARGUMENT, "idle-exit");
+}
+
 static void test_url_other_forms_are_refused_with_advice(void **state)
 {
     (void)state;
     refuses("", BW_ERR_INVALID_ARGUMENT, "dir:");
     refuses("/var/lib/x", BW_ERR_INVALID_ARGUMENT, "dir:/var/lib/x");
     refuses("./x", BW_ERR_INVALID_ARGUMENT, "dir:./x");
-    refuses("tcp://h:1", BW_ERR_UNSUPPORTED, "tcp://");
     refuses("kafka://h:1", BW_ERR_UNSUPPORTED, "kafka://");
     refuses("ipc://run/bus.sock", BW_ERR_INVALID_ARGUMENT, "ipc:///run/bus.sock");
     refuses("ipc://", BW_ERR_INVALID_ARGUMENT, "no path");
@@ -165,6 +200,7 @@ int main(void)
         cmocka_unit_test(test_url_relative_folder_is_of_the_working_directory),
         cmocka_unit_test(test_url_escapes_are_decoded_and_printed_again),
         cmocka_unit_test(test_url_options_are_checked),
+        cmocka_unit_test(test_url_remote_daemons_are_named_by_host_and_port),
         cmocka_unit_test(test_url_other_forms_are_refused_with_advice),
         cmocka_unit_test(test_url_too_long_is_refused),
         cmocka_unit_test(test_url_without_one_is_chosen_from_the_environment),
