@@ -18,7 +18,7 @@ fails "--set without a value" 64 'NAME=VALUE' "$buswayd" --data-dir "$data" --se
 fails "--set of an unknown option" 78 'num.partitoins' "$buswayd" --data-dir "$data" --set num.partitoins=3
 fails "--ready-fd that is no number" 64 'descriptor' "$buswayd" --data-dir "$data" --ready-fd x
 fails "listen URL of an unknown kind" 64 'pigeon' "$buswayd" --data-dir "$data" --listen pigeon://x --check-config
-fails "listen URL of another host" 78 "this host only" "$buswayd" --data-dir "$data" --listen tcp://0.0.0.0:1 --check-config
+fails "listen URL of another host" 78 "option listeners" "$buswayd" --data-dir "$data" --listen tcp://0.0.0.0:1 --check-config
 fails "no such group" 78 "no-such-group-here" "$buswayd" --data-dir "$data" --socket-group no-such-group-here
 same "nothing was made by any of it" "$(ls "$work")" daemon_tool
 
