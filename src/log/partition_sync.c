@@ -40,6 +40,7 @@ bool bw_partition_poison_marker(bw_partition *p)
 
 void bw_partition_note_point(bw_partition *p, int64_t next_offset, const bw_segment *s, uint32_t position, uint32_t last_crc)
 {
+    if (!s->linked && position == 0) return; /* an empty spare: recovery would not know it for the point's segment */
     bw_recovery_point point = {
         .known = true,
         .leader_epoch = (int32_t)atomic_load_explicit(&p->slot->leader_epoch, memory_order_relaxed),

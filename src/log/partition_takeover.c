@@ -230,6 +230,7 @@ bw_err bw_partition_verify_takeover(bw_partition *p)
     }
     int dir = bw_partition_dir(p);
     if (dir < 0) return bw_fail_errno(errno, "cannot open partition folder %s", p->dir_name); /* no sync has failed */
+    (void)bw_partition_link_files(p); /* the recovery point may be the beginning of a file that is a spare by name */
     int error = bw_os_sync_dir(dir) == 0 ? 0 : errno;
     for (size_t i = 0; i < p->count && !error; i++)
         if (p->segments[i]->fd >= 0 && bw_os_fdatasync(p->segments[i]->fd) != 0) error = errno;
@@ -249,9 +250,8 @@ bw_err bw_partition_verify_takeover(bw_partition *p)
     bw_partition_state_begin(p, a->next_offset, &state);
     bw_partition_state_sync(dir, &state);
     bw_partition_note_point(p, a->next_offset, a, bw_position_pos(tail), p->indexer.last_crc);
-    bw_partition_state_end(p, a->next_offset, &state, true);
+    bw_partition_state_end(p, a->next_offset, &state, p->point.next_offset == a->next_offset);
     p->unverified = false;
-    p->dir_dirty = false;
     BW_KILL_POINT("takeover.durable");
     bw_wake(p->control, (uint32_t)p->number, BW_WAIT_STATE);
     return BW_OK;
