@@ -24,7 +24,9 @@ extern "C" {
 
 typedef struct bw_consumer bw_consumer;
 
-typedef enum bw_read_limit { BW_READ_VISIBLE = 0, BW_READ_DURABLE = 1 } bw_read_limit;
+/* What a reader may see: all that is there; what is on the disk; what as many linked peers have as the topic asks for (replicas). A topic's
+ * read.limit is the least that its readers get, whatever they ask for. */
+typedef enum bw_read_limit { BW_READ_VISIBLE = 0, BW_READ_DURABLE = 1, BW_READ_REPLICATED = 2 } bw_read_limit;
 
 typedef enum bw_offset_reset { BW_RESET_ERROR = 0, BW_RESET_EARLIEST = 1, BW_RESET_LATEST = 2 } bw_offset_reset;
 
@@ -179,6 +181,9 @@ BW_API int32_t bw_batch_records(bw_batch *batch, bw_record_view *out, int32_t ma
 BW_API int bw_consumer_fd(bw_consumer *consumer);
 /* bw_consumer_wake: make a poll that waits now, or the next one, return WOKEN. Any thread; async-signal-safe. */
 BW_API void bw_consumer_wake(bw_consumer *consumer);
+/* bw_offset_end: the offset behind the last record that a reader with this limit may see now, by the topic's read.limit, too. INVALID_CONFIG:
+ * replicated, and the topic asks for no replicas. Any thread. */
+BW_API bw_err bw_offset_end(bw_bus *bus, const char *topic, int32_t partition, bw_read_limit read_limit, int64_t *end);
 
 #ifdef __cplusplus
 }

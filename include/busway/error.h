@@ -90,7 +90,8 @@
     X(LINK_LOOP, 75, "a link to itself", F)                                                                                    \
     X(READ_ONLY, 76, "opened for reading only", F)                                                                             \
     X(AUTHENTICATION_FAILED, 77, "authentication failed", F)                                                                   \
-    X(TLS_FAILED, 78, "TLS connection failed", F)
+    X(TLS_FAILED, 78, "TLS connection failed", F)                                                                              \
+    X(ORIGIN_FENCED, 79, "another copy of the topic was promoted", F)
 
 #ifdef __cplusplus
 extern "C" {

@@ -9,7 +9,10 @@
  * caller flushes between them.
  *
  * What an acknowledgement means (acks): none: handed over; visible: in the page cache, every reader sees it, survives the death
- * of any process; durable: on the disk, survives power loss.
+ * of any process; durable: on the disk, survives power loss; replicated: as many linked peers as the topic asks for (replicas) have
+ * acknowledged it: with replicas.acks=durable, the default, it is on the disk here and on theirs; with visible, in their page caches and in
+ * the one here: it survives the loss of this host when a peer is promoted, not a power cut of all of them at once. Such sends go through the
+ * daemon; when the time is over first the error is TIMED_OUT, and the record is there and may become replicated later.
  *
  * Threads: a producer may be used from any thread; delivery callbacks run in the thread that polls or flushes. */
 #ifndef BUSWAY_PRODUCER_H
@@ -23,7 +26,7 @@ extern "C" {
 
 typedef struct bw_producer bw_producer;
 
-typedef enum bw_acks { BW_ACKS_NONE = 0, BW_ACKS_VISIBLE = 1, BW_ACKS_DURABLE = 2 } bw_acks;
+typedef enum bw_acks { BW_ACKS_NONE = 0, BW_ACKS_VISIBLE = 1, BW_ACKS_DURABLE = 2, BW_ACKS_REPLICATED = 3 } bw_acks;
 
 typedef struct bw_producer_options {
     size_t size;               /* sizeof(bw_producer_options) */

@@ -3,6 +3,7 @@
 #include "broker/offsets.h"
 #include "broker/txn.h"
 #include "broker/quota_admit.h"
+#include "broker/replica.h"
 
 #include "base/os.h"
 
@@ -173,6 +174,8 @@ static const api apis[BW_API_KEY_COUNT] = {
     [BW_API_SET_QUOTA] = {bw_handle_set_quota, BW_ROLE_ADMIN, false},
     [BW_API_PING] = {handle_ping, BW_ROLE_READER, false},
     [BW_API_LIST_QUOTAS] = {bw_handle_list_quotas, BW_ROLE_READER, false},
+    [BW_API_REPLICA_ACK] = {bw_handle_replica_ack, BW_ROLE_ADMIN, true},
+    [BW_API_EPOCHS] = {bw_handle_epochs, BW_ROLE_READER, true},
 };
 
 static bool is_local_only(uint16_t type)

@@ -121,7 +121,8 @@ void bw_handle_list_offsets(bw_broker *b, bw_op *op)
 {
     const bw_request *r = &op->request;
     bw_part *p;
-    bw_err e = bw_part_of(b, r->topic, r->partition, false, &p);
+    bw_err e = bw_fetch_limit_check(op);
+    if (!e) e = bw_part_of(b, r->topic, r->partition, false, &p);
     if (e) {
         bw_op_fail(op, e);
         return;
@@ -138,7 +139,7 @@ void bw_handle_list_offsets(bw_broker *b, bw_op *op)
     bw_answer a;
     bw_answer_init(&a, r);
     bw_part_range(p, &a.log_start, &a.end, &a.durable);
-    a.offset = r->timestamp == BW_OFFSET_END ? a.end : a.log_start;
+    a.offset = bw_resolve_offset(p, r->timestamp, r->read_limit);
     bw_op_finish(op, &a);
 }
 

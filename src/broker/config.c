@@ -172,7 +172,14 @@ bw_err bw_topic_config_check(const bw_topic_config *c)
     if (c->min_compaction_lag_ms > c->max_compaction_lag_ms)
         return bw_fail(BW_ERR_INVALID_CONFIG, "min.compaction.lag.ms = %lld is larger than max.compaction.lag.ms = %lld",
                        (long long)c->min_compaction_lag_ms, (long long)c->max_compaction_lag_ms);
+    if (bw_topic_config_read_limit(c) == BW_LIMIT_REPLICATED && c->replicas == 0)
+        return bw_fail(BW_ERR_INVALID_CONFIG, "read.limit = replicated needs replicas of at least 1: with 0 nothing would ever be seen");
     return BW_OK;
+}
+
+bw_reader_limit bw_topic_config_read_limit(const bw_topic_config *c)
+{
+    return c->read_limit[0] == 'r' ? BW_LIMIT_REPLICATED : c->read_limit[0] == 'd' ? BW_LIMIT_DURABLE : BW_LIMIT_VISIBLE;
 }
 
 void bw_topic_config_partition(const bw_topic_config *c, bw_partition_config *out)
@@ -193,6 +200,8 @@ void bw_topic_config_partition(const bw_topic_config *c, bw_partition_config *ou
         .max_compaction_lag_ms = c->max_compaction_lag_ms,
         .delete_retention_ms = c->delete_retention_ms,
         .reuse_segments = true,
+        .replicas = (uint32_t)c->replicas,
+        .read_limit = (uint8_t)bw_topic_config_read_limit(c),
     };
 }
 

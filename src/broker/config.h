@@ -77,6 +77,9 @@ typedef struct bw_topic_config {
     int64_t min_compaction_lag_ms;    /* 0 */
     int64_t max_compaction_lag_ms;    /* INT64_MAX: never */
     int64_t delete_retention_ms;      /* 86400000 */
+    int32_t replicas;                 /* 0 */
+    char replicas_acks[16];           /* durable | visible */
+    char read_limit[16];              /* visible | durable | replicated */
 } bw_topic_config;
 
 void bw_daemon_config_init(bw_daemon_config *c);
@@ -100,6 +103,8 @@ void bw_topic_config_init(bw_topic_config *c);
 bw_err bw_topic_config_set(bw_topic_config *c, const bw_topic_config *defaults, const char *name, size_t name_len,
                            const char *value, size_t value_len);
 bw_err bw_topic_config_check(const bw_topic_config *c);
+/* bw_topic_config_read_limit: the least that readers of the topic get (bw_reader_limit). */
+bw_reader_limit bw_topic_config_read_limit(const bw_topic_config *c);
 void bw_topic_config_partition(const bw_topic_config *c, bw_partition_config *out);
 /* bw_topic_config_each: name, value as text, is it the default? */
 void bw_topic_config_each(const bw_topic_config *c, const bw_topic_config *defaults,

@@ -118,7 +118,16 @@
     X(max_compaction_lag_ms, DURATION, "max.compaction.lag.ms", 1, INT64_MAX, "9223372036854775807", NULL,                           \
       "A record is looked at by the cleaner after so long at the latest.")                                                           \
     X(delete_retention_ms, DURATION, "delete.retention.ms", 0, INT64_MAX / 2, "86400000", NULL,                                      \
-      "How long a null value is still there after it was compacted for the first time, for those who read from the start.")
+      "How long a null value is still there after it was compacted for the first time, for those who read from the start.")           \
+    X(replicas, NUMBER, "replicas", 0, 16, "0", NULL,                                                                                \
+      "Linked peers that must have a record before it counts as replicated: for acks=replicated, and for readers of what is "         \
+      "replicated. 0: nobody asks.")                                                                                                  \
+    X(replicas_acks, CHOICE, "replicas.acks", 0, 0, "durable", "durable|visible",                                                    \
+      "When a peer has a record: durable: it is on the disk here and on the disk of as many peers as replicas says; visible: readers " \
+      "there can see it, and a loss of power at all of these hosts at once can take it away.")                                        \
+    X(read_limit, CHOICE, "read.limit", 0, 0, "visible", "visible|durable|replicated",                                               \
+      "The least that readers of the topic get, whatever they ask for: everything that is visible, what is on the disk, or what is "   \
+      "replicated; for readers that are opened from then on. Links copy what is visible.")
 /* clang-format on */
 
 extern const bw_option bw_daemon_options[];

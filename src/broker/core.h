@@ -32,7 +32,7 @@
 #include <uthash.h>
 
 #define BW_TICK_MS 1000
-#define BW_PART_READERS 4 /* visible, durable; uncommitted, committed */
+#define BW_PART_READERS (2 * BW_LIMIT_COUNT) /* by limit; uncommitted, committed */
 
 typedef struct bw_topic bw_topic;
 typedef struct bw_part bw_part;
@@ -148,13 +148,15 @@ struct bw_part {
     /* broker thread */
     bw_op *waiting, *waiting_last; /* requests that came while it was not open */
     bw_appender *appender;
-    bw_reader *readers[BW_PART_READERS]; /* by read limit and isolation, for FETCH */
+    bw_reader *readers[BW_PART_READERS]; /* by isolation and read limit, for FETCH */
     int64_t reader_used_ms[BW_PART_READERS];
     bw_produce *gathered, *gathered_last; /* came in this turn, not tried yet */
     bw_part *gathering_next;
     bw_produce *parked, *parked_last; /* wait for space, for the lock or for the producer table; in order */
     bw_timer retry;
     bw_produce *undurable, *undurable_last; /* appended; wait for durable; ends ascend */
+    bw_produce *unreplicated, *unreplicated_last; /* appended; wait for the peers; offsets ascend */
+    struct bw_replica *replicas; /* what peers have acknowledged: replica.c */
     bw_fetch_link *fetches;
     bw_sub *subs;
     struct bw_offset_target *offsets; /* what is committed; NULL: nothing, or not looked for yet */
@@ -413,6 +415,10 @@ void bw_sub_serve_session(bw_broker *b, bw_session *s);
 void bw_sub_drop_session(bw_broker *b, bw_session *s);
 bool bw_sub_waiting(const bw_part *p, bw_wait_class cls);
 bool bw_fetch_waiting(const bw_part *p, bw_wait_class cls);
+/* bw_fetch_limit_check: is a request's read_limit allowed? NOT_PERMITTED, INVALID_ARGUMENT. bw_fetch_limit: what its reader gets, by the
+ * topic's read.limit. */
+bw_err bw_fetch_limit_check(const bw_op *op);
+bw_reader_limit bw_fetch_limit(const bw_part *p, int8_t read_limit);
 /* bw_resolve_offset: BEGINNING and END to numbers, for a read limit. */
 int64_t bw_resolve_offset(const bw_part *p, int64_t offset, int8_t read_limit);
 

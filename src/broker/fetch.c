@@ -34,13 +34,23 @@ struct bw_fetch {
     bw_fetch_link links[];
 };
 
+static const bw_tail_slot *slot_of(const bw_part *p) { return &p->topic->control->slots[p->index]; }
+
+bw_err bw_fetch_limit_check(const bw_op *op)
+{
+    int8_t limit = op->request.read_limit;
+    if (limit == BW_LIMIT_ALL && op->session->role < BW_ROLE_ADMIN)
+        return bw_fail(BW_ERR_NOT_PERMITTED, "read_limit = 3, all whatever read.limit says, is for links and administrators");
+    if (limit >= BW_LIMIT_VISIBLE && limit < BW_LIMIT_COUNT) return BW_OK;
+    return bw_fail(BW_ERR_INVALID_ARGUMENT, "read_limit = %d; allowed: 0 visible, 1 durable, 2 replicated", limit);
+}
+
+bw_reader_limit bw_fetch_limit(const bw_part *p, int8_t read_limit) { return bw_limit_of(slot_of(p), (bw_reader_limit)read_limit); }
+
 int64_t bw_resolve_offset(const bw_part *p, int64_t offset, int8_t read_limit)
 {
-    int64_t log_start, end, durable;
-    if (offset != BW_OFFSET_END && offset != BW_OFFSET_BEGINNING) return offset;
-    bw_part_range(p, &log_start, &end, &durable);
-    if (offset == BW_OFFSET_BEGINNING) return log_start;
-    return read_limit == BW_READ_DURABLE ? durable : end;
+    if (offset == BW_OFFSET_BEGINNING) return atomic_load_explicit(&slot_of(p)->log_start, memory_order_acquire);
+    return offset == BW_OFFSET_END ? bw_limit_end(slot_of(p), bw_fetch_limit(p, read_limit)) : offset;
 }
 
 static void unlink_all(bw_broker *b, bw_fetch *f)
@@ -79,9 +89,9 @@ static void fetch_end(bw_broker *b, bw_fetch *f, bw_answer *a)
 static void read_part(bw_broker *b, bw_fetch_link *l, size_t room, bool must, bw_fetched_part *out)
 {
     bw_reader *r;
-    int limit = l->fetch->op->request.read_limit == BW_READ_DURABLE ? BW_LIMIT_DURABLE : BW_LIMIT_VISIBLE;
     size_t before = b->payload.len, end = before + room;
-    bw_err e = bw_part_reader(b, l->part, limit, l->fetch->op->request.isolation == BW_READ_COMMITTED, &r);
+    const bw_request *q = &l->fetch->op->request;
+    bw_err e = bw_part_reader(b, l->part, q->read_limit, q->isolation == BW_READ_COMMITTED, &r);
     if (!e && bw_reader_position(r) != l->offset) bw_reader_seek(r, l->offset);
     while (!e && (b->payload.len < end || (must && b->payload.len == before))) {
         bw_run run;
@@ -193,10 +203,9 @@ void bw_handle_fetch(bw_broker *b, bw_op *op)
     bw_err e = BW_OK;
     if (q->part_count > PARTS_MAX)
         e = bw_fail(BW_ERR_INVALID_ARGUMENT, "a fetch of %zu partitions; at most %d in one", q->part_count, PARTS_MAX);
-    else if (q->read_limit != BW_READ_VISIBLE && q->read_limit != BW_READ_DURABLE)
-        e = bw_fail(BW_ERR_INVALID_ARGUMENT, "read_limit = %d; allowed: 0 visible, 1 durable", q->read_limit);
     else if (q->isolation != BW_READ_UNCOMMITTED && q->isolation != BW_READ_COMMITTED)
         e = bw_fail(BW_ERR_INVALID_ARGUMENT, "isolation = %d; allowed: 0 read uncommitted, 1 read committed", q->isolation);
+    else e = bw_fetch_limit_check(op);
     bw_fetch *f = e ? NULL : calloc(1, sizeof *f + q->part_count * sizeof f->links[0]);
     if (!e && !f) e = bw_fail(BW_ERR_NO_MEMORY, "no memory for a fetch");
     if (e) {
@@ -215,17 +224,15 @@ void bw_handle_fetch(bw_broker *b, bw_op *op)
 /* Has anything come behind the link's offset? Cheap; a fetch is read anew only then. */
 static bool has_news(const bw_fetch_link *l)
 {
-    const bw_tail_slot *s = &l->part->topic->control->slots[l->part->index];
+    const bw_tail_slot *s = slot_of(l->part);
     if (atomic_load(&s->state) != BW_SLOT_OPEN) return true;
-    int64_t log_start, end, durable;
-    bw_part_range(l->part, &log_start, &end, &durable);
     const bw_request *q = &l->fetch->op->request;
-    if (q->read_limit == BW_READ_DURABLE) end = durable;
+    int64_t end = bw_limit_end(s, bw_fetch_limit(l->part, q->read_limit));
     if (q->isolation == BW_READ_COMMITTED) {
         int64_t unstable = atomic_load(&s->first_unstable);
         if (unstable < end) end = unstable;
     }
-    return l->offset < log_start || end > l->offset;
+    return l->offset < atomic_load_explicit(&s->log_start, memory_order_acquire) || end > l->offset;
 }
 
 void bw_fetch_serve(bw_broker *b, bw_part *p)
@@ -265,6 +272,6 @@ void bw_fetch_drop_session(bw_broker *b, bw_session *s)
 bool bw_fetch_waiting(const bw_part *p, bw_wait_class cls)
 {
     for (const bw_fetch_link *l = p->fetches; l; l = l->next)
-        if ((l->fetch->op->request.read_limit == BW_READ_DURABLE) == (cls == BW_WAIT_STATE)) return true;
+        if (bw_limit_wait_class(bw_fetch_limit(p, l->fetch->op->request.read_limit)) == cls) return true;
     return false;
 }

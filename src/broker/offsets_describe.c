@@ -223,7 +223,7 @@ static void look_into_log(bw_broker *b, row *r)
     bw_reader *reader;
     bw_batch_ref batch;
     int64_t from = r->committed > r->log_start ? r->committed : r->log_start;
-    if (from >= r->end || bw_part_open_reader(b, r->part, BW_LIMIT_VISIBLE, false, &reader)) return;
+    if (from >= r->end || bw_part_open_reader(b, r->part, BW_LIMIT_ALL, false, &reader)) return;
     bw_reader_seek(reader, from);
     if (bw_reader_next(reader, &batch) == BW_OK)
         r->since_ms = batch.header.attributes & BW_ATTR_LOG_APPEND_TIME ? batch.header.max_timestamp : batch.header.base_timestamp;

@@ -2,7 +2,7 @@
  *
  * A part is in the table `parts` under its bus number, which is its bit in every mailbox. Users are counted: the table's one, one a
  * keeper's round, one a job. Who takes it out of the table (deletion) waits until it is the last, then closes and frees it. */
-#include "broker/core.h"
+#include "broker/replica.h"
 
 #include "base/killpoint.h"
 #include "base/os.h"
@@ -312,17 +312,17 @@ bw_err bw_part_open_reader(bw_broker *b, bw_part *p, int limit, bool committed, 
     char folder[BW_PARTITION_DIR_MAX];
     bw_partition_dir_name(folder, p->topic->name, (int32_t)p->index);
     bw_reader_options o = {.control = p->topic->control, .partition = p->index, .dir_fd = b->dir->fd, .folder = folder,
-                           .limit = limit == BW_LIMIT_DURABLE ? BW_LIMIT_DURABLE : BW_LIMIT_VISIBLE, .committed = committed,
+                           .limit = (bw_reader_limit)limit, .committed = committed,
                            .use_pread = true, .guard = &b->guard};
     return bw_reader_open(&o, out);
 }
 
 bw_err bw_part_reader(bw_broker *b, bw_part *p, int limit, bool committed, bw_reader **out)
 {
-    int i = (limit == BW_LIMIT_DURABLE) + 2 * committed;
+    int i = (int)bw_fetch_limit(p, (int8_t)limit) + BW_LIMIT_COUNT * committed;
     bw_part_use_io(b, p);
     if (!p->readers[i]) {
-        bw_err e = bw_part_open_reader(b, p, limit, committed, &p->readers[i]);
+        bw_err e = bw_part_open_reader(b, p, i % BW_LIMIT_COUNT, committed, &p->readers[i]);
         if (e) return e;
         bw_broker_tick_on(b);
     }
@@ -362,6 +362,7 @@ void bw_part_stop_io(bw_broker *b, bw_part *p)
 
 void bw_part_free(bw_part *p)
 {
+    bw_replica_free(p);
     free(p->history.epochs);
     free(p->why);
     free(p->cleaned);

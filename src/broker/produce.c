@@ -7,7 +7,7 @@
  * comes while others are parked goes behind them, so that one session's batches for a partition keep their order. Nothing here
  * waits: bw_append gets a deadline of half a millisecond, which bounds what a contended lock can cost.
  * acks none: never answered, whatever comes of it. acks durable: after the append the batch waits in `undurable` until the slot's durable
- * watermark has passed its end.
+ * watermark has passed its end; acks replicated: in `unreplicated`, until as many peers as the topic asks for have acknowledged it.
  * Transactional batches are admitted by the coordinator (txn.h) when they come, and again when they were parked; what it has to write first
  * goes before the first of them is appended. Requests to end a transaction are gathered too, and carried out behind the batches. */
 #include "broker/produce_internal.h"
@@ -31,8 +31,11 @@ static bw_err check_batch(bw_broker *b, bw_part *p, bw_op *op, bw_batch_header *
 {
     const bw_request *r = &op->request;
     const bw_topic_config *c = &p->topic->config;
-    if (r->acks < BW_ACKS_NONE || r->acks > BW_ACKS_DURABLE)
-        return bw_fail(BW_ERR_INVALID_ARGUMENT, "acks = %d; allowed: 0 none, 1 visible, 2 durable", r->acks);
+    if (r->acks < BW_ACKS_NONE || r->acks > BW_ACKS_REPLICATED)
+        return bw_fail(BW_ERR_INVALID_ARGUMENT, "acks = %d; allowed: 0 none, 1 visible, 2 durable, 3 replicated", r->acks);
+    if (r->acks == BW_ACKS_REPLICATED && c->replicas == 0)
+        return bw_fail(BW_ERR_INVALID_CONFIG, "acks = replicated, but topic '%s' asks for no replicas; `busway topic alter %s replicas=N`",
+                       p->topic->name, p->topic->name);
     if ((int64_t)r->payload_len > c->max_message_bytes)
         return bw_fail(BW_ERR_RECORD_TOO_LARGE, "a batch of %zu bytes; topic '%s' takes at most %lld (max.message.bytes)", r->payload_len,
                        p->topic->name, (long long)c->max_message_bytes);

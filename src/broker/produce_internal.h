@@ -18,7 +18,7 @@ struct bw_produce {
     int64_t timestamp; /* as stored: the append time, or -1 */
     int8_t acks;
     bw_deadline deadline;
-    bw_timer timer; /* durable: the answer is due */
+    bw_timer timer; /* durable, replicated: the answer is due */
     int64_t base_offset;
     bw_position end;
     bw_produce *next;
@@ -34,7 +34,7 @@ void bw_produce_answer(bw_broker *b, bw_produce *pr, bw_err e);
 /* bw_produce_try: alone. PARK: not now. */
 bw_produce_outcome bw_produce_try(bw_broker *b, bw_produce *pr);
 void bw_produce_park(bw_broker *b, bw_produce *pr);
-/* bw_produce_appended: it is in the log: note, answer, or wait for the disk. */
+/* bw_produce_appended: it is in the log: note, answer, or wait for the disk or the peers. */
 void bw_produce_appended(bw_broker *b, bw_produce *pr);
 /* bw_produce_before_append: what waits for this append is served in this turn: no need to be woken for it. */
 void bw_produce_before_append(bw_broker *b, bw_part *p);

@@ -1,7 +1,8 @@
 /* broker/produce_try.c: one batch: its sequence, its append, its answer; and where it waits meanwhile (produce.c says how the two go
- * together). Parked: not appended, tried again in order. Undurable: appended, until the watermark has passed its end. */
+ * together). Parked: not appended, tried again in order. Undurable, unreplicated: appended, until that watermark has passed its end. */
 #include "broker/produce_internal.h"
 
+#include "broker/replica.h"
 #include "broker/txn.h"
 #include "log/txn.h"
 #include "log/wait.h"
@@ -36,22 +37,66 @@ void bw_produce_answer(bw_broker *b, bw_produce *pr, bw_err e)
 
 /* ---- one try ---- */
 
-static void wait_durable(bw_broker *b, bw_produce *pr);
+typedef struct waiting { bw_produce **first, **last; } waiting;
 
-static void on_durable_late(void *broker, bw_timer *timer)
+static waiting list_of(bw_part *p, const bw_produce *pr)
+{
+    return pr->acks == BW_ACKS_REPLICATED ? (waiting){&p->unreplicated, &p->unreplicated_last} : (waiting){&p->undurable, &p->undurable_last};
+}
+
+static void on_late(void *broker, bw_timer *timer)
 {
     bw_produce *pr = (bw_produce *)(void *)((char *)timer - offsetof(bw_produce, timer));
     bw_part *p = pr->part;
-    bw_produce **at = &p->undurable, *before = NULL;
+    waiting w = list_of(p, pr);
+    bw_produce **at = w.first, *before = NULL;
     while (*at != pr) {
         before = *at;
         at = &before->next;
     }
     *at = pr->next;
-    if (p->undurable_last == pr) p->undurable_last = before;
-    bw_fail(BW_ERR_TIMED_OUT, "topic '%s' partition %u: offset %lld is visible but not yet known to be on the disk", p->topic->name, p->index,
-            (long long)pr->base_offset);
+    if (*w.last == pr) *w.last = before;
+    bw_fail(BW_ERR_TIMED_OUT, "topic '%s' partition %u: offset %lld is visible but not yet known to be %s", p->topic->name, p->index,
+            (long long)pr->base_offset, pr->acks == BW_ACKS_REPLICATED ? "on enough peers (replicas)" : "on the disk");
     bw_produce_answer(broker, pr, BW_ERR_TIMED_OUT);
+}
+
+static int64_t next_offset_of(const bw_produce *pr) { return pr->base_offset + pr->header.last_offset_delta + 1; }
+
+static bool has_passed(const bw_produce *pr, const bw_produce *other)
+{
+    return pr->acks == BW_ACKS_REPLICATED ? other->base_offset <= pr->base_offset : other->end <= pr->end;
+}
+
+/* Into its list, by end: a resend of an old batch may come behind newer ones. */
+static void put_waiting(bw_broker *b, bw_produce *pr)
+{
+    waiting w = list_of(pr->part, pr);
+    bw_produce *before = NULL, **at = w.first;
+    if (*w.last && has_passed(pr, *w.last)) at = &(before = *w.last)->next;
+    else while (*at && has_passed(pr, *at)) at = &(before = *at)->next;
+    pr->next = *at;
+    *at = pr;
+    if (!pr->next) *w.last = pr;
+    pr->timer.fire = on_late;
+    bw_timers_set(&b->timers, &pr->timer, pr->deadline);
+}
+
+/* The peers learn of it by their links; the answer comes with their acknowledgement (replica.c). With replicas.acks=durable it must be on
+ * the disk here, too. */
+static void wait_replicated(bw_broker *b, bw_produce *pr)
+{
+    bw_part *p = pr->part;
+    if ((int64_t)atomic_load_explicit(&slot_of(p)->replicated, memory_order_acquire) >= next_offset_of(pr)) {
+        bw_produce_answer(b, pr, BW_OK);
+        return;
+    }
+    put_waiting(b, pr);
+    if (bw_replica_wants_disk(p)) {
+        bw_position_raise(&slot_of(p)->sync_request, pr->end);
+        bw_syncer_want(b, p);
+    }
+    bw_broker_again(b, p);
 }
 
 static void wait_durable(bw_broker *b, bw_produce *pr)
@@ -63,16 +108,17 @@ static void wait_durable(bw_broker *b, bw_produce *pr)
         return;
     }
     bw_position_raise(&s->sync_request, pr->end);
-    bw_produce *before = NULL, **at = &p->undurable; /* by end: a resend of an old batch may come behind newer ones */
-    if (p->undurable_last && p->undurable_last->end <= pr->end) at = &(before = p->undurable_last)->next;
-    else while (*at && (*at)->end <= pr->end) at = &(before = *at)->next;
-    pr->next = *at;
-    *at = pr;
-    if (!pr->next) p->undurable_last = pr;
-    pr->timer.fire = on_durable_late;
-    bw_timers_set(&b->timers, &pr->timer, pr->deadline);
+    put_waiting(b, pr);
     bw_syncer_want(b, p);
     bw_broker_again(b, p);
+}
+
+/* It is in the log: answer, now or when its watermark has passed. */
+static void settle(bw_broker *b, bw_produce *pr)
+{
+    if (pr->acks == BW_ACKS_DURABLE) wait_durable(b, pr);
+    else if (pr->acks == BW_ACKS_REPLICATED) wait_replicated(b, pr);
+    else bw_produce_answer(b, pr, BW_OK);
 }
 
 void bw_produce_appended(bw_broker *b, bw_produce *pr)
@@ -91,8 +137,7 @@ void bw_produce_appended(bw_broker *b, bw_produce *pr)
             bw_txn_count(b, pr->header.producer_id, pr->header.record_count);
         }
     }
-    if (pr->acks == BW_ACKS_DURABLE) wait_durable(b, pr);
-    else bw_produce_answer(b, pr, BW_OK);
+    settle(b, pr);
 }
 
 void bw_produce_before_append(bw_broker *b, bw_part *p)
@@ -138,8 +183,7 @@ bw_produce_outcome bw_produce_try(bw_broker *b, bw_produce *pr)
             pr->timestamp = before.timestamp;
             pr->end = before.end;
             if (!pr->end) pr->end = atomic_load_explicit(&slot_of(p)->tail, memory_order_acquire);
-            if (pr->acks == BW_ACKS_DURABLE) wait_durable(b, pr);
-            else bw_produce_answer(b, pr, BW_OK);
+            settle(b, pr);
             return BW_PRODUCE_FINISHED;
         }
     }
@@ -224,23 +268,41 @@ static void serve_undurable(bw_broker *b, bw_part *p)
     }
 }
 
+static void serve_unreplicated(bw_broker *b, bw_part *p)
+{
+    bw_tail_slot *s = slot_of(p);
+    int64_t replicated = (int64_t)atomic_load_explicit(&s->replicated, memory_order_acquire);
+    uint32_t state = atomic_load_explicit(&s->state, memory_order_acquire);
+    while (p->unreplicated && (next_offset_of(p->unreplicated) <= replicated || state != BW_SLOT_OPEN)) {
+        bw_produce *pr = p->unreplicated;
+        p->unreplicated = pr->next;
+        if (!p->unreplicated) p->unreplicated_last = NULL;
+        bw_err e = next_offset_of(pr) <= replicated ? BW_OK : state == BW_SLOT_POISONED ? BW_ERR_POISONED : BW_ERR_DELETED;
+        if (e)
+            bw_fail(e, "topic '%s' partition %u: offset %lld did not reach enough peers: %s", p->topic->name, p->index,
+                    (long long)pr->base_offset, bw_err_text(e));
+        bw_produce_answer(b, pr, e);
+    }
+}
+
 void bw_produce_serve(bw_broker *b, bw_part *p)
 {
     if (p->undurable) serve_undurable(b, p);
+    if (p->unreplicated) serve_unreplicated(b, p);
     if (p->parked) serve_parked(b, p);
 }
 
-bool bw_produce_waiting(const bw_part *p) { return p->undurable || p->parked; }
+bool bw_produce_waiting(const bw_part *p) { return p->undurable || p->unreplicated || p->parked; }
 
 void bw_produce_fail_all(bw_broker *b, bw_part *p, bw_err e)
 {
     char why[600];
     strncpy(why, bw_error_message(), sizeof why - 1);
     why[sizeof why - 1] = 0;
-    for (int list = 0; list < 2; list++) {
-        bw_produce *pr = list ? p->undurable : p->parked;
-        if (list) p->undurable = p->undurable_last = NULL;
-        else p->parked = p->parked_last = NULL;
+    waiting lists[] = {{&p->parked, &p->parked_last}, {&p->undurable, &p->undurable_last}, {&p->unreplicated, &p->unreplicated_last}};
+    for (size_t list = 0; list < sizeof lists / sizeof *lists; list++) {
+        bw_produce *pr = *lists[list].first;
+        *lists[list].first = *lists[list].last = NULL;
         while (pr) {
             bw_produce *next = pr->next;
             bw_error_set_message(e, why);
@@ -275,5 +337,6 @@ void bw_produce_drop_session(bw_broker *b, bw_session *s)
         if (!p) continue;
         if (p->parked) drop_from(b, s, &p->parked, &p->parked_last);
         if (p->undurable) drop_from(b, s, &p->undurable, &p->undurable_last);
+        if (p->unreplicated) drop_from(b, s, &p->unreplicated, &p->unreplicated_last);
     }
 }

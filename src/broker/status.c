@@ -2,6 +2,7 @@
 #include "broker/document.h"
 #include "broker/offsets.h"
 #include "broker/quota_admit.h"
+#include "broker/replica.h"
 
 #include "base/os.h"
 
@@ -34,7 +35,8 @@ static int put_partition(bw_broker *b, msgpack_packer *pk, const bw_part *p)
     bw_cleaned cleaned;
     if (p->log) bw_partition_info_get(p->log, &info);
     bool was_cleaned = bw_cleaner_get(b, p, &cleaned);
-    int bad = msgpack_pack_map(pk, (p->log ? 8 : 9) + was_cleaned);
+    int bad = msgpack_pack_map(pk, (p->log ? 8 : 9) + was_cleaned + (p->topic->config.replicas > 0));
+    if (p->topic->config.replicas > 0) bad |= bw_replica_put(pk, p, &info);
     if (was_cleaned) bad |= put_cleaned(pk, &cleaned);
     bad |= key_int(pk, "partition", p->index) | key_int(pk, "log_start_offset", info.log_start) | key_int(pk, "end_offset", info.end_offset);
     bad |= key_int(pk, "durable_offset", info.durable_offset) | key_int(pk, "size_bytes", (int64_t)info.size_bytes);

@@ -21,7 +21,7 @@ struct bw_sub {
     bw_part *part;
     bw_reader *reader;
     uint32_t id;
-    int8_t limit;
+    bw_reader_limit limit; /* what it gets: bw_fetch_limit */
     int64_t credit; /* may go below 0 by one batch */
     bool blocked;   /* by the backlog */
     bool drained;   /* nothing below the limit when it was last looked at */
@@ -143,7 +143,7 @@ void bw_sub_drop_session(bw_broker *b, bw_session *session)
 bool bw_sub_waiting(const bw_part *p, bw_wait_class cls)
 {
     for (const bw_sub *s = p->subs; s; s = s->part_next)
-        if (s->credit > 0 && !s->blocked && (s->limit == BW_READ_DURABLE) == (cls == BW_WAIT_STATE)) return true;
+        if (s->credit > 0 && !s->blocked && bw_limit_wait_class(s->limit) == cls) return true;
     return false;
 }
 
@@ -162,17 +162,16 @@ static bw_err subscribe(bw_broker *b, bw_op *op, bw_sub **out)
     for (bw_sub *s = op->session->subs; s; s = s->session_next) count++;
     if (count >= SUBS_MAX) return bw_fail(BW_ERR_BUSY, "a connection has at most %d subscriptions", SUBS_MAX);
     if (find(op->session, r->subscription)) return bw_fail(BW_ERR_INVALID_ARGUMENT, "subscription %u is in use in this connection", r->subscription);
-    if (r->read_limit != BW_READ_VISIBLE && r->read_limit != BW_READ_DURABLE)
-        return bw_fail(BW_ERR_INVALID_ARGUMENT, "read_limit = %d; allowed: 0 visible, 1 durable", r->read_limit);
     if (r->isolation != BW_READ_UNCOMMITTED && r->isolation != BW_READ_COMMITTED)
         return bw_fail(BW_ERR_INVALID_ARGUMENT, "isolation = %d; allowed: 0 read uncommitted, 1 read committed", r->isolation);
-    bw_err e = bw_part_of(b, r->topic, r->partition, false, &p);
+    bw_err e = bw_fetch_limit_check(op);
+    if (!e) e = bw_part_of(b, r->topic, r->partition, false, &p);
     if (e) return e;
     bw_sub *s = calloc(1, sizeof *s);
     if (!s) return bw_fail(BW_ERR_NO_MEMORY, "no memory for a subscription");
-    *s = (bw_sub){.session = op->session, .part = p, .id = r->subscription, .limit = r->read_limit, .credit = add_credit(0, r->credit)};
-    int limit = r->read_limit == BW_READ_DURABLE ? BW_LIMIT_DURABLE : BW_LIMIT_VISIBLE;
-    if ((e = bw_part_open_reader(b, p, limit, r->isolation == BW_READ_COMMITTED, &s->reader))) {
+    *s = (bw_sub){.session = op->session, .part = p, .id = r->subscription, .limit = bw_fetch_limit(p, r->read_limit),
+                  .credit = add_credit(0, r->credit)};
+    if ((e = bw_part_open_reader(b, p, r->read_limit, r->isolation == BW_READ_COMMITTED, &s->reader))) {
         free(s);
         return e;
     }

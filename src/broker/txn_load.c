@@ -111,7 +111,7 @@ static bw_err read_log(bw_broker *b, bw_part *p, load *l)
 {
     bw_reader *reader;
     bw_batch_ref batch;
-    bw_err e = bw_part_open_reader(b, p, BW_LIMIT_VISIBLE, false, &reader);
+    bw_err e = bw_part_open_reader(b, p, BW_LIMIT_ALL, false, &reader);
     if (e) return e;
     int64_t start = atomic_load(&slot_of(p)->log_start);
     bw_reader_seek(reader, l->from > start ? l->from : start);

@@ -172,8 +172,8 @@ const char *cli_codec_name(bw_codec codec) { return (unsigned)codec < 5 ? codec_
 
 bool cli_parse_acks(const char *text, bw_acks *out)
 {
-    static const char *const names[] = {"none", "visible", "durable"};
-    for (int i = 0; i < 3; i++)
+    static const char *const names[] = {"none", "visible", "durable", "replicated"};
+    for (int i = 0; i < 4; i++)
         if (strcmp(text, names[i]) == 0) return *out = (bw_acks)i, true;
     return false;
 }

@@ -255,7 +255,7 @@ static const cli_opt options[] = {
     {ID_BATCH, 0, "batch", "N", "records in a batch (default 100)"},
     {'p', 'p', "partition", "N", "which partition (default 0)"},
     {'z', 'z', "compression", "CODEC", "none (default), gzip, snappy, lz4 or zstd"},
-    {ID_ACKS, 0, "acks", "WHAT", "none, visible (default) or durable"},
+    {ID_ACKS, 0, "acks", "WHAT", "none, visible (default), durable or replicated"},
     {ID_KEEP, 0, "keep", NULL, "leave the topic that was made for the run"},
     {0, 0, NULL, NULL, NULL},
 };

@@ -132,9 +132,8 @@ static int group_at_end(consume *k, bool *yes)
     if (e != BW_OK) return cli_error_bw(k->c, e, "%s", k->options.group_id);
     if (count == 0 && cli_now_ns() - k->joined_ns < (int64_t)GROUP_WAIT_MS * 1000000) *yes = false;
     for (size_t i = 0; i < count && *yes && e == BW_OK; i++) {
-        bw_offset_range range;
-        e = bw_offsets_range(k->bus, parts[i].topic, parts[i].partition, &range);
-        int64_t end = k->options.read_limit == BW_READ_DURABLE ? range.durable : range.end;
+        int64_t end = 0;
+        e = bw_offset_end(k->bus, parts[i].topic, parts[i].partition, k->options.read_limit, &end);
         if (e == BW_OK && parts[i].offset < end) *yes = false;
     }
     bw_free(parts);
@@ -151,9 +150,10 @@ static int at_end(consume *k, bool *yes)
         int64_t position = 0;
         if (k->parts[i].done) continue;
         bw_err e = bw_offsets_range(k->bus, k->topic, k->parts[i].partition, &range);
+        int64_t end = 0;
+        if (e == BW_OK) e = bw_offset_end(k->bus, k->topic, k->parts[i].partition, k->options.read_limit, &end);
         if (e == BW_OK) e = bw_consumer_position(k->consumer, k->topic, k->parts[i].partition, &position);
         if (e != BW_OK) return cli_error_bw(k->c, e, "%s partition %" PRId32, k->topic, k->parts[i].partition);
-        int64_t end = k->options.read_limit == BW_READ_DURABLE ? range.durable : range.end;
         if (position == BW_OFFSET_END) position = end;
         if (position < 0) position = range.log_start;
         if (position < end) *yes = false;
@@ -245,8 +245,9 @@ static bw_err assign(consume *k, part *p)
         break;
     case FROM_BEFORE_END:
         e = bw_offsets_range(k->bus, k->topic, p->partition, &range);
+        int64_t end = 0;
+        if (e == BW_OK) e = bw_offset_end(k->bus, k->topic, p->partition, k->options.read_limit, &end);
         if (e == BW_OK) {
-            int64_t end = k->options.read_limit == BW_READ_DURABLE ? range.durable : range.end;
             from = end - range.log_start > k->start ? end - k->start : range.log_start;
         }
         break;
@@ -346,7 +347,7 @@ static const cli_opt options[] = {
     {'O', 'O', "with-offset", NULL, "write the offset first"},
     {'Z', 'Z', "nulls", NULL, "write a null key or value as NULL"},
     {'u', 'u', "unbuffered", NULL, "write each record at once (else: whenever there is nothing more to read)"},
-    {ID_READ_LIMIT, 0, "read-limit", "WHAT", "visible (default) or durable: only what survives power loss"},
+    {ID_READ_LIMIT, 0, "read-limit", "WHAT", "visible (default), durable: only what survives power loss, or replicated: only what peers have"},
     {ID_RESET, 0, "reset", "WHERE", "earliest or latest, when the position is outside the log (default: an error)"},
     {'G', 'G', "group", "GROUP", "as a member of a group: it divides the partitions and keeps the offsets; several topics, ^ begins a pattern"},
     {ID_INSTANCE, 0, "instance", "ID", "with -G: a static member, which keeps its partitions over a restart"},
@@ -398,8 +399,10 @@ static int option(consume *k, int id, const char *value, const char **delimiter,
     case ID_READ_LIMIT:
         if (strcmp(value, "durable") == 0)
             k->options.read_limit = BW_READ_DURABLE;
+        else if (strcmp(value, "replicated") == 0)
+            k->options.read_limit = BW_READ_REPLICATED;
         else if (strcmp(value, "visible") != 0)
-            return cli_usage(k->c, "--read-limit: %s is not one of visible, durable", value);
+            return cli_usage(k->c, "--read-limit: %s is not one of visible, durable, replicated", value);
         break;
     case 'G':
         k->options.group_id = value;

@@ -296,7 +296,7 @@ static const cli_opt options[] = {
     {'l', 'l', "lines", "FILE", "read the lines of FILE instead of standard input"},
     {'c', 'c', "count", "N", "stop after N records"},
     {'Z', 'Z', "empty-as-null", NULL, "an empty value (or key) becomes null"},
-    {ID_ACKS, 0, "acks", "WHAT", "none, visible (default: survives any process's death) or durable (on the disk)"},
+    {ID_ACKS, 0, "acks", "WHAT", "none, visible (default: survives any process's death), durable (on the disk) or replicated (on linked peers)"},
     {ID_REPORT, 0, "report", NULL, "a JSON line on stdout for each acknowledged record, never before it is"},
     {ID_LINGER, 0, "linger-ms", "MS", "wait so long for a batch to fill (default 0)"},
     {ID_BATCH, 0, "batch-bytes", "BYTES", "size of a batch (default 64K)"},
@@ -353,7 +353,7 @@ static int option(produce *p, int id, const char *value)
         break;
     case ID_ACKS:
         if (!cli_parse_acks(value, &p->options.acks))
-            return cli_usage(c, "--acks: %s is not one of none, visible, durable", value);
+            return cli_usage(c, "--acks: %s is not one of none, visible, durable, replicated", value);
         break;
     case ID_LINGER:
         if (!cli_parse_int(value, 0, 60000, &n)) return cli_usage(c, "--linger-ms: %s is not a number from 0 to 60000", value);

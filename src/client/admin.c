@@ -6,6 +6,7 @@
 #include "proto/json.h"
 
 #include <busway/admin.h>
+#include <busway/consumer.h>
 #include <pwd.h>
 #include <stdlib.h>
 #include <stdio.h>
@@ -201,7 +202,7 @@ bw_err bw_delete_records(bw_bus *bus, const char *topic, int32_t partition, int6
     return e;
 }
 
-static bw_err list_offsets(bw_bus *bus, const char *topic, int32_t partition, int64_t timestamp, bw_answer *out)
+static bw_err list_offsets(bw_bus *bus, const char *topic, int32_t partition, int64_t timestamp, bw_read_limit limit, bw_answer *out)
 {
     bw_err e = check(bus, topic);
     if (e) return e;
@@ -210,6 +211,7 @@ static bw_err list_offsets(bw_bus *bus, const char *topic, int32_t partition, in
     q.topic = bw_str_of(topic);
     q.partition = partition;
     q.timestamp = timestamp;
+    q.read_limit = (int8_t)limit;
     bw_reply reply;
     e = bw_bus_request(bus, &q, bw_bus_request_deadline(bus), &reply);
     if (!e) *out = reply.answer; /* numbers only are read from it */
@@ -220,8 +222,18 @@ static bw_err list_offsets(bw_bus *bus, const char *topic, int32_t partition, in
 bw_err bw_offsets_range(bw_bus *bus, const char *topic, int32_t partition, bw_offset_range *out)
 {
     bw_answer a;
-    bw_err e = list_offsets(bus, topic, partition, BW_OFFSET_END, &a);
+    bw_err e = list_offsets(bus, topic, partition, BW_OFFSET_END, BW_READ_VISIBLE, &a);
     if (!e && out) *out = (bw_offset_range){a.log_start, a.end, a.durable};
+    return e;
+}
+
+bw_err bw_offset_end(bw_bus *bus, const char *topic, int32_t partition, bw_read_limit read_limit, int64_t *end)
+{
+    bw_answer a;
+    if (read_limit < BW_READ_VISIBLE || read_limit > BW_READ_REPLICATED)
+        return bw_fail(BW_ERR_INVALID_ARGUMENT, "bw_offset_end: unknown read limit %d", (int)read_limit);
+    bw_err e = list_offsets(bus, topic, partition, BW_OFFSET_END, read_limit, &a);
+    if (!e && end) *end = a.offset;
     return e;
 }
 
@@ -230,7 +242,7 @@ bw_err bw_offset_for_time(bw_bus *bus, const char *topic, int32_t partition, int
 {
     bw_answer a;
     if (timestamp_ms < 0) return bw_fail(BW_ERR_INVALID_ARGUMENT, "a time before 1970 (%lld ms)", (long long)timestamp_ms);
-    bw_err e = list_offsets(bus, topic, partition, timestamp_ms, &a);
+    bw_err e = list_offsets(bus, topic, partition, timestamp_ms, BW_READ_VISIBLE, &a);
     if (!e && offset) *offset = a.offset;
     if (!e && found_ms) *found_ms = a.timestamp;
     return e;

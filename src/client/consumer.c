@@ -285,7 +285,7 @@ bw_err bw_consumer_open(bw_bus *bus, const bw_consumer_options *options, bw_cons
             return bw_fail(BW_ERR_INVALID_ARGUMENT, "consumer options: size is not set; begin with BW_CONSUMER_OPTIONS_INIT");
         memcpy(&o, options, options->size < sizeof o ? options->size : sizeof o);
     }
-    if (o.read_limit > BW_READ_DURABLE || o.auto_offset_reset > BW_RESET_LATEST || o.isolation > BW_READ_COMMITTED || o.fetch_max_bytes == 0)
+    if (o.read_limit > BW_READ_REPLICATED || o.auto_offset_reset > BW_RESET_LATEST || o.isolation > BW_READ_COMMITTED || o.fetch_max_bytes == 0)
         return bw_fail(BW_ERR_INVALID_ARGUMENT,
                        "consumer options: unknown read_limit, auto_offset_reset or isolation, or fetch_max_bytes 0");
     bw_err refused = check_readonly(bus, &o);

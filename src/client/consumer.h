@@ -68,6 +68,7 @@ struct bw_cpart {
     /* direct */
     bw_attach *attach;
     bw_reader *reader;
+    bw_reader_limit limit; /* by the topic's read.limit */
     bw_tail_slot *slot;
     uint32_t number;
     UT_hash_handle by_number;

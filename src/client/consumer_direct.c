@@ -16,10 +16,7 @@
 
 enum { REATTACH_MS = 1000 };
 
-static bw_wait_class wait_class(const bw_consumer *c)
-{
-    return c->options.read_limit == BW_READ_DURABLE ? BW_WAIT_STATE : BW_WAIT_TAIL;
-}
+static bw_wait_class wait_class(const bw_cpart *p) { return bw_limit_wait_class(p->limit); }
 
 /* ---- the mailbox ---- */
 
@@ -69,7 +66,7 @@ void bw_consumer_renew_mailbox(bw_consumer *c)
     if (!c->env || epoch == c->mail_epoch || !bw_conn_is_up(&c->bus->conn) || bw_bus_mailbox(c->bus, &number) != BW_OK) return;
     for (bw_cpart *p = c->parts; p; p = p->next_part) {
         if (!p->direct || p->where != BW_AT_ARMED) continue;
-        if (!c->by_watch) bw_disarm(p->attach->control, (uint32_t)p->partition, wait_class(c), c->mailbox);
+        if (!c->by_watch) bw_disarm(p->attach->control, (uint32_t)p->partition, wait_class(p), c->mailbox);
         bw_cpart_make_ready(p);
     }
     c->mailbox = number;
@@ -96,15 +93,17 @@ static bw_err open_reader(bw_cpart *p)
         .partition = (uint32_t)p->partition,
         .dir_fd = p->attach->env->dir->fd,
         .folder = folder,
-        .limit = c->options.read_limit == BW_READ_DURABLE ? BW_LIMIT_DURABLE : BW_LIMIT_VISIBLE,
+        .limit = (bw_reader_limit)c->options.read_limit,
         .committed = c->options.isolation == BW_READ_COMMITTED,
         .check_crcs = c->options.check_crcs || readonly,
         .use_pread = readonly,
         .guard = &c->bus->guard,
     };
     bw_err e = bw_reader_open(&o, &p->reader);
-    if (!e) p->slot = &p->attach->control->slots[p->partition];
-    return e;
+    if (e) return e;
+    p->slot = &p->attach->control->slots[p->partition];
+    p->limit = bw_reader_limit_is(p->reader);
+    return BW_OK;
 }
 
 static bw_err enroll(bw_cpart *p)
@@ -116,7 +115,7 @@ static bw_err enroll(bw_cpart *p)
     p->direct = true;
     c->direct_count++;
     p->watch = (bw_watch_entry){.inbox = &c->inbox, .slot = p->slot, .number = p->number,
-                                .durable = c->options.read_limit == BW_READ_DURABLE, .part = p};
+                                .word = bw_limit_word(p->slot, p->limit), .part = p};
     if (c->by_watch) {
         bw_watch_add(c->bus, &p->watch);
         p->watched = true;
@@ -149,7 +148,7 @@ void bw_cpart_close_direct(bw_cpart *p)
     if (p->watched) bw_watch_remove(c->bus, &p->watch);
     p->watched = false;
     HASH_DELETE(by_number, c->numbered, p);
-    bw_disarm(p->attach->control, (uint32_t)p->partition, wait_class(c), c->mailbox);
+    bw_disarm(p->attach->control, (uint32_t)p->partition, wait_class(p), c->mailbox);
     bw_reader_close(p->reader);
     c->windows -= p->has_window;
     p->has_window = false;
@@ -164,9 +163,7 @@ void bw_cpart_close_direct(bw_cpart *p)
 void bw_cpart_seek_direct(bw_cpart *p, int64_t offset)
 {
     if (offset == BW_OFFSET_BEGINNING) offset = atomic_load_explicit(&p->slot->log_start, memory_order_acquire);
-    else if (offset == BW_OFFSET_END && p->consumer->options.read_limit == BW_READ_DURABLE)
-        offset = atomic_load_explicit(&p->slot->durable_offset, memory_order_acquire);
-    else if (offset == BW_OFFSET_END) offset = bw_slot_end_offset(p->slot);
+    else if (offset == BW_OFFSET_END) offset = bw_limit_end(p->slot, p->limit);
     p->position = offset;
     p->leader_epoch = -1;
     p->stopped = false;
@@ -322,22 +319,16 @@ bool bw_consumer_look(bw_consumer *c)
     return (c->idle_count <= BW_LOOK_MAX ? look_idle(c) : bw_consumer_arm(c)) || any;
 }
 
-static uint64_t watermark(const bw_cpart *p)
-{
-    return atomic_load_explicit(p->watch.durable ? &p->slot->durable : &p->slot->tail, memory_order_acquire);
-}
-
 bool bw_consumer_arm(bw_consumer *c)
 {
     if (!c->idle) return false;
-    bw_wait_class cls = wait_class(c);
     uint32_t mailbox = c->by_watch ? bw_watch_mailbox(c->bus) : c->mailbox;
     for (bw_cpart *p = c->idle; p; p = p->next) {
         if (c->by_watch) {
-            atomic_store(&p->watch.seen, watermark(p));
+            atomic_store(&p->watch.seen, atomic_load_explicit(p->watch.word, memory_order_acquire));
             atomic_store(&p->watch.armed, true);
         }
-        bw_arm(p->attach->control, (uint32_t)p->partition, cls, mailbox);
+        bw_arm(p->attach->control, (uint32_t)p->partition, wait_class(p), mailbox);
     }
     bw_arm_fence(c->env->mail->header->asymmetric);
     bool any = false;
@@ -392,7 +383,7 @@ bw_err bw_consumer_use_watch(bw_consumer *c)
         bw_watch_add(c->bus, &p->watch);
         p->watched = true;
         if (p->where != BW_AT_ARMED) continue;
-        bw_disarm(p->attach->control, (uint32_t)p->partition, wait_class(c), c->mailbox);
+        bw_disarm(p->attach->control, (uint32_t)p->partition, wait_class(p), c->mailbox);
         bw_cpart_make_ready(p);
     }
     c->by_watch = true;

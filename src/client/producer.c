@@ -18,7 +18,7 @@ static bw_err copy_options(bw_producer *p, const bw_producer_options *given)
             return bw_fail(BW_ERR_INVALID_ARGUMENT, "producer options: size is not set; begin with BW_PRODUCER_OPTIONS_INIT");
         memcpy(&o, given, given->size < sizeof o ? given->size : sizeof o);
     }
-    if (o.acks < BW_ACKS_NONE || o.acks > BW_ACKS_DURABLE) return bw_fail(BW_ERR_INVALID_ARGUMENT, "producer options: unknown acks");
+    if (o.acks < BW_ACKS_NONE || o.acks > BW_ACKS_REPLICATED) return bw_fail(BW_ERR_INVALID_ARGUMENT, "producer options: unknown acks");
     if (o.compression < BW_CODEC_NONE || o.compression > BW_CODEC_ZSTD)
         return bw_fail(BW_ERR_UNKNOWN_CODEC, "producer options: unknown compression %d", (int)o.compression);
     if (o.batch_size == 0 || o.batch_size > BW_PLAIN_BATCH_MAX || o.buffer_memory == 0 || o.delivery_timeout_ms < 1)

@@ -38,6 +38,10 @@ static bw_err choose_way(bw_ptopic *t, bw_deadline deadline)
         bw_direct_note(bus, t->name, true, "transactions go through the daemon");
         return BW_OK;
     }
+    if (t->producer->options.acks == BW_ACKS_REPLICATED) { /* who is told by the network can be told by the socket */
+        bw_direct_note(bus, t->name, true, "the daemon tells what is replicated");
+        return BW_OK;
+    }
     bw_err e = bw_direct_attach(bus, t->name, BW_CONTROL_WRITE, deadline, &t->attach);
     if (!e) {
         if (atomic_exchange(&t->look_again, 0)) atomic_fetch_add(&t->way, 1);

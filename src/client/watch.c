@@ -34,7 +34,7 @@ static void deliver(bw_watch_entry *e)
 
 static bool moved(const bw_watch_entry *e)
 {
-    uint64_t now = atomic_load_explicit(e->durable ? &e->slot->durable : &e->slot->tail, memory_order_acquire);
+    uint64_t now = atomic_load_explicit(e->word, memory_order_acquire);
     return now != atomic_load(&e->seen) || atomic_load_explicit(&e->slot->state, memory_order_acquire) >= BW_SLOT_DELETED;
 }
 

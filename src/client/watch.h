@@ -16,7 +16,7 @@ typedef struct bw_watch_entry {
     struct bw_inbox *inbox;
     const bw_tail_slot *slot;
     uint32_t number;
-    bool durable;                  /* waits for durable, not for the tail */
+    const _Atomic uint64_t *word;  /* what moves when there is news: the tail, or another watermark of the slot */
     bool queued;                   /* in the inbox; under the watch's mutex */
     _Atomic bool armed;            /* set by the consumer before it arms */
     _Atomic uint64_t seen;         /* the watermark when it was armed */

@@ -18,7 +18,7 @@
  *   line 3-5 192 ring[6] of { seq u32, final_position u32, base_offset u64, inode u64, limit u32, pad }
  *   line 6 384 state 388 leader_epoch 392 fence 400 log_start 408 capacity 416 spare_seq 420 spare_bytes
  *          424 spare_inode 432 segment_max 436 message_max 440 spare_limit 444 flags            rare
- *   line 7 448 durable 456 durable_offset 464 sync_request 472 replicated 480 state_word 488 capacity_request 496 prepared
+ *   line 7 448 durable 456 durable_offset 464 sync_request 472 replicated (an offset) 480 state_word 488 capacity_request 496 prepared
  *          504 aborts
  * Lines are taken in pairs of 128 bytes by the processor's prefetcher: what only writers touch (0, 1), what readers poll (2; the
  * ring beside it is still) and what both look at (6, 7) are different pairs, and an append writes only one word of the second: the tail.
@@ -92,6 +92,9 @@ typedef enum bw_slot_state {
 enum {
     BW_SLOT_LOG_APPEND_TIME = 1u, /* flags: message.timestamp.type */
     BW_SLOT_NO_SPACE = 2u,        /* flags: the coordinator could not allocate; set and cleared by it, followed by a STATE wake */
+    BW_SLOT_READ_REPLICATED = 4u, /* flags: read.limit=replicated: readers that are opened from now on see only what is replicated */
+    BW_SLOT_READ_DURABLE = 8u,    /* flags: read.limit=durable */
+    BW_SLOT_REPLICAS = 16u,       /* flags: replicas > 0: `replicated` is kept */
 };
 
 typedef struct bw_ring_entry {
@@ -143,7 +146,8 @@ typedef struct bw_tail_slot {
     _Atomic uint64_t durable;
     _Atomic int64_t durable_offset;
     _Atomic uint64_t sync_request;
-    _Atomic uint64_t replicated;
+    _Atomic uint64_t replicated; /* offset: all below it is on as many peers as the topic asks for; never goes back while the control data
+                                   lives; raised by the coordinator alone, followed by a STATE wake (log/partition_replicated.c) */
     _Atomic uint32_t state_word; /* raised and futex-woken by every bw_wake of class STATE: writers sleep on it */
     uint32_t pad4a;
     _Atomic uint64_t capacity_request; /* the furthest end that a waiting writer needs; past the segment's limit: a spare. Raised

@@ -185,9 +185,13 @@ void bw_partition_store_config(bw_partition *p)
 {
     atomic_store_explicit(&p->slot->segment_max, p->config.segment_bytes, memory_order_relaxed);
     atomic_store_explicit(&p->slot->message_max, p->config.max_message_bytes, memory_order_relaxed);
-    uint32_t bit = BW_SLOT_LOG_APPEND_TIME;
-    if (p->config.log_append_time) atomic_fetch_or_explicit(&p->slot->flags, bit, memory_order_release);
-    else atomic_fetch_and_explicit(&p->slot->flags, ~bit, memory_order_release);
+    uint32_t set = 0, all = BW_SLOT_LOG_APPEND_TIME | BW_SLOT_READ_REPLICATED | BW_SLOT_READ_DURABLE | BW_SLOT_REPLICAS;
+    if (p->config.log_append_time) set |= BW_SLOT_LOG_APPEND_TIME;
+    if (p->config.read_limit == BW_LIMIT_REPLICATED) set |= BW_SLOT_READ_REPLICATED;
+    if (p->config.read_limit == BW_LIMIT_DURABLE) set |= BW_SLOT_READ_DURABLE;
+    if (p->config.replicas) set |= BW_SLOT_REPLICAS;
+    atomic_fetch_or_explicit(&p->slot->flags, set, memory_order_release);
+    atomic_fetch_and_explicit(&p->slot->flags, ~(all & ~set), memory_order_release);
 }
 
 static void partition_free(bw_partition *p)
@@ -249,6 +253,7 @@ bw_err bw_partition_open(const bw_partition_open_options *o, bw_partition **out,
         partition_free(p);
         return e;
     }
+    bw_partition_restore_replicated(p, o->fresh_slot);
     bw_os_close(p->dir_fd);
     p->dir_fd = -1;
     bw_partition_store_config(p);
@@ -312,6 +317,7 @@ static bw_err tend_locked(bw_partition *p)
         if (!e2) e2 = e3;
     }
     bw_partition_seal_durable(p);
+    bw_partition_save_replicated(p, now);
     if (rolled && p->config.retention_bytes >= 0) bw_partition_retain_bytes(p, NULL);
     return e ? e : e2;
 }
@@ -437,6 +443,7 @@ bw_err bw_partition_close_keep(bw_partition *p, bool trim_files, bw_recovery_poi
         bw_err e2 = p->indexer.index.len ? bw_indexer_flush(&p->indexer, bw_partition_dir(p)) : BW_OK;
         if (!e) e = e2;
     }
+    if (open) bw_partition_save_replicated(p, INT64_MAX);
     if (state != BW_SLOT_DELETED) bw_partition_reap(p, 0, true);
     if (state != BW_SLOT_DELETED) bw_partition_reuse_expire(p, -1);
     if (point) *point = p->point;
@@ -458,6 +465,7 @@ void bw_partition_info_get(bw_partition *p, bw_partition_info *out)
         .log_start = atomic_load_explicit(&s->log_start, memory_order_acquire),
         .end_offset = bw_slot_end_offset(s),
         .durable_offset = atomic_load_explicit(&s->durable_offset, memory_order_acquire),
+        .replicated_offset = bw_limit_end(s, BW_LIMIT_REPLICATED),
         .segments = (uint32_t)p->count,
         .leader_epoch = (int32_t)atomic_load_explicit(&s->leader_epoch, memory_order_acquire),
         .state = (bw_slot_state)atomic_load_explicit(&s->state, memory_order_acquire),

@@ -34,6 +34,8 @@ typedef struct bw_partition_config {
     bool compact;                  /* cleanup.policy has compact: see log/compact.h for these */
     double min_dirty_ratio;
     int64_t min_compaction_lag_ms, max_compaction_lag_ms, delete_retention_ms;
+    uint32_t replicas;             /* replicas: peers that must have a record before it counts as replicated; 0: nobody asks */
+    uint8_t read_limit;            /* read.limit: bw_reader_limit; the least that readers get */
     int64_t disk_reserve_bytes;    /* no new capacity while the file system has less than this free; 0: none */
 } bw_partition_config;
 
@@ -140,7 +142,7 @@ bw_err bw_partition_set_config(bw_partition *p, const bw_partition_config *confi
 bw_err bw_partition_offset_for_time(bw_partition *p, int64_t ts, int64_t *offset, int64_t *found);
 
 typedef struct bw_partition_info {
-    int64_t log_start, end_offset, durable_offset;
+    int64_t log_start, end_offset, durable_offset, replicated_offset;
     uint64_t size_bytes; /* used, not allocated */
     uint32_t segments;
     int32_t leader_epoch;
@@ -154,6 +156,10 @@ bool bw_partition_recovery_point(bw_partition *p, bw_recovery_point *out, bw_buf
 void bw_partition_point_lost(bw_partition *p);
 /* bw_partition_dir_fd: the folder's descriptor, kept open from now on. */
 int bw_partition_dir_fd(bw_partition *p);
+/* The third watermark, partition_replicated.c. raise: peers have acknowledged all below offset; bounded by the log's end, never back.
+ * true: it has moved, and who waits for it was woken. Any thread. */
+bool bw_partition_raise_replicated(bw_partition *p, int64_t offset);
+int64_t bw_partition_replicated(const bw_partition *p);
 /* What tells one life of the log from another: which leader epoch began at which offset (an epoch begins where recovery may have lost
  * records), oldest first, malloc'd, at most 4096; and the first epoch of the present life: before it the log was another one. 0 while
  * it was never restored from a copy. */

@@ -30,14 +30,18 @@ bw_err bw_reader_open(const bw_reader_options *o, bw_reader **out)
         return bw_fail(BW_ERR_UNKNOWN_PARTITION, "partition %u is not in the control data", o->partition);
     bw_err opened = bw_slot_await_opened(o->control, o->partition);
     if (opened) return opened;
+    const bw_tail_slot *slot = &o->control->slots[o->partition];
+    if (o->limit == BW_LIMIT_REPLICATED && !(atomic_load_explicit(&slot->flags, memory_order_acquire) & BW_SLOT_REPLICAS))
+        return bw_fail(BW_ERR_INVALID_CONFIG, "read limit replicated: the topic asks for no replicas (replicas = 0)");
     bw_reader *r = calloc(1, sizeof *r);
     if (!r) return bw_fail(BW_ERR_NO_MEMORY, "no memory for a reader");
     r->control = o->control;
     r->slot = &o->control->slots[o->partition];
     r->partition = o->partition;
-    r->limit = o->limit;
+    r->limit = bw_limit_of(r->slot, o->limit);
     r->decided = o->committed ? BW_ATTR_TRANSACTIONAL : 0;
-    r->bounded = o->committed || o->limit == BW_LIMIT_DURABLE;
+    r->bounded = o->committed || r->limit == BW_LIMIT_DURABLE || r->limit == BW_LIMIT_REPLICATED;
+    r->gated = o->committed || r->limit == BW_LIMIT_REPLICATED;
     r->bound = r->bounded ? 0 : INT64_MAX;
     r->aborted_base = -1;
     r->check_crcs = o->check_crcs;
@@ -87,6 +91,13 @@ void bw_reader_leave(bw_reader *r, bool entered)
     errno = saved;
 }
 
+bw_reader_limit bw_reader_limit_is(const bw_reader *r) { return r->limit; }
+
+const _Atomic uint64_t *bw_limit_word(const bw_tail_slot *s, bw_reader_limit limit)
+{
+    return limit == BW_LIMIT_REPLICATED ? &s->replicated : limit == BW_LIMIT_DURABLE ? &s->durable : &s->tail;
+}
+
 bool bw_reader_is_open(const bw_reader *r) { return r->window.map || r->window.fd >= 0; }
 
 void bw_reader_rest(bw_reader *r)
@@ -121,12 +132,20 @@ bw_position bw_reader_watermark(const bw_reader *r)
     return atomic_load_explicit(r->limit == BW_LIMIT_DURABLE ? &r->slot->durable : &r->slot->tail, memory_order_acquire); /* R1 */
 }
 
+/* What peers have bounds the readers of it as first_unstable bounds the committed ones: an offset, whatever the tail is. */
+static int64_t offset_gate(const bw_reader *r)
+{
+    int64_t gate = r->decided ? atomic_load_explicit(&r->slot->first_unstable, memory_order_acquire) : INT64_MAX;
+    if (r->limit != BW_LIMIT_REPLICATED) return gate;
+    int64_t replicated = (int64_t)atomic_load_explicit(&r->slot->replicated, memory_order_acquire);
+    return replicated < gate ? replicated : gate;
+}
+
 /* Offsets from here on are not given. Loaded after the watermark: the last stable offset for committed readers; for durable ones the
  * durable offset, which bounds them where a watermark's segment has already left the ring (it is stored before the watermark is). */
 static int64_t offset_bound(const bw_reader *r)
 {
-    int64_t bound = INT64_MAX;
-    if (r->decided) bound = atomic_load_explicit(&r->slot->first_unstable, memory_order_acquire);
+    int64_t bound = offset_gate(r);
     if (r->limit == BW_LIMIT_DURABLE) {
         int64_t durable = atomic_load_explicit(&r->slot->durable_offset, memory_order_acquire);
         if (durable < bound) bound = durable;
@@ -145,9 +164,18 @@ bool bw_reader_ready(bw_reader *r)
 {
     if (atomic_load_explicit(&r->slot->state, memory_order_relaxed) >= BW_SLOT_DELETED) return true;
     if (!is_below_watermark(r)) return false;
-    if (!r->decided) return true;
+    if (!r->gated) return true;
     int64_t at = r->located && r->expect > r->next ? r->expect : r->next;
-    return at < atomic_load_explicit(&r->slot->first_unstable, memory_order_acquire);
+    return at < offset_gate(r);
+}
+
+int64_t bw_limit_end(const bw_tail_slot *s, bw_reader_limit limit)
+{
+    if (limit == BW_LIMIT_DURABLE) return atomic_load_explicit(&s->durable_offset, memory_order_acquire);
+    int64_t end = bw_slot_end_offset(s);
+    if (limit != BW_LIMIT_REPLICATED) return end;
+    int64_t replicated = (int64_t)atomic_load_explicit(&s->replicated, memory_order_acquire);
+    return replicated < end ? replicated : end;
 }
 
 bw_err bw_reader_segment_limit(bw_reader *r, bw_position watermark, uint32_t *lim)

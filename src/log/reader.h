@@ -21,6 +21,7 @@ struct bw_reader {
 
     int16_t decided;   /* attribute of batches that must be looked up in the aborted ones: transactional for committed readers, else 0 */
     bool bounded;      /* bound is to be loaded with every watermark */
+    bool gated;        /* readiness takes a look at an offset, too: committed and replicated readers */
     int64_t bound;     /* offsets from here on are not given; as of `seen` */
     bw_position seen;  /* newest watermark loaded: the shared line is looked at again only when this much has been read */
     uint32_t looks, chase; /* looks at the watermark since it moved; how often in a row it moved at once: see bw_reader_ready */

@@ -157,6 +157,8 @@ struct bw_partition {
     bool index_created;           /* and a file was made */
     bool has_indexes;             /* .txnindex files were seen when it was opened */
     bool swapping;         /* the cleaner is renaming: segments are not deleted */
+    int64_t replicated_saved;    /* what BW_REPLICATED_FILE says */
+    int64_t replicated_saved_ms;
     int64_t clean_upto;    /* cleaner checkpoint: all below is clean; -1: not read yet */
     int64_t clean_horizon_ms; /* all delete horizons of the last pass have passed then; 0: there are none */
     bw_dropped_file *dropped;
@@ -234,6 +236,10 @@ bw_err bw_partition_follow(bw_partition *p, bw_position tail);
 bw_err bw_partition_resume_index(bw_partition *p);
 
 void bw_partition_store_config(bw_partition *p);
+
+/* partition_replicated.c; mutex held. restore: at open, when the slot has its end; save: if it has moved, at most once a second. */
+void bw_partition_restore_replicated(bw_partition *p, bool fresh);
+void bw_partition_save_replicated(bw_partition *p, int64_t now_mono_ms);
 
 /* partition_sync.c */
 bool bw_partition_wants_sync_locked(bw_partition *p, bw_position tail);

@@ -83,6 +83,15 @@ typedef enum bw_api_key {
     BW_API_LINK_APPEND = 77,
     BW_API_LINK_FETCH = 78,
     BW_API_LINK_POSITION = 79,
+    /* peers that hold the same log: message_replica.h */
+    BW_API_RANGE_HASHES = 80,
+    BW_API_RANGE_BATCHES = 81,
+    BW_API_REPLICA_ACK = 82,
+    BW_API_EPOCHS = 83,
+    BW_API_FENCE = 84,
+    BW_API_MEND = 85,
+    BW_API_PROMOTE = 86,
+    BW_API_SET_ASIDE = 87,
     /* connections from other hosts: message_remote.h */
     BW_API_PING = 94,
     BW_API_KEY_COUNT
@@ -102,6 +111,7 @@ static inline bw_str bw_str_of(const char *text) { return (bw_str){text, text ? 
 #include "proto/message_txn.h"
 #include "proto/message_quota.h"
 #include "proto/message_link.h"
+#include "proto/message_replica.h"
 
 typedef struct bw_config_pair { bw_str name; bw_str value; bool has_value; } bw_config_pair;
 
@@ -131,7 +141,7 @@ typedef struct bw_request {
                               * sees record batches only */
     int64_t offset;          /* SUBSCRIBE; DELETE_RECORDS: before */
     int64_t timestamp;       /* LIST_OFFSETS: ms, or BW_OFFSET_END / BW_OFFSET_BEGINNING */
-    int8_t read_limit;       /* FETCH, SUBSCRIBE: bw_read_limit */
+    int8_t read_limit;       /* FETCH, SUBSCRIBE, LIST_OFFSETS: bw_read_limit */
     int8_t isolation;        /* FETCH, SUBSCRIBE: bw_isolation */
     int32_t max_wait_ms;     /* FETCH */
     uint32_t min_bytes, max_bytes; /* FETCH */
@@ -149,6 +159,7 @@ typedef struct bw_request {
     bw_txn_request txn;      /* INIT_PRODUCER_ID, TXN_OFFSET_COMMIT to PRODUCER_LAST */
     bw_quota_entity quota;   /* SET_QUOTA (rates: configs), LIST_QUOTAS */
     bw_link_request link;    /* LINK_ADD (options: configs) to LINK_POSITION */
+    bw_replica_request replica; /* RANGE_HASHES to SET_ASIDE */
 } bw_request;
 
 typedef struct bw_topic_meta {
@@ -215,6 +226,7 @@ typedef struct bw_answer {
     bw_group_answer group; /* OFFSET_COMMIT to LEAVE_GROUP */
     bw_queue_answer queue; /* QUEUE_JOIN to QUEUE_SETTLE */
     bw_link_answer link;   /* LINK_HELLO to LINK_POSITION */
+    bw_replica_answer replica; /* RANGE_HASHES to SET_ASIDE */
 } bw_answer;
 
 /* bw_request_init: all defaults of `type` (numbers 0, -1 where that means none, allow_auto_create true). */

@@ -49,7 +49,9 @@ static const bw_field subscribe_request[] = {
 };
 static const bw_field credit_request[] = {Q("subscription", U32, subscription, 0), Q("credit", U64, credit, 0)};
 static const bw_field unsubscribe_request[] = {Q("subscription", U32, subscription, 0)};
-static const bw_field list_offsets_request[] = {Q_TOPIC, Q_PARTITION, Q("timestamp", I64, timestamp, BW_OFFSET_END)};
+static const bw_field list_offsets_request[] = {
+    Q_TOPIC, Q_PARTITION, Q("timestamp", I64, timestamp, BW_OFFSET_END), Q("read_limit", I8, read_limit, 0),
+};
 static const bw_field delete_records_request[] = {Q_TOPIC, Q_PARTITION, Q("offset", I64, offset, 0)};
 static const bw_field init_producer_request[] = {
     Q("producer", STR, producer_name, 0), Q("txn", STR, txn.id, 0), Q("timeout_ms", I32, txn.timeout_ms, 60000),
@@ -149,6 +151,7 @@ static const bw_shapes *shapes_of(uint16_t type)
 {
     if (type <= BW_API_STATUS) { return &shapes[type]; }
     if (type >= BW_REMOTE_FIRST) { return bw_remote_shapes(type); }
+    if (type >= BW_API_RANGE_HASHES) { return bw_replica_shapes(type); }
     if (type >= BW_API_LINK_ADD) { return bw_link_shapes(type); }
     if (type >= BW_API_SET_QUOTA) { return bw_quota_shapes(type); }
     if (type >= BW_API_QUEUE_JOIN) { return bw_queue_shapes(type); }

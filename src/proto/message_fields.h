@@ -62,6 +62,8 @@ const bw_shapes *bw_quota_shapes(uint16_t type);
 const bw_shapes *bw_link_shapes(uint16_t type);
 const bw_shapes *bw_remote_shapes(uint16_t type); /* of connections from other hosts, message_fields_remote.c */
 
+const bw_shapes *bw_replica_shapes(uint16_t type); /* likewise, message_fields_replica.c */
+
 /* NULL for an unknown type; a shape without fields where nothing is carried. */
 const bw_shape *bw_request_shape(uint16_t type);
 const bw_shape *bw_answer_shape(uint16_t type);
