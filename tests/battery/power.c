@@ -28,7 +28,7 @@ static uint8_t *make_batch(world *w, uint32_t size, int32_t *count, size_t *len)
     if (want > most) want = most;
     if (size) want = size > 100 && size < most ? size - 75 : 20;
     *count = size ? 1 : 1 + (int32_t)rng_below(&w->r, 3);
-    for (size_t i = 0; i < want; i += 8) {
+    for (size_t i = 0; i < want || i < size; i += 8) { /* fresh bytes to the end: one that was given up differs in every sector */
         uint64_t x = rng_next(&w->r);
         memcpy(value + i, &x, 8);
     }

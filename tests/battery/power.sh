@@ -1,10 +1,8 @@
 #!/usr/bin/env bash
 # Power loss, page by page: see power.c. 24000 images (BATTERY_IMAGES), or as many as there is time for when BATTERY_SECONDS is over 60.
 # BATTERY_PROGRESS: a file, so that a later run goes on where this one ends. BATTERY_KEEP: a folder for the first image that fails;
-# BATTERY_TRACE=1: what led to it. Before them the seeds that once found something. test: limit=170
+# BATTERY_TRACE=1: what led to it. test: limit=170
 seconds=${BATTERY_SECONDS:-50} images=${BATTERY_IMAGES:-24000}
 power=${BW_BUILD:-build/debug}/battery/power
 if [ "$seconds" -gt 60 ]; then images=1000000000000; else seconds=150; fi
-# 7568: a takeover's recovery point at the beginning of a segment that had no name but its spare's.
-for seed in 7568; do "$power" "$seed" 2500 60 | grep -v ' passed, 0 failed$'; [ "${PIPESTATUS[0]}" -eq 0 ] || exit 1; done
 exec "$power" "${BATTERY_SEED:-1}" "$images" "$seconds" ${BATTERY_PROGRESS:+"$BATTERY_PROGRESS"}

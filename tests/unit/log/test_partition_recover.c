@@ -495,6 +495,36 @@ static void test_takeover_of_a_poisoned_partition_stays_poisoned(void **state)
     log_fini(&f);
 }
 
+/* A reservation rolled and was given up: the log ends at the beginning of a file that nobody has linked. */
+static void test_takeover_at_an_unlinked_empty_segment_notes_a_point_that_recovery_finds(void **state)
+{
+    (void)state;
+    log_fixture f;
+    log_init(&f, 64 << 10);
+    log_open(&f, true);
+    bw_appender *a = log_appender(&f, false);
+    while (bw_position_pos(f.control->slots[0].tail) < 62000) assert_int_equal(log_try_append(&f, a, 1, 1000, 0, NULL), BW_OK);
+    assert_int_equal(bw_partition_tend(f.p, NULL), BW_OK);
+    uint8_t *place;
+    assert_int_equal(bw_append_reserve(a, 8000, 1, bw_deadline_in_ms(0), &place), BW_OK);
+    bw_append_abort(a);
+    bw_appender_close(a);
+    int64_t end = end_offset(&f);
+    assert_int_equal(bw_position_seq(f.control->slots[0].tail), 2);
+    assert_int_equal(bw_position_pos(f.control->slots[0].tail), 0);
+    log_crash(&f);
+    log_open(&f, false);
+    assert_int_equal(f.control->slots[0].durable, f.control->slots[0].tail);
+    (void)bw_partition_recovery_point(f.p, &f.point, NULL);
+    assert_int_equal(f.point.next_offset, end);
+    log_crash(&f);
+    log_open(&f, true);
+    assert_false(f.report.foreign);
+    assert_int_equal(end_offset(&f), end);
+    assert_int_equal(log_read_from(&f, 0, NULL), end);
+    log_fini(&f);
+}
+
 static void test_takeover_finds_what_the_medium_does_not_have(void **state)
 {
     (void)state;
@@ -533,6 +563,7 @@ int main(void)
         cmocka_unit_test(test_recover_folder_without_busways_files_is_adopted),
         cmocka_unit_test(test_recover_poisoned_log_is_checked_from_the_medium),
         cmocka_unit_test(test_takeover_of_a_poisoned_partition_stays_poisoned),
+        cmocka_unit_test(test_takeover_at_an_unlinked_empty_segment_notes_a_point_that_recovery_finds),
         cmocka_unit_test(test_takeover_finds_what_the_medium_does_not_have),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
