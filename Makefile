@@ -172,6 +172,7 @@ help:
 	@echo 'make battery         faults of the system, power cuts, stops and clocks at length: HOURS=1 SEED=1'
 	@echo 'make mutants         seeded bugs, each to be caught by a named test: MUTANT=name PICK=3 SEED=1'
 	@echo 'make model           the Promela model and its seeded bugs'
+	@echo 'make test-conformance  the scenarios that C, Python and Go share, in C; make conformance URL=… on any bus'
 	@echo 'make compat          segments made here before Kafka 3.9'"'"'s own tools (java, Maven Central)'
 	@echo 'make install         DESTDIR= PREFIX=/usr/local'
 	@echo 'make clean           remove build/'

@@ -129,7 +129,8 @@ BW_API bw_err bw_consumer_resume(bw_consumer *consumer, const char *topic, int32
  * A name that begins with '^' is a POSIX extended regular expression, matched against whole names; topics that come later count, too.
  * Errors: INVALID_ARGUMENT (no group_id; partitions are assigned by hand: unassign them; a bad expression), INVALID_TOPIC, NO_MEMORY. */
 BW_API bw_err bw_consumer_subscribe(bw_consumer *consumer, const char *const *topics, size_t count);
-/* bw_consumer_unsubscribe: what bw_consumer_close does for a member, and the consumer may subscribe or assign anew. NOT_SUBSCRIBED. */
+/* bw_consumer_unsubscribe: what bw_consumer_close does for a member, and the consumer may subscribe or assign anew. NOT_SUBSCRIBED;
+ * INVALID_ARGUMENT: there is no group_id. */
 BW_API bw_err bw_consumer_unsubscribe(bw_consumer *consumer);
 /* bw_consumer_assignment: the partitions it reads, offset: the position. One block of memory; free it with bw_free. NO_MEMORY. */
 BW_API bw_err bw_consumer_assignment(bw_consumer *consumer, bw_topic_partition **parts, size_t *count);

@@ -442,6 +442,8 @@ void bw_handle_queue_fetch(bw_broker *b, bw_op *op);
 void bw_handle_queue_ack(bw_broker *b, bw_op *op);
 void bw_handle_queue_leave(bw_broker *b, bw_op *op);
 void bw_handle_queue_describe(bw_broker *b, bw_op *op);
+typedef void (*bw_queue_each_fn)(void *opaque, bw_str group, uint32_t members, uint32_t partitions);
+bw_err bw_queue_groups_each(bw_broker *b, bw_queue_each_fn fn, void *opaque); /* those that are not being deleted */
 void bw_handle_queue_peek(bw_broker *b, bw_op *op);
 void bw_handle_queue_settle(bw_broker *b, bw_op *op);
 void bw_handle_queue_delete(bw_broker *b, bw_op *op);

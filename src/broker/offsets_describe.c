@@ -57,7 +57,16 @@ static void list_with_members(void *opaque, const bw_group *g)
     list_one(l, bw_str_of(g->id), g, bw_offset_group_find(l->b->offsets, bw_str_of(g->id)));
 }
 
-static void list_all(struct list *l)
+static void list_queue(void *opaque, bw_str id, uint32_t members, uint32_t partitions)
+{
+    struct list *l = opaque;
+    l->count++;
+    if (!l->pk) return;
+    l->bad |= msgpack_pack_map(l->pk, 5) | key_str(l->pk, "group", id) | key_text(l->pk, "state", members ? "Stable" : "Empty");
+    l->bad |= key_text(l->pk, "kind", "queue") | key_int(l->pk, "members", members) | key_int(l->pk, "partitions", partitions);
+}
+
+static bw_err list_all(struct list *l)
 {
     bw_offset_group *g, *more;
     bw_offset_each_with_members(l->b, list_with_members, l);
@@ -66,16 +75,21 @@ static void list_all(struct list *l)
         bw_str id = {g->id, g->len};
         if (g->entries && !bw_offset_members_of(l->b, id)) list_one(l, id, NULL, g);
     }
+    return bw_queue_groups_each(l->b, list_queue, l);
 }
 
 void bw_handle_list_groups(bw_broker *b, bw_op *op)
 {
     msgpack_packer pk;
     struct list count = {.b = b};
-    list_all(&count);
+    bw_err e = list_all(&count);
+    if (e) {
+        bw_op_fail(op, e);
+        return;
+    }
     bw_doc_begin(b, &pk);
     struct list l = {.b = b, .pk = &pk, .bad = msgpack_pack_array(&pk, count.count)};
-    list_all(&l);
+    list_all(&l); /* nothing waits in between: it is the same list */
     bw_doc_send(b, op, l.bad);
 }
 

@@ -128,6 +128,16 @@ void bw_handle_queue_describe(bw_broker *b, bw_op *op)
     send_doc(b, op, bad);
 }
 
+bw_err bw_queue_groups_each(bw_broker *b, bw_queue_each_fn fn, void *opaque)
+{
+    bw_queue_group *g, *tmp;
+    bw_err e = bw_queues_need(b);
+    if (e) return e;
+    HASH_ITER(hh, b->queues->groups, g, tmp)
+        if (!g->deleting) fn(opaque, bw_str_of(g->name), g->member_count, g->part_count);
+    return BW_OK;
+}
+
 /* ---- peek ---- */
 
 static int put_entry(msgpack_packer *pk, int64_t offset, const bw_queue_entry *e, int64_t due_ms, int64_t now_ns)

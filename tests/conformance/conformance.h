@@ -77,6 +77,7 @@ json_t *seen_error(bw_err e);                                            /* null
 json_t *seen_record(const bw_batch *b, const bw_record_view *r);
 json_t *seen_headers(const bw_record_view *r);
 bw_err seen_json(world *w, bw_err e, char *text, json_t **result);       /* a document of the library; frees it */
+bw_transport transport_named(const char *name);                          /* NULL, unknown: auto */
 bw_err error_named(const char *name);                                    /* BW_OK for "OK"; -1 when there is none such */
 int64_t clock_ms(void);
 int64_t wall_ms(void);

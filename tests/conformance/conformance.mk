@@ -10,3 +10,15 @@ integration-bin: $(B)/conformance/conformance
 .PHONY: conformance
 conformance: all $(B)/conformance/conformance
 	@BUSWAYD=$(CURDIR)/$(B)/buswayd $(B)/conformance/conformance $(if $(TRANSPORT),--transport $(TRANSPORT)) $(if $(ONLY),--only '$(ONLY)') $(URL)
+
+# make test-conformance: as a part of `make test`, alone.
+.PHONY: test-conformance conformance-mutants
+test-conformance: test-deps
+	@TEST_ONLY='conformance' tests/run checks integration
+
+# Every expectation of every scenario turned round, one at a time: none may pass. Minutes.
+conformance-mutants: all $(B)/conformance/conformance
+	@rm -rf $(B)/conformance/mutants && tests/conformance/mutate.py tests/conformance/scenarios $(B)/conformance/mutants --all
+	@cp tests/conformance/capabilities.json $(B)/conformance/
+	@BUSWAYD=$(CURDIR)/$(B)/buswayd $(B)/conformance/conformance --jobs 8 --scenarios $(B)/conformance/mutants >$(B)/conformance/mutants.log; \
+	    tail -1 $(B)/conformance/mutants.log; ! grep -E '^ok ' $(B)/conformance/mutants.log

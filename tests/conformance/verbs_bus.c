@@ -24,7 +24,7 @@ static bw_err bus_open(world *w, json_t *step, json_t **result)
     const char *transport = arg_text_or(step, "transport", NULL);
     o.client_id = arg_text_or(step, "client_id", "conformance");
     o.transport = w->transport;
-    if (transport) o.transport = !strcmp(transport, "ipc") ? BW_TRANSPORT_IPC : !strcmp(transport, "direct") ? BW_TRANSPORT_DIRECT : BW_TRANSPORT_AUTO;
+    if (transport) o.transport = transport_named(transport);
     bw_err e = bw_bus_open(arg_text_or(step, "url", w->url), &o, &bus);
     if (!e) handle_add(w, KIND_BUS, name_made(step, KIND_BUS), bus);
     return e;

@@ -25,8 +25,12 @@ static void rebalanced(bw_consumer *consumer, bw_rebalance event, const bw_topic
     bw_topic_partition *sorted = malloc((count + 1) * sizeof *sorted);
     if (count) memcpy(sorted, parts, count * sizeof *sorted);
     qsort(sorted, count, sizeof *sorted, by_place_void);
-    for (size_t i = 0; i < count; i++)
+    for (size_t i = 0; i < count; i++) {
+        char place[300];
+        snprintf(place, sizeof place, "%s/%d", sorted[i].topic, (int)sorted[i].partition);
+        json_object_del(h->reached, place); /* it begins anew where the group's offset is */
         json_array_append_new(list, json_pack("{s:s, s:i}", "topic", sorted[i].topic, "partition", (int)sorted[i].partition));
+    }
     free(sorted);
     json_array_append_new(h->told, json_pack("{s:s, s:o}", "event", words[event], "partitions", list));
     if (event == BW_REBALANCE_REVOKED && h->commits_revoked) {

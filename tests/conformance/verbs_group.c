@@ -238,7 +238,8 @@ static bw_err queue_peek(world *w, json_t *step, json_t **result)
 {
     BUS_OR_LEAVE(bus);
     char *text = NULL;
-    bw_err e = bw_queue_peek(bus, arg_text(w, step, "group"), arg_text(w, step, "topic"), arg_partition(step), (int32_t)arg_int(step, "max", 10), &text);
+    bw_err e = bw_queue_peek(bus, arg_text(w, step, "group"), arg_text(w, step, "topic"), arg_partition(step),
+                             (int32_t)arg_int(step, "max", 10), &text);
     return seen_json(w, e, text, result);
 }
 

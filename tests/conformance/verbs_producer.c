@@ -111,7 +111,8 @@ static bw_err send_async(world *w, json_t *step, json_t **result)
         sent *s = malloc(sizeof *s);
         *s = (sent){h, json_array_size(h->told)};
         json_array_append_new(h->told, json_null());
-        bw_err e = bw_producer_send(h->object, arg_text(w, step, "topic"), arg_partition(step), &records[i], delivered, s, arg_timeout(step, PATIENCE_MS));
+        bw_err e = bw_producer_send(h->object, arg_text(w, step, "topic"), arg_partition(step), &records[i], delivered, s,
+                                    arg_timeout(step, PATIENCE_MS));
         if (e) { /* it will have no outcome */
             json_array_remove(h->told, s->at);
             free(s);

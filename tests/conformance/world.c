@@ -201,6 +201,12 @@ bw_topic_partition *arg_parts(world *w, json_t *list, size_t *count)
     return parts;
 }
 
+bw_transport transport_named(const char *name)
+{
+    if (name && !strcmp(name, "direct")) return BW_TRANSPORT_DIRECT;
+    return name && !strcmp(name, "ipc") ? BW_TRANSPORT_IPC : BW_TRANSPORT_AUTO;
+}
+
 /* ---- what is seen ---- */
 
 json_t *seen_offset(int64_t offset)
