@@ -1,0 +1,3 @@
+module busway
+
+go 1.19

@@ -1,0 +1,6 @@
+package busway
+
+import "syscall"
+
+// threadID is this thread's; it means something only while the goroutine is bound to it.
+func threadID() uintptr { return uintptr(syscall.Gettid()) }
