@@ -10,7 +10,6 @@ import "C"
 import (
 	"context"
 	"encoding/json"
-	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -75,13 +74,16 @@ func WithClientID(id string) Option { return func(c *busConfig) { c.clientID = i
 func WithDaemonPath(path string) Option { return func(c *busConfig) { c.daemon = path } }
 
 // WithLogger gets what the library has to say, in a goroutine of the bus. A message is lost rather than waited for when fn is slow.
-func WithLogger(fn func(level LogLevel, message string)) Option { return func(c *busConfig) { c.log = fn } }
+func WithLogger(fn func(level LogLevel, message string)) Option {
+	return func(c *busConfig) { c.log = fn }
+}
 
 // Bus is a process's connection to a Busway: a folder ("dir:/path"), a daemon ("ipc:///run/x/bus.sock"), or what else the URL says; "" is
-// the host's. It may be used by any number of goroutines.
+// the host's. It may be used by any number of goroutines. Like everything else that has a Close, it must be closed; its Close closes what is
+// still open of it.
 type Bus struct{ *bus }
 
-// bus is what lives as long as something uses it; Bus is what the program holds, and what a finalizer can hang on.
+// bus is what Bus has inside: a zero Bus is told from an open one.
 type bus struct {
 	gate    gate
 	c       *C.bw_bus
@@ -107,6 +109,9 @@ func Open(ctx context.Context, url string, options ...Option) (*Bus, error) {
 			o(&config)
 		}
 	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	type opened struct {
 		b   *bus
 		err error
@@ -125,9 +130,7 @@ func Open(ctx context.Context, url string, options ...Option) (*Bus, error) {
 	if err != nil {
 		return nil, err
 	}
-	outer := &Bus{o.b}
-	runtime.SetFinalizer(outer, func(b *Bus) { go b.bus.shutdown() })
-	return outer, nil
+	return &Bus{o.b}, nil
 }
 
 func open(url string, config *busConfig) (*bus, error) {
@@ -137,7 +140,7 @@ func open(url string, config *busConfig) (*bus, error) {
 	if a.fail != nil {
 		return nil, a.fail
 	}
-	b := &bus{gate: gate{out: make(chan struct{})}, open: map[child]struct{}{}, request: config.request}
+	b := &bus{gate: newGate(), open: map[child]struct{}{}, request: config.request}
 	if b.request <= 0 {
 		b.request = 30 * time.Second
 	}
@@ -171,7 +174,6 @@ func (b *Bus) Close() error {
 	if b == nil || b.bus == nil {
 		return errNil("close", "bus", "Open")
 	}
-	runtime.SetFinalizer(b, nil)
 	return b.bus.shutdown()
 }
 

@@ -4,89 +4,95 @@ package busway
 
 // Every outcome but success. See Code.
 const (
-	ErrInvalidArgument Code = 1 // invalid argument
-	ErrNoMemory Code = 2 // out of memory
-	ErrIO Code = 3 // input/output error
-	ErrDiskFull Code = 4 // disk full
-	ErrCorrupt Code = 5 // corrupt data
-	ErrTimedOut Code = 6 // timed out
-	ErrEmpty Code = 7 // nothing there yet
-	ErrWoken Code = 8 // woken by another thread
-	ErrClosed Code = 9 // handle is closed
-	ErrForked Code = 10 // handle belongs to the parent process
-	ErrUnsupported Code = 11 // not supported here
-	ErrNotPermitted Code = 12 // permission denied
-	ErrUnknownTopic Code = 13 // unknown topic
-	ErrTopicExists Code = 14 // topic already exists
-	ErrInvalidTopic Code = 15 // invalid topic name
-	ErrUnknownPartition Code = 16 // unknown partition
-	ErrInvalidConfig Code = 17 // invalid configuration
-	ErrRecordTooLarge Code = 18 // record or batch too large
-	ErrOffsetOutOfRange Code = 19 // offset out of range
-	ErrPoisoned Code = 20 // partition is read-only after a failed sync
-	ErrFenced Code = 21 // fenced by a newer owner or configuration
-	ErrDeleted Code = 22 // topic was deleted
-	ErrLockHeld Code = 23 // partition lock held by another writer
-	ErrLockLost Code = 24 // partition lock is unrecoverable
-	ErrNoCoordinator Code = 25 // the daemon does not answer
-	ErrNewerFormat Code = 26 // written by a newer version
-	ErrProtocol Code = 27 // protocol violation
-	ErrQueueFull Code = 28 // producer queue is full
-	ErrOutOfOrderSequence Code = 29 // out of order sequence number
-	ErrInvalidProducerEpoch Code = 30 // stale producer epoch
-	ErrAlreadyRunning Code = 31 // another daemon owns the data directory
-	ErrUnknownCodec Code = 32 // unknown or unavailable compression codec
-	ErrNotFound Code = 33 // not found
-	ErrBusy Code = 34 // in use
-	ErrUnsupportedVersion Code = 35 // protocol version not supported
-	ErrRetired Code = 36 // control data was replaced; attach again
-	ErrInternal Code = 37 // internal error
-	ErrUnknownProducerID Code = 38 // unknown producer id
-	ErrNotConnected Code = 39 // connection lost
-	ErrIllegalGeneration Code = 40 // stale group generation
+	ErrInvalidArgument           Code = 1  // invalid argument
+	ErrNoMemory                  Code = 2  // out of memory
+	ErrIO                        Code = 3  // input/output error
+	ErrDiskFull                  Code = 4  // disk full
+	ErrCorrupt                   Code = 5  // corrupt data
+	ErrTimedOut                  Code = 6  // timed out
+	ErrEmpty                     Code = 7  // nothing there yet
+	ErrWoken                     Code = 8  // woken by another thread
+	ErrClosed                    Code = 9  // handle is closed
+	ErrForked                    Code = 10 // handle belongs to the parent process
+	ErrUnsupported               Code = 11 // not supported here
+	ErrNotPermitted              Code = 12 // permission denied
+	ErrUnknownTopic              Code = 13 // unknown topic
+	ErrTopicExists               Code = 14 // topic already exists
+	ErrInvalidTopic              Code = 15 // invalid topic name
+	ErrUnknownPartition          Code = 16 // unknown partition
+	ErrInvalidConfig             Code = 17 // invalid configuration
+	ErrRecordTooLarge            Code = 18 // record or batch too large
+	ErrOffsetOutOfRange          Code = 19 // offset out of range
+	ErrPoisoned                  Code = 20 // partition is read-only after a failed sync
+	ErrFenced                    Code = 21 // fenced by a newer owner or configuration
+	ErrDeleted                   Code = 22 // topic was deleted
+	ErrLockHeld                  Code = 23 // partition lock held by another writer
+	ErrLockLost                  Code = 24 // partition lock is unrecoverable
+	ErrNoCoordinator             Code = 25 // the daemon does not answer
+	ErrNewerFormat               Code = 26 // written by a newer version
+	ErrProtocol                  Code = 27 // protocol violation
+	ErrQueueFull                 Code = 28 // producer queue is full
+	ErrOutOfOrderSequence        Code = 29 // out of order sequence number
+	ErrInvalidProducerEpoch      Code = 30 // stale producer epoch
+	ErrAlreadyRunning            Code = 31 // another daemon owns the data directory
+	ErrUnknownCodec              Code = 32 // unknown or unavailable compression codec
+	ErrNotFound                  Code = 33 // not found
+	ErrBusy                      Code = 34 // in use
+	ErrUnsupportedVersion        Code = 35 // protocol version not supported
+	ErrRetired                   Code = 36 // control data was replaced; attach again
+	ErrInternal                  Code = 37 // internal error
+	ErrUnknownProducerID         Code = 38 // unknown producer id
+	ErrNotConnected              Code = 39 // connection lost
+	ErrIllegalGeneration         Code = 40 // stale group generation
 	ErrInconsistentGroupProtocol Code = 41 // the group uses another protocol
-	ErrUnknownMemberID Code = 42 // unknown group member
-	ErrInvalidSessionTimeout Code = 43 // session time-out outside the allowed range
-	ErrRebalanceInProgress Code = 44 // the group is rebalancing
-	ErrMemberIDRequired Code = 45 // join again with the given member id
-	ErrFencedInstanceID Code = 46 // another member uses this group.instance.id
-	ErrFencedMemberEpoch Code = 47 // the member was fenced; join the group anew
-	ErrStaleMemberEpoch Code = 48 // stale member epoch
-	ErrGroupMaxSizeReached Code = 49 // the group is full
-	ErrGroupIDNotFound Code = 50 // unknown group
-	ErrNonEmptyGroup Code = 51 // the group has members
-	ErrInvalidGroupID Code = 52 // invalid group id
-	ErrUnsupportedAssignor Code = 53 // unknown assignor
-	ErrOffsetMetadataTooLarge Code = 54 // commit metadata too large
-	ErrInvalidCommitOffset Code = 55 // offset cannot be committed
-	ErrLogIncarnationMismatch Code = 56 // the offset is of another life of the log
-	ErrNoOffset Code = 57 // no committed offset and no reset policy
-	ErrNotSubscribed Code = 58 // not subscribed, or assigned by hand
-	ErrInvalidRecord Code = 59 // record refused by the topic
-	ErrInvalidProducerIDMapping Code = 60 // the producer id is not the transactional id's
-	ErrInvalidTxnState Code = 61 // not possible in this state of the transaction
+	ErrUnknownMemberID           Code = 42 // unknown group member
+	ErrInvalidSessionTimeout     Code = 43 // session time-out outside the allowed range
+	ErrRebalanceInProgress       Code = 44 // the group is rebalancing
+	ErrMemberIDRequired          Code = 45 // join again with the given member id
+	ErrFencedInstanceID          Code = 46 // another member uses this group.instance.id
+	ErrFencedMemberEpoch         Code = 47 // the member was fenced; join the group anew
+	ErrStaleMemberEpoch          Code = 48 // stale member epoch
+	ErrGroupMaxSizeReached       Code = 49 // the group is full
+	ErrGroupIDNotFound           Code = 50 // unknown group
+	ErrNonEmptyGroup             Code = 51 // the group has members
+	ErrInvalidGroupID            Code = 52 // invalid group id
+	ErrUnsupportedAssignor       Code = 53 // unknown assignor
+	ErrOffsetMetadataTooLarge    Code = 54 // commit metadata too large
+	ErrInvalidCommitOffset       Code = 55 // offset cannot be committed
+	ErrLogIncarnationMismatch    Code = 56 // the offset is of another life of the log
+	ErrNoOffset                  Code = 57 // no committed offset and no reset policy
+	ErrNotSubscribed             Code = 58 // not subscribed, or assigned by hand
+	ErrInvalidRecord             Code = 59 // record refused by the topic
+	ErrInvalidProducerIDMapping  Code = 60 // the producer id is not the transactional id's
+	ErrInvalidTxnState           Code = 61 // not possible in this state of the transaction
 	ErrInvalidTransactionTimeout Code = 62 // transaction time-out outside the allowed range
-	ErrConcurrentTransactions Code = 63 // the transaction before is still being ended
-	ErrProducerFenced Code = 64 // fenced by a newer producer of this transactional id
-	ErrTransactionAbortable Code = 65 // the transaction can only be aborted
-	ErrTransactionalIDNotFound Code = 66 // unknown transactional id
-	ErrThrottled Code = 67 // slowed by a quota
-	ErrInvalidQuota Code = 68 // invalid quota
-	ErrLimitReached Code = 69 // a limit of the daemon is reached
-	ErrInvalidRecordState Code = 70 // the record is not this worker's to acknowledge
+	ErrConcurrentTransactions    Code = 63 // the transaction before is still being ended
+	ErrProducerFenced            Code = 64 // fenced by a newer producer of this transactional id
+	ErrTransactionAbortable      Code = 65 // the transaction can only be aborted
+	ErrTransactionalIDNotFound   Code = 66 // unknown transactional id
+	ErrThrottled                 Code = 67 // slowed by a quota
+	ErrInvalidQuota              Code = 68 // invalid quota
+	ErrLimitReached              Code = 69 // a limit of the daemon is reached
+	ErrInvalidRecordState        Code = 70 // the record is not this worker's to acknowledge
+	ErrMirrorReadOnly            Code = 71 // the topic is a mirror: only its link writes to it
+	ErrLogsDiverged              Code = 72 // two copies of a log differ
+	ErrUnknownLink               Code = 73 // unknown link
+	ErrLinkExists                Code = 74 // link already exists
+	ErrLinkLoop                  Code = 75 // a link to itself
+	ErrReadOnly                  Code = 76 // opened for reading only
 )
 
 var codes = map[Code]codeInfo{
-	0: {"OK", "success", 'F'},
-	1: {"INVALID_ARGUMENT", "invalid argument", 'F'},
-	2: {"NO_MEMORY", "out of memory", 'R'},
-	3: {"IO", "input/output error", 'F'},
-	4: {"DISK_FULL", "disk full", 'R'},
-	5: {"CORRUPT", "corrupt data", 'F'},
-	6: {"TIMED_OUT", "timed out", 'R'},
-	7: {"EMPTY", "nothing there yet", 'R'},
-	8: {"WOKEN", "woken by another thread", 'R'},
-	9: {"CLOSED", "handle is closed", 'A'},
+	0:  {"OK", "success", 'F'},
+	1:  {"INVALID_ARGUMENT", "invalid argument", 'F'},
+	2:  {"NO_MEMORY", "out of memory", 'R'},
+	3:  {"IO", "input/output error", 'F'},
+	4:  {"DISK_FULL", "disk full", 'R'},
+	5:  {"CORRUPT", "corrupt data", 'F'},
+	6:  {"TIMED_OUT", "timed out", 'R'},
+	7:  {"EMPTY", "nothing there yet", 'R'},
+	8:  {"WOKEN", "woken by another thread", 'R'},
+	9:  {"CLOSED", "handle is closed", 'A'},
 	10: {"FORKED", "handle belongs to the parent process", 'A'},
 	11: {"UNSUPPORTED", "not supported here", 'F'},
 	12: {"NOT_PERMITTED", "permission denied", 'F'},
@@ -148,4 +154,10 @@ var codes = map[Code]codeInfo{
 	68: {"INVALID_QUOTA", "invalid quota", 'F'},
 	69: {"LIMIT_REACHED", "a limit of the daemon is reached", 'R'},
 	70: {"INVALID_RECORD_STATE", "the record is not this worker's to acknowledge", 'F'},
+	71: {"MIRROR_READ_ONLY", "the topic is a mirror: only its link writes to it", 'F'},
+	72: {"LOGS_DIVERGED", "two copies of a log differ", 'F'},
+	73: {"UNKNOWN_LINK", "unknown link", 'F'},
+	74: {"LINK_EXISTS", "link already exists", 'F'},
+	75: {"LINK_LOOP", "a link to itself", 'F'},
+	76: {"READ_ONLY", "opened for reading only", 'F'},
 }

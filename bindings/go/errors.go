@@ -142,3 +142,9 @@ func errClosed(op, what string) error { return failure(op, ErrClosed, "the "+wha
 func errNil(op, what, how string) error {
 	return failure(op, ErrInvalidArgument, "there is no "+what+": make one with "+how)
 }
+
+// fatal: there is no use in trying again with this handle.
+func fatal(err error) bool {
+	var c Code
+	return !errors.As(err, &c) || c.Fatal() || c == ErrInvalidArgument
+}

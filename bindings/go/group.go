@@ -128,16 +128,19 @@ func (c *Consumer) withParts(ctx context.Context, op string, parts []TopicPartit
 		a.free()
 		return err
 	}
-	type came struct {
+	type outcomes struct {
 		err   error
 		parts []TopicPartition
 	}
 	inner, ms, n := c.consumer, millis(ctx, c.timeout), len(parts)
-	r, err := bounded(ctx, op, func() came {
+	if !mine { // in a callback: this thread is the consumer's
+		ctx = context.Background()
+	}
+	r, err := bounded(ctx, op, func() outcomes {
 		defer inner.end(mine)
 		defer a.free()
 		err := resultError(op, f(all, C.size_t(n), ms))
-		return came{err, partsToGo(all, n, nil)}
+		return outcomes{err, partsToGo(all, n, nil)}
 	}, nil)
 	if err != nil {
 		return err

@@ -148,13 +148,6 @@ func (k *packer) finish() {
 
 // ---- views ----
 
-// lifetime says until when views are good: as long as the count is what they were made with. It keeps the consumer, too, which would
-// else be collected, and its memory with it.
-type lifetime struct {
-	now   atomic.Uint64
-	owner any
-}
-
 // View is a record as it lies in the log: nothing was copied, and nothing is allocated. It is good until the next Poll, Seek, Assign,
 // Unassign, Unsubscribe or Close of its consumer, whichever is first. Its methods panic when they are called later. What they returned before can't be
 // checked: a []byte that is kept longer leads to memory that is used otherwise, or is not there any more. Copy what is to be kept: View.Record.
@@ -166,13 +159,13 @@ type View struct {
 
 // batchInfo is what the views of a consumer's present batch share.
 type batchInfo struct {
-	life      lifetime
+	life      atomic.Uint64 // views are good as long as it is what they were made with
 	topic     string
 	partition int32
 }
 
 func (v *View) check() {
-	if v.batch == nil || v.batch.life.now.Load() != v.born {
+	if v.batch == nil || v.batch.life.Load() != v.born {
 		stale(v.batch == nil)
 	}
 }
@@ -185,7 +178,7 @@ func stale(never bool) {
 }
 
 // Valid says whether the view may still be used.
-func (v View) Valid() bool { return v.batch != nil && v.batch.life.now.Load() == v.born }
+func (v View) Valid() bool { return v.batch != nil && v.batch.life.Load() == v.born }
 
 // Key is the record's key, in the log; nil: null. Not to be written to.
 func (v View) Key() []byte {

@@ -74,6 +74,10 @@ void bwgo_producer_free(bwgo_producer *p);
 bw_producer *bwgo_producer_handle(bwgo_producer *p);
 bwgo_result bwgo_send_batch(bwgo_producer *p, const char *topic, int32_t partition, const bwgo_packed *records, int32_t count,
                             const bwgo_packed_header *headers, const uint8_t *bytes, int32_t timeout_ms);
+enum { BWGO_NOW = -2 }; /* as a time-out: bw_producer_send_now; BUSY without a message */
+/* Synchronous, in as few batches as possible; placed: NULL, or where each record is. */
+bwgo_result bwgo_send_all(bwgo_producer *p, const char *topic, int32_t partition, const bwgo_packed *records, int32_t count,
+                          const bwgo_packed_header *headers, const uint8_t *bytes, int32_t timeout_ms, bw_placed *placed);
 /* n: how many were taken, in order; the code is of the first that was not. quiet: successes are not told. */
 bwgo_result bwgo_send_many(bwgo_producer *p, const char *topic, int32_t partition, const bwgo_packed *records, int32_t count,
                            const bwgo_packed_header *headers, const uint8_t *bytes, int32_t timeout_ms, uint64_t call, int32_t first,
@@ -85,11 +89,12 @@ bwgo_result bwgo_producer_flush(bwgo_producer *p, int32_t timeout_ms);
 int32_t bwgo_producer_take(bwgo_producer *p, bwgo_done *out, int32_t max);
 bwgo_result bwgo_reserve(bwgo_producer *p, const char *topic, int32_t partition, const bwgo_packed *meta, const bwgo_packed_header *headers,
                          const uint8_t *bytes, size_t value_max, int32_t timeout_ms, bw_reservation *out);
-bwgo_result bwgo_commit(bwgo_producer *p, bw_reservation *r, size_t value_len, int32_t timeout_ms);
+bwgo_result bwgo_reservation_commit(bwgo_producer *p, bw_reservation *r, size_t value_len, int32_t timeout_ms);
 bwgo_result bwgo_transaction(int what, bwgo_producer *p, int32_t timeout_ms);
 enum { BWGO_TXN_INIT, BWGO_TXN_BEGIN, BWGO_TXN_COMMIT, BWGO_TXN_ABORT };
 bwgo_result bwgo_txn_offsets(bwgo_producer *p, bw_group_metadata *group, bw_topic_partition *offsets, size_t count, int32_t timeout_ms);
 bwgo_result bwgo_last_sequence(bwgo_producer *p, const char *topic, int32_t partition);
+bwgo_result bwgo_producer_fd(bwgo_producer *p);
 
 /* ---- consumer ---- */
 
@@ -160,6 +165,8 @@ bwgo_result bwgo_queue_poll(bw_queue *q, int32_t timeout_ms, bw_message *message
 bwgo_result bwgo_queue_settle_batch(int what, bw_queue *q, bw_message *messages, size_t count);
 enum { BWGO_ACK, BWGO_RELEASE, BWGO_REJECT, BWGO_RENEW };
 bwgo_result bwgo_queue_flush(bw_queue *q, int32_t timeout_ms);
+bwgo_result bwgo_queue_ack_sync(bw_queue *q, bw_message *message, int32_t timeout_ms);
+int64_t bwgo_deliver_at(int64_t at_ms, uint8_t room[8], char name[64]);
 
 /* ---- offline ---- */
 

@@ -1,4 +1,4 @@
-/* shim_consumer.c: a batch in one call; state mode on the same reader. See shim.h.
+/* shim_consumer.c: a batch in one call, groups, commits. See shim.h.
  *
  * Callbacks: a rebalance must be answered before it is over, so it enters Go, in the thread and goroutine that polls. The outcomes of
  * asynchronous commits need not: they are listed, and told by Go after the call. */
@@ -86,16 +86,20 @@ static void note_topic(bwgo_reader *r)
     r->topic_changed = 1;
 }
 
-int32_t bwgo_reader_poll(bwgo_reader *r, int32_t timeout_ms)
+int32_t bwgo_reader_take(bwgo_reader *r, bw_err e)
 {
-    r->count = 0;
-    r->broken = 0;
-    bw_err e = bw_consumer_poll(r->consumer, timeout_ms, &r->batch);
     if (e == BW_ERR_TIMED_OUT || e == BW_ERR_WOKEN) return (int32_t)e;
     note_topic(r);
     if (e) return failed(r, e);
     decode(r);
     return BW_OK;
+}
+
+int32_t bwgo_reader_poll(bwgo_reader *r, int32_t timeout_ms)
+{
+    r->count = 0;
+    r->broken = 0;
+    return bwgo_reader_take(r, bw_consumer_poll(r->consumer, timeout_ms, &r->batch));
 }
 
 bwgo_result bwgo_reader_place(int what, bwgo_reader *r, const char *topic, int32_t partition, int64_t at)
@@ -204,124 +208,3 @@ bwgo_result bwgo_reader_fd(bwgo_reader *r)
     }
     return result;
 }
-
-/* ---- state ---- */
-
-bwgo_result bwgo_state_open(bwgo_reader *r, const char *dir, int fast, uint64_t map_bytes, bw_state **out)
-{
-    bw_state_options o = BW_STATE_OPTIONS_INIT;
-    o.dir = dir;
-    o.fast = fast != 0;
-    if (map_bytes) o.map_bytes = map_bytes;
-    return bwgo_result_of(bw_state_open(r->consumer, &o, out));
-}
-
-int32_t bwgo_state_begin(bwgo_reader *r, bw_state *s, int32_t timeout_ms, bw_state_txn **txn)
-{
-    r->count = 0;
-    r->broken = 0;
-    bw_err e = bw_state_begin(s, timeout_ms, txn, &r->batch);
-    if (e == BW_ERR_TIMED_OUT || e == BW_ERR_WOKEN) return (int32_t)e;
-    if (e) return failed(r, e);
-    note_topic(r);
-    decode(r);
-    return BW_OK;
-}
-
-bwgo_result bwgo_state_commit(bw_state_txn *txn) { return bwgo_result_of(bw_state_commit(txn)); }
-
-bwgo_result bwgo_state_read(bw_state *s, const char *topic, int32_t partition, bw_state_txn **txn)
-{
-    return bwgo_result_of(bw_state_read(s, topic, partition, txn));
-}
-
-/* The handler's own error is kept in Go; its code only says "stop". */
-static bw_err on_process(bw_state_txn *txn, const bw_batch *batch, const bw_record_view *record, void *opaque)
-{
-    return (bw_err)bwgoProcess((uintptr_t)opaque, txn, (bw_batch *)batch, (bw_record_view *)record);
-}
-
-bwgo_result bwgo_state_process(bw_state *s, int32_t timeout_ms, int32_t max, uintptr_t handle)
-{
-    int32_t done = 0;
-    bwgo_result r = bwgo_result_of(bw_state_process(s, timeout_ms, max, on_process, (void *)handle, &done));
-    r.n = done;
-    return r;
-}
-
-bwgo_result bwgo_state_get(bw_state_txn *txn, const void *key, size_t key_len, const void **value, size_t *value_len)
-{
-    return bwgo_result_of(bw_state_get(txn, key, key_len, value, value_len));
-}
-
-bwgo_result bwgo_state_put(bw_state_txn *txn, const void *key, size_t key_len, const void *value, size_t value_len)
-{
-    return bwgo_result_of(bw_state_put(txn, key, key_len, value, value_len));
-}
-
-bwgo_result bwgo_state_del(bw_state_txn *txn, const void *key, size_t key_len) { return bwgo_result_of(bw_state_del(txn, key, key_len)); }
-
-typedef struct entries {
-    bwgo_entry *all;
-    size_t count, capacity;
-    bool no_memory;
-} entries;
-
-static bool on_entry(void *opaque, const void *key, size_t key_len, const void *value, size_t value_len)
-{
-    entries *e = opaque;
-    if (e->count == e->capacity) {
-        size_t capacity = e->capacity ? e->capacity * 2 : 64;
-        bwgo_entry *grown = realloc(e->all, capacity * sizeof *grown);
-        if (!grown) {
-            e->no_memory = true;
-            return false;
-        }
-        e->all = grown;
-        e->capacity = capacity;
-    }
-    e->all[e->count++] = (bwgo_entry){key, value, key_len, value_len};
-    return true;
-}
-
-bwgo_result bwgo_state_each(bw_state_txn *txn, const void *prefix, size_t prefix_len, bwgo_entry **out)
-{
-    entries e = {NULL, 0, 0, false};
-    bwgo_result r = bwgo_result_of(bw_state_each(txn, prefix, prefix_len, on_entry, &e));
-    if (!r.code && e.no_memory) r.code = BW_ERR_NO_MEMORY;
-    r.a = (int64_t)e.count;
-    *out = e.all;
-    return r;
-}
-
-/* ---- queue ---- */
-
-bwgo_result bwgo_queue_open(bw_bus *bus, bw_queue_options *options, bw_queue **out)
-{
-    return bwgo_result_of(bw_queue_open(bus, options, out));
-}
-
-bwgo_result bwgo_queue_close(bw_queue *q) { return bwgo_result_of(bw_queue_close(q)); }
-
-bwgo_result bwgo_queue_poll(bw_queue *q, int32_t timeout_ms, bw_message *messages, size_t max)
-{
-    size_t count = 0;
-    bwgo_result r = bwgo_result_of(bw_queue_poll_batch(q, timeout_ms, messages, max, &count));
-    r.n = (int32_t)count;
-    return r;
-}
-
-bwgo_result bwgo_queue_settle_batch(int what, bw_queue *q, bw_message *messages, size_t count)
-{
-    bw_err e = BW_OK;
-    switch (what) {
-    case BWGO_ACK: e = bw_queue_ack_batch(q, messages, count); break;
-    case BWGO_RELEASE: e = bw_queue_release_batch(q, messages, count); break;
-    case BWGO_REJECT: e = bw_queue_reject_batch(q, messages, count); break;
-    default:
-        for (size_t i = 0; !e && i < count; i++) e = bw_queue_renew(q, &messages[i]);
-    }
-    return bwgo_result_of(e);
-}
-
-bwgo_result bwgo_queue_flush(bw_queue *q, int32_t timeout_ms) { return bwgo_result_of(bw_queue_flush(q, timeout_ms)); }

@@ -6,6 +6,8 @@
 
 /* The outcome with this thread's message. */
 bwgo_result bwgo_result_of(bw_err e);
+/* What a poll came to: the records of r->batch are decoded, or the message is kept. */
+int32_t bwgo_reader_take(bwgo_reader *r, bw_err e);
 
 /* Exported by callbacks.go; `handle` is a runtime/cgo.Handle. They return 0 for "stop". */
 void bwgoRebalance(uintptr_t handle, int event, bw_topic_partition *parts, size_t count);

@@ -115,10 +115,32 @@ bwgo_result bwgo_send_batch(bwgo_producer *p, const char *topic, int32_t partiti
         unpacker u = {headers, bytes, room};
         for (int32_t i = 0; i < count; i++) unpack(&u, &records[i], &all[i]);
         bw_delivery d = {.partition = -1, .offset = -1};
-        r = bwgo_result_of(bw_producer_send_batch(p->producer, topic, partition, all, (size_t)count, timeout_ms, &d));
+        if (timeout_ms == BWGO_NOW) {
+            bw_err e = bw_producer_send_now(p->producer, topic, partition, all, (size_t)count, &d);
+            r = e == BW_ERR_BUSY ? (bwgo_result){.code = e} : bwgo_result_of(e);
+        } else {
+            r = bwgo_result_of(bw_producer_send_batch(p->producer, topic, partition, all, (size_t)count, timeout_ms, &d));
+        }
         r.n = d.partition;
         r.a = d.offset;
         r.b = d.timestamp_ms;
+    }
+    free(room);
+    if (all != on_stack) free(all);
+    return r;
+}
+
+bwgo_result bwgo_send_all(bwgo_producer *p, const char *topic, int32_t partition, const bwgo_packed *records, int32_t count,
+                          const bwgo_packed_header *headers, const uint8_t *bytes, int32_t timeout_ms, bw_placed *placed)
+{
+    bw_record on_stack[ON_STACK], *all = count > ON_STACK ? malloc((size_t)count * sizeof *all) : on_stack;
+    bool ok;
+    bw_header *room = room_for_headers(records, count, &ok);
+    bwgo_result r = no_memory();
+    if (all && ok) {
+        unpacker u = {headers, bytes, room};
+        for (int32_t i = 0; i < count; i++) unpack(&u, &records[i], &all[i]);
+        r = bwgo_result_of(bw_producer_send_many(p->producer, topic, partition, all, (size_t)count, timeout_ms, placed));
     }
     free(room);
     if (all != on_stack) free(all);
@@ -260,7 +282,7 @@ bwgo_result bwgo_reserve(bwgo_producer *p, const char *topic, int32_t partition,
     return r;
 }
 
-bwgo_result bwgo_commit(bwgo_producer *p, bw_reservation *reservation, size_t value_len, int32_t timeout_ms)
+bwgo_result bwgo_reservation_commit(bwgo_producer *p, bw_reservation *reservation, size_t value_len, int32_t timeout_ms)
 {
     bw_delivery d = {.partition = -1, .offset = -1};
     bwgo_result r = bwgo_result_of(bw_producer_commit(p->producer, reservation, value_len, timeout_ms, &d));
@@ -292,5 +314,16 @@ bwgo_result bwgo_last_sequence(bwgo_producer *p, const char *topic, int32_t part
     bwgo_result r = bwgo_result_of(bw_producer_last_sequence(p->producer, topic, partition, &sequence, &offset));
     r.n = sequence;
     r.a = offset;
+    return r;
+}
+
+bwgo_result bwgo_producer_fd(bwgo_producer *p)
+{
+    int fd = bw_producer_fd(p->producer);
+    bwgo_result r = {.n = fd};
+    if (fd < 0) {
+        r.code = BW_ERR_IO;
+        r.message = strdup(bw_error_message());
+    }
     return r;
 }

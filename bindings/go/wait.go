@@ -11,7 +11,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 	"unsafe"
 )
@@ -25,6 +24,8 @@ type gate struct {
 	once  sync.Once
 	out   chan struct{}
 }
+
+func newGate() gate { return gate{out: make(chan struct{})} }
 
 const gateShut = math.MinInt64 / 2
 
@@ -72,7 +73,7 @@ func newTurn() turn { return turn{slot: make(chan struct{}, 1)} }
 // nested: this goroutine is a callback that runs inside, and needs no turn.
 func (t *turn) nested() bool {
 	tid := t.owner.Load()
-	return tid != 0 && int(tid) == syscall.Gettid()
+	return tid != 0 && tid == threadID()
 }
 
 // take waits for the turn; wake makes who has it look at want. Returns whether release must be called.
@@ -98,24 +99,23 @@ func (t *turn) take(ctx context.Context, wake func()) (bool, error) {
 
 func (t *turn) release() { <-t.slot }
 
-// bounded runs a call that C bounds by itself; when ctx ends first, it goes on without us, and dropped (may be nil) gets what came of it.
+// came is what a bounded call came to.
+type came[T any] struct {
+	value    T
+	panicked any
+	ended    bool
+}
+
+// bounded runs a call that C bounds by itself, always; when ctx ends first, it goes on without us, and dropped (may be nil) gets what came of it.
 func bounded[T any](ctx context.Context, op string, f func() T, dropped func(T)) (T, error) {
 	var none T
 	if ctx.Done() == nil {
 		return f(), nil
 	}
-	if err := ctx.Err(); err != nil {
-		return none, err
-	}
-	type outcome struct {
-		value    T
-		panicked any
-		ended    bool
-	}
-	done := make(chan outcome, 1)
+	done := make(chan came[T], 1)
 	var left atomic.Bool
 	go func() {
-		var o outcome
+		var o came[T]
 		defer func() {
 			if !o.ended {
 				o.panicked = recover()
