@@ -13,7 +13,7 @@
 # Debian packages, the one list. Nothing else is needed; `make deps` installs what is missing.
 BUILD_PACKAGES := gcc libc6-dev libnng-dev liblmdb-dev libmsgpack-dev libisal-dev liblz4-dev libzstd-dev libsnappy-dev \
                   zlib1g-dev libmbedtls-dev libjansson-dev libinih-dev uthash-dev libxxhash-dev
-TEST_PACKAGES := python3 libcmocka-dev clang libclang-rt-14-dev spin libfuse3-dev e2fsprogs
+TEST_PACKAGES := python3 golang-go pkg-config libcmocka-dev clang libclang-rt-14-dev spin libfuse3-dev e2fsprogs
 
 VERSION := $(shell sed -n 's/.*BW_VERSION_STRING "\(.*\)"/\1/p' include/busway/version.h)
 SOVERSION := $(firstword $(subst ., ,$(VERSION)))
@@ -163,6 +163,7 @@ help:
 	@echo 'make test            every test; ends with "N passed, N failed"'
 	@echo 'make bench           rates and round trips beside the bare limit of the same run; build/bench.json'
 	@echo 'make bench-peers     the same work by Aeron, Chronicle Queue, iceoryx2, ZeroMQ, nng, Kafka, Redis, NATS; a table and plots'
+	@echo 'make test-go         the Go binding: vet, tests, the race detector, with each Go that is here'
 	@echo 'make check           the build checks alone: layers, exports, headers, sizes, system calls'
 	@echo 'make asan|tsan       the tests under AddressSanitizer + UBSan, the races under ThreadSanitizer'
 	@echo 'make fuzz            every decoder and its bound of memory: SECONDS_EACH=60'
@@ -229,6 +230,6 @@ uninstall:
 	    $(DESTDIR)$(DATADIR)/zsh/site-functions/_busway $(DESTDIR)$(DATADIR)/fish/vendor_completions.d/busway.fish
 
 # The benchmark and the demonstration bring their own rules.
--include $(wildcard bench/*.mk src/*/*.mk tests/*/*.mk)
+-include $(wildcard bench/*.mk src/*/*.mk tests/*/*.mk bindings/*/*.mk)
 
 -include $(shell find build -name '*.d' 2>/dev/null)

@@ -199,6 +199,19 @@ func (a *Admin) Offsets(ctx context.Context, topic string, partition int32) (Off
 	return out, err
 }
 
+// OffsetEnd is the offset behind the last record that a reader with this limit may see now. ErrInvalidConfig: ReadReplicated, and the topic asks for no
+// replicas.
+func (a *Admin) OffsetEnd(ctx context.Context, topic string, partition int32, limit ReadLimit) (int64, error) {
+	r, err := a.call(ctx, "offset end", func(b *bus, room *arena) C.bwgo_result {
+		name := room.string(topic)
+		if room.fail != nil {
+			return badName
+		}
+		return C.bwgo_offset_end(b.c, name, C.int32_t(partition), C.int(limit))
+	})
+	return int64(r.a), err
+}
+
 // OffsetForTime is the first record of this time or later, and its time; when there is none the end, and a zero time.
 func (a *Admin) OffsetForTime(ctx context.Context, topic string, partition int32, t time.Time) (offset int64, found time.Time, err error) {
 	r, err := a.call(ctx, "offset for time", func(b *bus, room *arena) C.bwgo_result {

@@ -80,6 +80,9 @@ const (
 	ErrLinkExists                Code = 74 // link already exists
 	ErrLinkLoop                  Code = 75 // a link to itself
 	ErrReadOnly                  Code = 76 // opened for reading only
+	ErrAuthenticationFailed      Code = 77 // authentication failed
+	ErrTlsFailed                 Code = 78 // TLS connection failed
+	ErrOriginFenced              Code = 79 // another copy of the topic was promoted
 )
 
 var codes = map[Code]codeInfo{
@@ -160,4 +163,7 @@ var codes = map[Code]codeInfo{
 	74: {"LINK_EXISTS", "link already exists", 'F'},
 	75: {"LINK_LOOP", "a link to itself", 'F'},
 	76: {"READ_ONLY", "opened for reading only", 'F'},
+	77: {"AUTHENTICATION_FAILED", "authentication failed", 'F'},
+	78: {"TLS_FAILED", "TLS connection failed", 'F'},
+	79: {"ORIGIN_FENCED", "another copy of the topic was promoted", 'F'},
 }

@@ -12,8 +12,9 @@ type ReadLimit int
 
 // Read limits.
 const (
-	ReadVisible ReadLimit = C.BW_READ_VISIBLE // what is written
-	ReadDurable ReadLimit = C.BW_READ_DURABLE // what is on the disk
+	ReadVisible    ReadLimit = C.BW_READ_VISIBLE    // what is written
+	ReadDurable    ReadLimit = C.BW_READ_DURABLE    // what is on the disk
+	ReadReplicated ReadLimit = C.BW_READ_REPLICATED // what as many linked peers have as the topic asks for
 )
 
 // OffsetReset is where reading goes on when the position is not in the log (auto.offset.reset).

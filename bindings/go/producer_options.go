@@ -12,9 +12,10 @@ type Acks int
 
 // Acknowledgements.
 const (
-	AcksNone    Acks = C.BW_ACKS_NONE    // handed over
-	AcksVisible Acks = C.BW_ACKS_VISIBLE // every reader sees it; it survives the death of any process
-	AcksDurable Acks = C.BW_ACKS_DURABLE // on the disk; it survives power loss
+	AcksNone       Acks = C.BW_ACKS_NONE       // handed over
+	AcksVisible    Acks = C.BW_ACKS_VISIBLE    // every reader sees it; it survives the death of any process
+	AcksDurable    Acks = C.BW_ACKS_DURABLE    // on the disk; it survives power loss
+	AcksReplicated Acks = C.BW_ACKS_REPLICATED // as many linked peers as the topic asks for have it; through the daemon
 )
 
 // Codec compresses batches.

@@ -45,6 +45,7 @@ enum { BWGO_CREATE, BWGO_ALTER, BWGO_DELETE, BWGO_PARTITIONS };
 bwgo_result bwgo_quota_set(bw_bus *bus, const char *user, const char *client, const char *pid, bw_config_entry *rates, size_t count);
 bwgo_result bwgo_delete_records(bw_bus *bus, const char *topic, int32_t partition, int64_t before);
 bwgo_result bwgo_offsets_range(bw_bus *bus, const char *topic, int32_t partition, bw_offset_range *out);
+bwgo_result bwgo_offset_end(bw_bus *bus, const char *topic, int32_t partition, int limit);
 bwgo_result bwgo_offset_for_time(bw_bus *bus, const char *topic, int32_t partition, int64_t ms);
 bwgo_result bwgo_group_delete(bw_bus *bus, const char *group);
 bwgo_result bwgo_group_offsets(bw_bus *bus, int alter, const char *group, bw_group_offset *offsets, size_t count);

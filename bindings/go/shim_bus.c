@@ -97,6 +97,14 @@ bwgo_result bwgo_offsets_range(bw_bus *bus, const char *topic, int32_t partition
     return bwgo_result_of(bw_offsets_range(bus, topic, partition, out));
 }
 
+bwgo_result bwgo_offset_end(bw_bus *bus, const char *topic, int32_t partition, int limit)
+{
+    int64_t end = -1;
+    bwgo_result r = bwgo_result_of(bw_offset_end(bus, topic, partition, (bw_read_limit)limit, &end));
+    r.a = end;
+    return r;
+}
+
 bwgo_result bwgo_offset_for_time(bw_bus *bus, const char *topic, int32_t partition, int64_t ms)
 {
     int64_t offset = 0, found = -1;

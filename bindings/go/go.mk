@@ -1,0 +1,20 @@
+# The Go binding: its tests, and its benchmark beside C. Included by the Makefile.
+#
+# go.env names what the go command needs to find the library of this tree; GO=… chooses another Go.
+GO ?= go
+GO_PC := $(CURDIR)/$(B)/pkgconfig
+GO_ENV = PKG_CONFIG_PATH=$(GO_PC) LD_LIBRARY_PATH=$(CURDIR)/$(B) BUSWAYD=$(CURDIR)/$(B)/buswayd GOFLAGS=-buildvcs=false
+
+# The library as it lies in the build tree, for pkg-config.
+$(GO_PC)/libbusway.pc: src/client/libbusway.pc.in $(B)/libbusway.so
+	@mkdir -p $(@D)
+	@sed -e 's|@PREFIX@|$(CURDIR)|g' -e 's|@LIBDIR@|$(CURDIR)/$(B)|g' -e 's|@INCLUDEDIR@|$(CURDIR)/include|g' -e 's|@VERSION@|$(VERSION)|g' $< > $@
+
+.PHONY: go-env test-go bench-go
+go-env: all $(GO_PC)/libbusway.pc
+
+# make test-go: what `make test` runs of it (tests/integration/go.sh).
+test-go: go-env
+	@BUSWAY=$(CURDIR)/$(B)/busway BUSWAYD=$(CURDIR)/$(B)/buswayd tests/integration/go.sh
+
+integration-bin: $(GO_PC)/libbusway.pc
