@@ -110,6 +110,8 @@ static bw_err attach(bw_broker *b, bw_op *op, bw_topic **out)
     }
     a->for_write |= op->request.for_write;
     if (a->for_write) watch(b, s);
+    if (a->for_write && !b->fresh) /* it may be waiting for room there: before those that nobody uses */
+        for (uint32_t i = 0; i < (*out)->part_count; i++) bw_opener_want(b, (*out)->parts[i]);
     return BW_OK;
 }
 

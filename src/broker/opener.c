@@ -205,7 +205,8 @@ static void open_one(bw_broker *b, bw_part *p, bool wanted)
         bw_broker_push(b, &p->opened_event);
     }
     if (!p->log) return;
-    if (wanted) bw_notify(b->mail, BW_MAILBOX_COORDINATOR, p->bus_number); /* what it was asked for meanwhile */
+    /* What it was asked for meanwhile; what the coordinator before was asked for and did not live to grant, too. */
+    if (wanted || !p->fresh) bw_notify(b->mail, BW_MAILBOX_COORDINATOR, p->bus_number);
     if (bw_partition_has_unsynced(p->log)) bw_syncer_want(b, p);
 }
 

@@ -7,6 +7,7 @@
 #include "client/async.h"
 #include "client/readonly.h"
 #include "client/spawn.h"
+#include "client/standby.h"
 #include "client/watch.h"
 
 #include <errno.h>
@@ -86,7 +87,12 @@ void bw_bus_look(bw_bus *bus, int64_t now_ms)
 {
     int64_t due = atomic_load(&bus->next_look_ms);
     if (now_ms < due || !atomic_compare_exchange_strong(&bus->next_look_ms, &due, now_ms + LOOK_EVERY_MS)) return;
-    if (!bw_conn_check(&bus->conn)) bw_bus_connect(bus, false, bw_deadline_in_ms(100));
+    if (!bus->standby && !bw_conn_check(&bus->conn)) bw_bus_connect(bus, false, bw_deadline_in_ms(100));
+}
+
+void bw_bus_count_handle(bw_bus *bus)
+{
+    if (atomic_fetch_add(&bus->handles, 1) == 0) bw_standby_start(bus);
 }
 
 /* Requests that may be asked twice: their answer is the same. */
@@ -236,6 +242,7 @@ void bw_bus_close(bw_bus *bus)
         bw_conn_abandon(&bus->conn);
         return;
     }
+    bw_standby_stop(bus);
     bw_async_stop(bus);
     bw_watch_stop(bus);
     if (atomic_load(&bus->unanswered)) bw_conn_part(&bus->conn, bw_deadline_in_ms(PART_WAIT_MS));

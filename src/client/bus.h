@@ -14,6 +14,7 @@
 
 typedef struct bw_fd_watch bw_fd_watch;
 struct bw_readonly;
+struct bw_standby;
 
 enum { BW_DISK_WAITS_MAX = 16 };
 /* How the library's thread sleeps: by a poll that its eventfd ends, or on futexes, thread_sleeps among them. */
@@ -48,6 +49,7 @@ struct bw_bus {
     _Atomic uint32_t thread_sleeps, thread_work; /* work: raised by everyone who has something for it. sleeps: bw_thread_sleep */
     bw_os_futex disk_waits[BW_DISK_WAITS_MAX];   /* the thread's: what the disk will wake it by, and how many; more: it looks */
     uint32_t disk_wait_count;
+    struct bw_standby *standby;    /* of a dir: bus with handles; NULL: none (client/standby.h) */
     bw_fd_watch *watch;            /* feeds consumers' descriptors; NULL until the first */
 
     _Atomic uint64_t records_out, bytes_out, batches_out, records_in, bytes_in, batches_in /* of those that closed */, waits, looks, reconnects;
@@ -66,7 +68,8 @@ bw_err bw_bus_connect_conn(bw_bus *bus, bw_conn *conn, bool may_start, bw_deadli
 bw_err bw_bus_connect(bw_bus *bus, bool may_start, bw_deadline deadline);
 /* bw_bus_request: connect if needed and ask; what changes nothing is asked again over a new connection. */
 bw_err bw_bus_request(bw_bus *bus, bw_request *request, bw_deadline deadline, bw_reply *reply);
-/* bw_bus_look: at most once a second: notice that the daemon went and come back to a new one (never starts one). now_ms: wall. */
+/* bw_bus_look: at most once a second: notice that the daemon went and come back to a new one (never starts one; where a thread stands by
+ * for that, it does). now_ms: wall. */
 static inline bool bw_bus_look_due(bw_bus *bus, int64_t now_ms)
 {
     return __builtin_expect(now_ms >= atomic_load_explicit(&bus->next_look_ms, memory_order_relaxed), 0);
@@ -87,6 +90,9 @@ static inline bw_conn_options bw_bus_conn_options(const bw_bus *bus)
 
 /* bw_bus_socket_kind: "ipc", "tcp": which socket what is not direct goes through. */
 static inline const char *bw_bus_socket_kind(const bw_bus *bus) { return bus->url.remote ? "tcp" : "ipc"; }
+
+/* bw_bus_count_handle: a producer, consumer or queue was opened. */
+void bw_bus_count_handle(bw_bus *bus);
 
 /* bw_bus_mailbox: ask the daemon for a mailbox of our own. PROTOCOL when it gives one that is nobody's to give. */
 bw_err bw_bus_mailbox(bw_bus *bus, uint32_t *number);

@@ -14,7 +14,7 @@
 
 bw_err bw_conn_init(bw_conn *c, const bw_conn_options *options)
 {
-    *c = (bw_conn){.options = *options, .fd = -1, .handover_fd = -1, .next_correlation = 1};
+    *c = (bw_conn){.options = *options, .fd = -1, .handover_fd = -1, .lost_fd = -1, .next_correlation = 1};
     c->hello = calloc(1, sizeof *c->hello);
     if (!c->hello) return bw_fail(BW_ERR_NO_MEMORY, "no memory for a connection");
     c->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

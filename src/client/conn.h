@@ -71,6 +71,7 @@ typedef struct bw_conn {
     pthread_t caller;
     uint32_t waiters;
     int handover_fd;        /* eventfd to write when the pump becomes free; -1 */
+    int lost_fd;            /* eventfd to write when the connection was lost; -1 */
     uint32_t next_correlation;
     bw_pending *buckets[BW_CONN_BUCKETS];
     uint32_t in_flight;

@@ -294,6 +294,8 @@ void bw_conn_lose(bw_conn *c)
     atomic_store_explicit(&c->up, false, memory_order_release);
     int fd = atomic_exchange_explicit(&c->fd, -1, memory_order_acq_rel);
     if (fd >= 0) bw_os_close(fd);
+    uint64_t one = 1;
+    if (c->lost_fd >= 0 && write(c->lost_fd, &one, sizeof one) < 0) {}
     c->broken = false;
     c->out.len = c->out_at = 0;
     if (c->rx) {

@@ -317,7 +317,7 @@ bw_err bw_consumer_open(bw_bus *bus, const bw_consumer_options *options, bw_cons
     c->next = bus->consumers;
     bus->consumers = c;
     pthread_mutex_unlock(&bus->mutex);
-    atomic_fetch_add(&bus->handles, 1);
+    bw_bus_count_handle(bus);
     *out = c;
     return BW_OK;
 }

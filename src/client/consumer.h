@@ -81,6 +81,14 @@ struct bw_cpart {
     bw_item *held, **held_tail; /* came while paused */
 };
 
+/* Another mailbox is asked for. state: bw_renewal_state; the rest is valid when it CAME. */
+typedef enum bw_renewal_state { BW_RENEWAL_NONE = 0, BW_RENEWAL_ASKED = 1, BW_RENEWAL_CAME = 2 } bw_renewal_state;
+typedef struct bw_renewal {
+    bw_pending pending; /* first */
+    _Atomic uint32_t state;
+    uint32_t number, epoch;
+} bw_renewal;
+
 struct bw_consumer {
     bw_bus *bus;
     bw_consumer *next; /* the bus's list */
@@ -100,6 +108,7 @@ struct bw_consumer {
     bw_mailbox *_Atomic box; /* NULL: none; read by bw_consumer_wake */
     uint32_t seen_word;
     uint32_t mail_epoch; /* of the bus's connection when the mailbox was given */
+    bw_renewal renewal;
     bool by_watch;       /* armed with the watch's mailbox */
     bw_inbox inbox;
     uint32_t empty_polls;
@@ -157,9 +166,11 @@ void bw_consumer_audit(bw_consumer *c);
 /* bw_consumer_sleep_direct: sleep on the mailbox; OK: look again. */
 void bw_consumer_sleep_direct(bw_consumer *c, bw_deadline deadline);
 bw_err bw_consumer_use_watch(bw_consumer *c);
+/* ---- consumer_mailbox.c ---- */
 bw_err bw_consumer_take_mailbox(bw_consumer *c, bw_env *env);
 void bw_consumer_drop_mailbox(bw_consumer *c);
-/* bw_consumer_renew_mailbox: after the daemon came back, which does not know our mailbox and may give it to others. */
+/* bw_consumer_renew_mailbox: after the daemon came back, which does not know our mailbox and may give it to others: asks for another, and
+ * takes it when it has come. Never waits. */
 void bw_consumer_renew_mailbox(bw_consumer *c);
 
 /* ---- consumer_ipc.c ---- */

@@ -18,64 +18,6 @@ enum { REATTACH_MS = 1000 };
 
 static bw_wait_class wait_class(const bw_cpart *p) { return bw_limit_wait_class(p->limit); }
 
-/* ---- the mailbox ---- */
-
-static void env_ref(bw_bus *bus, bw_env *env, int by)
-{
-    pthread_mutex_lock(&bus->direct.mutex);
-    bw_direct_env_ref(env, by);
-    pthread_mutex_unlock(&bus->direct.mutex);
-}
-
-bw_err bw_consumer_take_mailbox(bw_consumer *c, bw_env *env)
-{
-    if (c->env == env && atomic_load(&c->box)) return BW_OK;
-    uint32_t number = 0;
-    uint32_t epoch = atomic_load(&c->bus->conn.epoch);
-    bw_err e = bw_bus_mailbox(c->bus, &number);
-    if (e) return e;
-    bw_consumer_drop_mailbox(c);
-    env_ref(c->bus, env, 1);
-    c->env = env;
-    c->mailbox = number;
-    c->mail_epoch = epoch;
-    bw_mailbox *box = bw_mail_box(env->mail, number);
-    c->seen_word = atomic_load_explicit(&box->word, memory_order_acquire) & ~1u;
-    atomic_store(&c->box, box);
-    return BW_OK;
-}
-
-void bw_consumer_drop_mailbox(bw_consumer *c)
-{
-    if (!c->env) return;
-    if (c->env->readonly) bw_readonly_release_mailbox(c->bus, c->mailbox);
-    if (c->mail_epoch == atomic_load(&c->bus->conn.epoch) && bw_conn_is_up(&c->bus->conn)) {
-        bw_request q;
-        bw_request_init(&q, BW_API_RELEASE_MAILBOX);
-        q.mailbox = c->mailbox;
-        bw_conn_tell(&c->bus->conn, &q);
-    }
-    atomic_store(&c->box, NULL);
-    env_ref(c->bus, c->env, -1);
-    c->env = NULL;
-}
-
-void bw_consumer_renew_mailbox(bw_consumer *c)
-{
-    uint32_t epoch = atomic_load(&c->bus->conn.epoch), number = 0;
-    if (!c->env || epoch == c->mail_epoch || !bw_conn_is_up(&c->bus->conn) || bw_bus_mailbox(c->bus, &number) != BW_OK) return;
-    for (bw_cpart *p = c->parts; p; p = p->next_part) {
-        if (!p->direct || p->where != BW_AT_ARMED) continue;
-        if (!c->by_watch) bw_disarm(p->attach->control, (uint32_t)p->partition, wait_class(p), c->mailbox);
-        bw_cpart_make_ready(p);
-    }
-    c->mailbox = number;
-    c->mail_epoch = epoch;
-    bw_mailbox *box = bw_mail_box(c->env->mail, number);
-    c->seen_word = atomic_load_explicit(&box->word, memory_order_acquire) & ~1u;
-    atomic_store(&c->box, box);
-}
-
 /* ---- open and close a partition ---- */
 
 static bw_err open_reader(bw_cpart *p)

@@ -63,7 +63,7 @@ bw_err bw_producer_open(bw_bus *bus, const bw_producer_options *options, bw_prod
     p->next = bus->producers;
     bus->producers = p;
     pthread_mutex_unlock(&bus->mutex);
-    atomic_fetch_add(&bus->handles, 1);
+    bw_bus_count_handle(bus);
     *out = p;
     return BW_OK;
 }

@@ -132,7 +132,7 @@ bw_err bw_queue_open(bw_bus *bus, const bw_queue_options *options, bw_queue **ou
         queue_free(q);
         return e;
     }
-    atomic_fetch_add(&bus->handles, 1);
+    bw_bus_count_handle(bus);
     *out = q;
     return BW_OK;
 }

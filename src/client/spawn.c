@@ -299,6 +299,7 @@ static bw_err start_and_wait(spawn_plan *plan, const char *data_dir, bw_deadline
         spawn_detached(plan);
         pthread_sigmask(SIG_SETMASK, &before, NULL);
         bw_os_close(plan->ready_fd);
+        (void)bw_os_membarrier_register(); /* for the direct path; takes milliseconds where there are threads: while the daemon starts */
         if (plan->error) e = bw_fail_errno(plan->error, "can't run %s", plan->program);
         else e = await_ready(plan, pipe_fds[0], log_path, st.st_size, deadline);
         bw_os_close(pipe_fds[0]);

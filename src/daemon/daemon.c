@@ -66,7 +66,9 @@ static void say_listening(const bw_daemon_config *c)
 static bw_err serve(bw_daemon_options *o, bw_broker *b, const sigset_t *set)
 {
     const bw_daemon_config *c = &o->config;
-    bw_listener_options lo = {.allow_long_path = o->listen_is_default};
+    /* A private daemon is waited for by the program that needs it; nobody waits for its REP endpoint. */
+    bool later = o->listen_is_default && c->idle_exit_ms && !c->listen_rep;
+    bw_listener_options lo = {.allow_long_path = o->listen_is_default, .rep_later = later};
     bw_listener *listener;
     bw_err e = bw_listener_start(b, c, &lo, &listener);
     if (e) return e;
@@ -75,6 +77,11 @@ static bw_err serve(bw_daemon_options *o, bw_broker *b, const sigset_t *set)
     bw_notify_ready_fd(o->ready_fd);
     o->ready_fd = -1;
     char fields[64];
+    bw_err late = later ? bw_listener_start_rep(listener) : BW_OK;
+    if (late) {
+        snprintf(fields, sizeof fields, "endpoint=rep error=%s", bw_err_name(late));
+        log_event(c, BW_LOG_ERROR, "listening_failed", fields);
+    }
     snprintf(fields, sizeof fields, "reason=%s", wait_for_end(b, c, set));
     log_event(c, BW_LOG_INFO, "stopping", fields);
     bw_notify_service("STOPPING=1");

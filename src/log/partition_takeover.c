@@ -152,6 +152,15 @@ static void forget(bw_partition *p)
     p->follow_at = 0;
 }
 
+/* About the step that brought a file to this size (each is twice the one before): a writer that was quick should not be given little,
+ * again and again, by one coordinator after the other. */
+static uint32_t step_of(uint32_t file_bytes)
+{
+    uint32_t step = BW_GRANT_FIRST;
+    while (step < BW_GRANT_MOST && (uint64_t)step * 4 <= file_bytes) step *= 2;
+    return step;
+}
+
 /* Builds the segment list for the tail of this moment. BUSY: it rolled meanwhile. */
 static bw_err load_files(bw_partition *p)
 {
@@ -178,7 +187,7 @@ static bw_err load_files(bw_partition *p)
     bw_segment *a = bw_partition_active(p);
     a->length = bw_position_pos(tail);
     a->next_offset = a->length ? -1 : a->base_offset;
-    a->step = a->file_bytes > a->length ? BW_GRANT_FIRST : 0;
+    a->step = a->file_bytes > a->length ? step_of(a->file_bytes) : 0;
     p->sync_grant = a->file_bytes == a->length;
     return BW_OK;
 }

@@ -16,6 +16,8 @@ struct bw_listener {
     bw_broker *broker;
     const bw_daemon_config *config;
     uint32_t frame_max;
+    bool allow_long_path;
+    int64_t gid; /* of the sockets; -1: the daemon's own */
     bw_stream_listener *streams[BW_LISTEN_URLS_MAX];
     size_t stream_count;
     bw_rep *rep;

@@ -79,7 +79,7 @@ static bw_err listen_stream(bw_listener *l, const char *url, bool allow_long_pat
     return err;
 }
 
-static bw_err listen_rep(bw_listener *l, bool allow_long_path, int64_t gid)
+static bw_err listen_rep(bw_listener *l)
 {
     const bw_daemon_config *config = l->config;
     const char *url = config->listen_rep;
@@ -96,8 +96,8 @@ static bw_err listen_rep(bw_listener *l, bool allow_long_path, int64_t gid)
     }
     bw_rep_options o = {
         .url = url,
-        .allow_long_path = allow_long_path,
-        .gid = gid,
+        .allow_long_path = l->allow_long_path,
+        .gid = l->gid,
         .frame_max = l->frame_max,
         .ops = &bw_exchange_ops,
         .owner = l,
@@ -131,18 +131,17 @@ bw_err bw_listener_start(bw_broker *b, const bw_daemon_config *config, const bw_
     pthread_mutexattr_settype(&attr, PTHREAD_MUTEX_RECURSIVE); /* bw_broker_submit may call `consumed` at once */
     pthread_mutex_init(&l->lock, &attr);
     pthread_mutexattr_destroy(&attr);
-    bool allow_long_path = options && options->allow_long_path;
-    int64_t gid;
-    bw_err err = socket_gid(config, &gid);
+    l->allow_long_path = options && options->allow_long_path;
+    bw_err err = socket_gid(config, &l->gid);
     for (size_t i = 0; err == BW_OK && i < config->listen_count; i++) {
         err = check_url(config->listen[i]);
-        if (err == BW_OK) { err = listen_stream(l, config->listen[i], allow_long_path, gid); }
+        if (err == BW_OK) { err = listen_stream(l, config->listen[i], l->allow_long_path, l->gid); }
     }
     for (size_t i = 0; err == BW_OK && i < config->listeners_count; i++) {
         err = check_remote(config->listeners[i]);
-        if (err == BW_OK) { err = listen_stream(l, config->listeners[i], allow_long_path, gid); }
+        if (err == BW_OK) { err = listen_stream(l, config->listeners[i], l->allow_long_path, l->gid); }
     }
-    if (err == BW_OK) { err = listen_rep(l, allow_long_path, gid); }
+    if (err == BW_OK && !(options && options->rep_later)) { err = listen_rep(l); }
     if (err != BW_OK) {
         char message[512];
         snprintf(message, sizeof message, "%s", bw_error_message());
@@ -152,6 +151,8 @@ bw_err bw_listener_start(bw_broker *b, const bw_daemon_config *config, const bw_
     *out = l;
     return BW_OK;
 }
+
+bw_err bw_listener_start_rep(bw_listener *l) { return l->rep ? BW_OK : listen_rep(l); }
 
 static size_t busy(bw_listener *l)
 {

@@ -11,6 +11,7 @@ typedef struct bw_listener bw_listener;
 
 typedef struct bw_listener_options {
     bool allow_long_path; /* UNIX socket paths over 107 bytes: listen through /proc/self/fd (embedded daemons) */
+    bool rep_later; /* without the REP endpoint, until bw_listener_start_rep: nng's first socket takes milliseconds */
 } bw_listener_options;
 
 /* bw_listener_check: can this configuration be listened on, as far as words go: the URLs and the group. Touches nothing.
@@ -21,6 +22,8 @@ bw_err bw_listener_check(const bw_daemon_config *config);
  * file at the path), BUSY (somebody answers there), UNSUPPORTED (a URL other than ipc://), INVALID_CONFIG (unknown group),
  * NOT_PERMITTED, NO_MEMORY, IO. */
 bw_err bw_listener_start(bw_broker *b, const bw_daemon_config *config, const bw_listener_options *options, bw_listener **out);
+/* bw_listener_start_rep: what rep_later put off. As bw_listener_start; what listens already goes on. */
+bw_err bw_listener_start_rep(bw_listener *l);
 /* bw_listener_stop: accept no more, let what is under way finish for at most half a second, close every connection, and wait until
  * the broker has forgotten each. Before bw_broker_stop. Frees l. */
 void bw_listener_stop(bw_listener *l);
