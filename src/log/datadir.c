@@ -1,8 +1,8 @@
 /* log/datadir.c: the data directory's own files: format version, generation, locks.
  *
  * Invariants. Whoever holds daemon.lock is the coordinator. The generation changes only under the exclusive writers.lock, so that
- * no direct writer is ever attached to two lives of the control data. Small files are replaced whole: temporary file, sync,
- * rename, sync of the folder; a reader sees the old or the new content. */
+ * no direct writer is ever attached to two lives of the control data. Small files are replaced whole, by renaming;
+ * a reader sees the old or the new content. What counts only while control data lives, generation and clock, is not synced. */
 #include "log/datadir.h"
 
 #include "base/clock.h"
@@ -24,6 +24,7 @@
 
 #define FORMAT_FILE "busway.format"
 #define GENERATION_FILE "generation"
+#define META_FOLDER "meta" /* made here only so that the folder's first sync is enough for its name, too */
 #define DAEMON_LOCK "daemon.lock"
 #define WRITERS_LOCK "writers.lock"
 
@@ -176,6 +177,8 @@ bw_err bw_datadir_open_coordinator(const char *path, bool create, bw_datadir **o
     if (!e) e = check_format(d);
     bool fresh = e == BW_ERR_NOT_FOUND && create;
     if (!e || fresh) e = take_daemon_lock(d);
+    if (!e && fresh && bw_os_mkdir(d->fd, META_FOLDER, 0700) != 0 && errno != EEXIST)
+        e = bw_fail_errno(errno, "cannot make %s/%s", d->path, META_FOLDER);
     if (!e && fresh) e = bw_smallfile_replace(d->fd, FORMAT_FILE, "busway data format 1\n", 21);
     BW_KILL_POINT("datadir.format");
     if (!e) {
@@ -261,7 +264,8 @@ bw_err bw_datadir_set_generation(bw_datadir *d, const uint8_t generation[16])
     memcpy(id.b, generation, sizeof id.b);
     bw_uuid_hex(&id, text);
     text[32] = '\n';
-    bw_err e = bw_smallfile_replace(d->fd, GENERATION_FILE, text, 33);
+    /* Without a sync: it names control data in memory, which no loss of power survives; what it leaves reads as a new one. */
+    bw_err e = bw_smallfile_put(d->fd, GENERATION_FILE, text, 33);
     if (!e) memcpy(d->generation, generation, sizeof d->generation);
     return e;
 }

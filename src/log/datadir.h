@@ -41,7 +41,7 @@ bw_err bw_datadir_lock_writers_shared(bw_datadir *d, int timeout_ms);
 /* bw_datadir_lock_writers_exclusive: no direct writer is attached. BUSY with the holders' pids (from /proc/locks) otherwise. */
 bw_err bw_datadir_lock_writers_exclusive(bw_datadir *d);
 void bw_datadir_unlock_writers(bw_datadir *d);
-/* bw_datadir_set_generation: write the file anew (temp, sync, rename, sync dir). */
+/* bw_datadir_set_generation: write the file anew (temp, rename); not synced: what it names is gone after a loss of power. */
 bw_err bw_datadir_set_generation(bw_datadir *d, const uint8_t generation[16]);
 
 /* bw_datadir_clock_ahead_ms: how far the wall clock is ahead of what it said to this directory's first coordinator of this boot, plus

@@ -31,7 +31,8 @@ int64_t bw_datadir_clock_ahead_ms(const bw_datadir *d)
         if (ahead > SLEW_MS) return ahead;
         if (ahead >= -SLEW_MS) return 0;
     }
+    /* Of this boot only: what a loss of power leaves of it is of no interest. */
     int n = snprintf(text, sizeof text, "0\n%s %" PRId64 " %" PRId64 "\n", hex, now, up);
-    (void)bw_smallfile_replace(d->fd, CLOCK_FILE, text, (size_t)n);
+    (void)bw_smallfile_put(d->fd, CLOCK_FILE, text, (size_t)n);
     return 0;
 }

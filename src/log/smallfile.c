@@ -51,6 +51,15 @@ bw_err bw_smallfile_replace(int dir_fd, const char *name, const void *data, size
     return BW_OK;
 }
 
+bw_err bw_smallfile_put(int dir_fd, const char *name, const void *data, size_t len)
+{
+    char temporary[NAME_MAX + 1];
+    snprintf(temporary, sizeof temporary, "%s.tmp", name);
+    bw_err e = bw_smallfile_write(dir_fd, temporary, data, len, false);
+    if (!e && bw_os_rename(dir_fd, temporary, dir_fd, name) != 0) e = bw_fail_errno(errno, "cannot rename %s to %s", temporary, name);
+    return e;
+}
+
 static bool unlink_entry(void *opaque, const char *name)
 {
     (void)bw_os_unlink(*(const int *)opaque, name, 0);
@@ -71,11 +80,8 @@ bw_err bw_offset_file_write(int dir_fd, const char *name, int64_t offset)
 
 bw_err bw_offset_file_put(int dir_fd, const char *name, int64_t offset)
 {
-    char text[64], temporary[NAME_MAX + 1];
-    snprintf(temporary, sizeof temporary, "%s.tmp", name);
-    bw_err e = bw_smallfile_write(dir_fd, temporary, text, (size_t)offset_text(text, offset), false);
-    if (!e && bw_os_rename(dir_fd, temporary, dir_fd, name) != 0) e = bw_fail_errno(errno, "cannot rename %s to %s", temporary, name);
-    return e;
+    char text[64];
+    return bw_smallfile_put(dir_fd, name, text, (size_t)offset_text(text, offset));
 }
 
 bw_err bw_offset_file_check(int dir_fd, const char *name, int64_t *offset)

@@ -12,6 +12,8 @@
 bw_err bw_smallfile_read(int dir_fd, const char *name, char *text, size_t size, size_t *len);
 /* bw_smallfile_replace: "<name>.tmp", sync, rename, sync of the folder. DISK_FULL, IO, NOT_PERMITTED. */
 bw_err bw_smallfile_replace(int dir_fd, const char *name, const void *data, size_t len);
+/* bw_smallfile_put: the same without any sync: a death leaves the old or the new; after a loss of power it may be empty or gone. */
+bw_err bw_smallfile_put(int dir_fd, const char *name, const void *data, size_t len);
 /* bw_offset_file_write / check: "0\n<offset>\n<checksum of these two lines, 8 hex digits>\n". check: NOT_FOUND, CORRUPT, IO.
  * read: 0 unless check finds it good. */
 bw_err bw_offset_file_write(int dir_fd, const char *name, int64_t offset);

@@ -188,6 +188,16 @@ static uint64_t journal_limit(void)
     return JOURNAL_LIMIT;
 }
 
+/* The metadata's folder is there, also after a loss of power. */
+static bw_err sync_name(const char *data_dir)
+{
+    int fd = bw_os_open_named(data_dir, O_RDONLY | O_DIRECTORY, 0);
+    bool good = fd >= 0 && bw_os_sync_dir(fd) == 0;
+    int saved = errno;
+    if (fd >= 0) bw_os_close(fd);
+    return good ? BW_OK : bw_fail_errno(saved, "cannot sync folder %s", data_dir);
+}
+
 bw_err bw_store_open(const char *data_dir, uint64_t map_bytes, bw_store **out)
 {
     *out = NULL;
@@ -199,10 +209,12 @@ bw_err bw_store_open(const char *data_dir, uint64_t map_bytes, bw_store **out)
     s->dir_fd = s->journal.fd = -1;
     s->journal_limit = s->copy_bytes = journal_limit();
     bw_err e = BW_OK;
+    bool made = false;
     if (snprintf(s->path, sizeof s->path, "%s/meta", data_dir) >= (int)sizeof s->path - 64)
         e = bw_fail(BW_ERR_INVALID_ARGUMENT, "data directory '%s': the path is too long", data_dir);
-    else if (bw_os_mkdir(AT_FDCWD, s->path, 0700) && errno != EEXIST) e = bw_fail_errno(errno, "cannot make folder %s", s->path);
+    else if (!(made = bw_os_mkdir(AT_FDCWD, s->path, 0700) == 0) && errno != EEXIST) e = bw_fail_errno(errno, "cannot make folder %s", s->path);
     else if ((s->dir_fd = bw_os_open(AT_FDCWD, s->path, O_RDONLY | O_DIRECTORY, 0)) < 0) e = bw_fail_errno(errno, "cannot open folder %s", s->path);
+    if (!e && made) e = sync_name(data_dir);
     if (!e) e = bw_store_bring_up(s, map_bytes);
     if (!e) e = bw_store_write(s, "cannot open the metadata", make_bus, NULL);
     if (e) {

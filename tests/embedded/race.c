@@ -86,7 +86,8 @@ int em_case_race(int argc, char **argv)
     good &= em_verdict(gone, "it went when the last of them had gone");
     bw_bus *bus = em_bus(p.url, BW_TRANSPORT_AUTO);
     bw_offset_range range = {0};
-    good &= em_verdict(bw_offsets_range(bus, "t", 0, &range) == BW_OK && range.end == count, "%lld records of %d are there", (long long)range.end, count);
+    bw_err e = bw_offsets_range(bus, "t", 0, &range);
+    good &= em_verdict(e == BW_OK && range.end == count, "%lld records of %d are there", (long long)range.end, count);
     bw_bus_close(bus);
     em_place_remove(&p);
     em_times_free(&took);
