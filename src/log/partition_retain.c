@@ -82,7 +82,7 @@ static bw_err delete_oldest(bw_partition *p, bool at_once)
     if (at_once || !put_aside(p, s)) {
         char name[BW_SEGMENT_NAME_MAX];
         bw_segment_name(name, s->base_offset, ".log");
-        bool kept = s->sealed && bw_partition_keep_for_reuse(p, s->base_offset, false);
+        bool kept = (s->sealed || p->segments[1]->linked) && bw_partition_keep_for_reuse(p, s->base_offset, false);
         if (!kept && bw_os_unlink(bw_partition_dir(p), name, 0) != 0 && errno != ENOENT)
             return bw_fail_errno(errno, "cannot remove segment %s", name);
         BW_KILL_POINT("retain.log_gone");

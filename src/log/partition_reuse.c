@@ -2,9 +2,10 @@
  * for fresh ones nor the coordinator for freeing the old (each about a microsecond a page).
  *
  * Only for a log that fills a segment in seconds and deletes behind, and only when all of this holds, in this order:
- *   1. all of it was durable (it was sealed): a recovery never ends within what it holds, and so never looks for that;
+ *   1. the segment behind it has its name (with 2 on the disk, so that a recovery ends behind what this file held, durable or not, and
+ *      never takes a stale batch for one that joins), or all of this one was durable (sealed);
  *   2. retention moved log_start past it and renamed it to "<base>.log.deleted", and the folder was synced since: the old name never
- *      comes back from the disk with other bytes in it, and what follows it has a name there;
+ *      comes back from the disk with other bytes in it;
  *   3. nobody else has the file open or mapped, as the kernel says: it grants a write lease on it (F_SETLEASE) only then. Who opens a
  *      segment looks at log_start afterwards (read_locate.c): either he sees that it is gone, or we see that he has it;
  *   4. it has no second name, and is still in the page cache: writing into pages that must be read first costs more than it saves.

@@ -26,14 +26,17 @@ static uint64_t active_inode(log_fixture *f)
     return bw_ring_at(s, bw_position_seq(s->tail))->inode;
 }
 
-/* Fills and syncs, segment after segment; held: called with each file that is waiting to be used again. Returns how often one was. */
+static bool unsynced;
+
+/* Fills and syncs (unless unsynced), segment after segment; held: called with each file that is waiting to be used again. Returns how
+ * often one was. */
 static int run(log_fixture *f, void (*held)(log_fixture *f, const char *name))
 {
     reused = 0;
     bw_os_observe(count_reuse, NULL);
     for (int i = 0; i < ROUNDS; i++) {
         log_append_many(f, A_ROUND, 1, 1000);
-        assert_int_equal(bw_partition_sync(f->p), BW_OK);
+        if (!unsynced) assert_int_equal(bw_partition_sync(f->p), BW_OK);
         assert_int_equal(bw_partition_tend(f->p, NULL), BW_OK);
         assert_int_equal(bw_partition_sync_folder(f->p), BW_OK);
         if (held) {
@@ -57,6 +60,25 @@ static void test_reuse_gives_deleted_files_to_new_segments(void **state)
     assert_true(run(&f, NULL) >= 3);
     int64_t start = f.control->slots[0].log_start;
     assert_true(start > 0);
+    assert_int_equal(log_read_from(&f, start, NULL), ROUNDS * A_ROUND);
+    log_fini(&f);
+}
+
+/* A writer who is faster than the disk: what is deleted never was durable. */
+static void test_reuse_of_what_never_was_durable(void **state)
+{
+    (void)state;
+    log_fixture f;
+    begin(&f);
+    unsynced = true;
+    assert_true(run(&f, NULL) >= 3);
+    unsynced = false;
+    assert_int_equal(f.control->slots[0].durable_offset, 0);
+    int64_t start = f.control->slots[0].log_start;
+    assert_true(start > 0);
+    log_crash(&f);
+    log_open(&f, true);
+    assert_false(f.report.foreign);
     assert_int_equal(log_read_from(&f, start, NULL), ROUNDS * A_ROUND);
     log_fini(&f);
 }
@@ -176,6 +198,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_reuse_gives_deleted_files_to_new_segments),
+        cmocka_unit_test(test_reuse_of_what_never_was_durable),
         cmocka_unit_test(test_reuse_off_leaves_them_alone),
         cmocka_unit_test(test_reuse_not_of_a_file_that_somebody_has_open),
         cmocka_unit_test(test_reuse_not_of_a_file_with_a_second_name),
