@@ -13,7 +13,7 @@ sources() { { find src include tests bench -name '*.[ch]' 2>/dev/null || true; }
 over() { sources | xargs wc -l | awk -v n="$1" -v m="$2" '$2 != "total" && $1 > n && $1 <= m {print $2 ": " $1 " lines"}'; }
 long_lines() { sources | xargs awk 'length($0) > 150 {print FILENAME ":" FNR ": " length($0) " columns"}'; }
 tabs() { sources | xargs grep -nP '\t' | cut -c1-80; }
-purpose() { sources | while read -r f; do head -1 "$f" | grep -q '^/\* ' || echo "$f: the first line does not say what it is"; done; }
+purpose() { sources | xargs awk 'FNR == 1 && !/^\/\* / {print FILENAME ": the first line does not say what it is"}'; }
 leftovers() { grep -rnE '\b(TODO|FIXME|XXX)\b' src include tests/unit tests/integration tests/crash bench 2>/dev/null; }
 prints() { # the library layers write to no stream and never end the process (what spawn.c ends is its child)
     grep -rnE '\b(printf|puts|putchar|perror|exit|_exit|abort)[[:space:]]*\(|\b(stdout|stderr)\b' --include='*.[ch]' \
