@@ -5,6 +5,7 @@
  * done on every partition of the topics that it was attached to, into every mailbox.
  * A mailbox that a client had is given out again only after a while: a process that lost its connection may still use it. After a
  * takeover, boxes that were ever used are given out last: their owners went on. All of this is hints; a shared box costs a second. */
+#include "broker/links.h"
 #include "broker/quota_admit.h"
 
 #include "base/os.h"
@@ -71,6 +72,8 @@ static bw_err check_direct(bw_broker *b, const bw_op *op, const bw_topic *t)
 {
     const bw_peer *peer = &op->session->peer;
     if (b->no_direct[0]) return bw_fail(BW_ERR_UNSUPPORTED, "%s", b->no_direct);
+    if (op->request.for_write && bw_topic_is_mirror(t))
+        return bw_fail(BW_ERR_UNSUPPORTED, "topic '%s' is the mirror of link '%s'", t->name, t->mirror->link);
     if (op->request.for_write && bw_topic_config_compacts(&t->config))
         return bw_fail(BW_ERR_UNSUPPORTED, "topic '%s' is compacted: each record must have a key, which the daemon checks; use transport=ipc",
                        t->name);

@@ -1,5 +1,6 @@
 /* broker/broker.c: start and stop. */
 #include "broker/groups.h"
+#include "broker/links.h"
 #include "broker/offsets.h"
 #include "broker/txn.h"
 #include "broker/quota_admit.h"
@@ -145,6 +146,7 @@ static bw_err start(bw_broker *b)
     set_dirty(b);
     if (!e) e = bw_store_open(b->dir->path, b->config.meta_map_bytes, &b->store);
     if (!e) say_repair(b);
+    if (!e) e = bw_origin_load(b);
     if (!e) e = bw_quota_load(b);
     if (!e) e = share_runtime(b);
     if (!e) e = bw_offsets_load(b);

@@ -49,6 +49,11 @@ struct bw_queues;
 struct bw_queue_part;
 struct bw_queue_member;
 struct bw_queue_death;
+struct bw_tap;
+struct bw_merge;
+struct bw_linking;
+struct bw_mirror;
+struct bw_links_ops;
 typedef struct bw_txns bw_txns;
 typedef struct bw_groups bw_groups;
 
@@ -106,6 +111,7 @@ struct bw_session {
     bw_fetch *fetches;
     bw_attachment *attached;
     struct bw_queue_member *workers; /* in queue groups */
+    struct bw_linking *linking;      /* links.h; NULL: it is no link's */
     uint64_t mailboxes[BW_MAILBOXES / 64]; /* bit: this session's */
     int pid_fd;
     bool in_groups; /* it is, or was, some member's connection */
@@ -163,6 +169,9 @@ struct bw_part {
     struct bw_hold *holds;            /* commits that wait for durable */
     struct bw_queue_part *queues;  /* of the groups that hand out its records */
     struct bw_queue_death *deaths; /* dead letters appended to it that are not durable */
+    struct bw_tap *taps;             /* streams of links that read it */
+    struct bw_merge *merge;          /* links.h; NULL: no link has appended to it */
+    int64_t copied_upto;             /* mirrors: what is below, of the origin, is here, or was left out */
     bw_producers *producers; /* NULL: not read from the log yet */
     bool producers_loading;
     bool txn_waits;            /* the end of a transaction waits for it (txn.h) */
@@ -191,6 +200,7 @@ struct bw_topic {
     bw_part **parts;
     uint32_t part_count;   /* opened */
     uint32_t wanted_parts; /* as stored, while starting */
+    struct bw_mirror *mirror; /* links.h; NULL: it is none */
     bool deleting;
     bool not_hashed; /* no memory to register it */
     UT_hash_handle by_name, by_id;
@@ -275,6 +285,9 @@ struct bw_broker {
     pthread_mutex_t cleaner_lock;
     pthread_cond_t cleaner_cond;
     bool cleaner_running, cleaner_stop, cleaner_hurry;
+    const struct bw_links_ops *links; /* broker thread; of src/link */
+    void *links_opaque;
+    uint64_t incarnation;             /* of the data directory: links.h */
     struct bw_queues *queues; /* broker thread; NULL: no queue group was asked for yet */
     /* of the opener */
     pthread_t opener_thread;

@@ -9,6 +9,7 @@
  * then the thread sleeps; the broker thread until the next timer. The 1 s tick runs only while something waits or a writer is watched,
  * and serves every partition that has waiters: a lost wake costs at most that. */
 #include "broker/groups.h"
+#include "broker/links.h"
 #include "broker/offsets.h"
 #include "broker/replica.h"
 #include "broker/txn.h"
@@ -53,7 +54,7 @@ void bw_broker_again(bw_broker *b, bw_part *p)
 
 static bool waits_for(const bw_part *p, bw_wait_class cls)
 {
-    return bw_fetch_waiting(p, cls) || bw_sub_waiting(p, cls) || bw_queue_waiting(p, cls) ||
+    return bw_fetch_waiting(p, cls) || bw_sub_waiting(p, cls) || bw_queue_waiting(p, cls) || (p->taps && bw_tap_waiting(p, cls)) ||
            (cls == BW_WAIT_STATE && (bw_produce_waiting(p) || p->holds || bw_txn_waiting(p) || bw_replica_waiting(p)));
 }
 
@@ -65,6 +66,7 @@ void bw_part_serve(bw_broker *b, bw_part *p)
     bw_txn_serve(b, p);
     bw_fetch_serve(b, p);
     bw_sub_serve(b, p);
+    if (p->taps) bw_tap_serve(b, p);
     if (p->queues || p->deaths) bw_queue_serve_part(b, p);
     if (!p->armed && !p->in_unarmed && (waits_for(p, BW_WAIT_TAIL) || waits_for(p, BW_WAIT_STATE))) {
         p->in_unarmed = true;

@@ -119,6 +119,14 @@ static bw_part *op_must_wait(bw_broker *b, const bw_op *op)
         for (size_t i = 0; i < r->part_count; i++)
             if ((p = one_must_wait(b, r->parts[i].topic, r->parts[i].partition))) last = p;
         return last;
+    case BW_API_LINK_APPEND:
+    case BW_API_LINK_FETCH:
+    case BW_API_LINK_POSITION:
+        for (size_t i = 0; i < r->link.part_count; i++)
+            if ((p = one_must_wait(b, r->link.parts[i].topic, r->link.parts[i].partition))) last = p;
+        return last;
+    case BW_API_LINK_TOPIC:
+        return (t = bw_topic_find(b, r->topic)) && !t->deleting ? topic_must_wait(b, t) : NULL;
     case BW_API_OFFSET_COMMIT:
     case BW_API_OFFSET_FETCH:
     case BW_API_OFFSET_DELETE:

@@ -3,6 +3,7 @@
  * A part is in the table `parts` under its bus number, which is its bit in every mailbox. Users are counted: the table's one, one a
  * keeper's round, one a job. Who takes it out of the table (deletion) waits until it is the last, then closes and frees it. */
 #include "broker/replica.h"
+#include "broker/links.h"
 
 #include "base/killpoint.h"
 #include "base/os.h"
@@ -153,6 +154,7 @@ static bw_err open_log(bw_broker *b, bw_part *p)
         .verify_later = true,
     };
     bw_topic_config_partition(&t->config, &o.config);
+    o.config.mirror = t->mirror != NULL;
     o.config.dirty = b->dirty.most ? &b->dirty : NULL;
     o.config.disk_reserve_bytes = atomic_load(&b->reserve_bytes);
     e = p->just_created ? BW_ERR_NOT_FOUND : bw_store_point_get(b->store, &t->id, p->index, &o.point);
@@ -276,6 +278,7 @@ static void rest_io(bw_part *p)
     for (int i = 0; i < BW_PART_READERS; i++)
         if (p->readers[i]) bw_reader_rest(p->readers[i]);
     bw_sub_rest(p);
+    bw_tap_rest(p);
     bw_queue_rest_part(p);
     p->has_io = false;
 }
@@ -358,6 +361,7 @@ void bw_part_stop_io(bw_broker *b, bw_part *p)
     }
     bw_producers_free(p->producers);
     p->producers = NULL;
+    bw_merge_free(b, p);
 }
 
 void bw_part_free(bw_part *p)

@@ -12,6 +12,7 @@
  * goes before the first of them is appended. Requests to end a transaction are gathered too, and carried out behind the batches. */
 #include "broker/produce_internal.h"
 
+#include "broker/links.h"
 #include "broker/recode.h"
 #include "format/batch_filter.h"
 #include "broker/txn.h"
@@ -206,6 +207,7 @@ void bw_handle_produce(bw_broker *b, bw_op *op)
     bw_part *p;
     bw_batch_header h;
     bw_err e = bw_part_of(b, r->topic, r->partition, r->allow_auto_create, &p);
+    if (!e && bw_topic_is_mirror(p->topic)) e = bw_mirror_refuse_write(p->topic);
     if (!e) e = check_batch(b, p, op, &h);
     bw_produce *pr = e ? NULL : calloc(1, sizeof *pr);
     if (!e && !pr) e = bw_fail(BW_ERR_NO_MEMORY, "no memory for a batch");

@@ -4,6 +4,7 @@
  * handled and no request or job of it is under way any more, `gone` is called, once, and it is freed. `consumed` comes exactly
  * once for each request, before `gone`. After the close nothing is sent. */
 #include "broker/groups.h"
+#include "broker/links.h"
 #include "broker/offsets.h"
 #include "broker/txn.h"
 #include "broker/quota_admit.h"
@@ -112,6 +113,7 @@ static void session_closed(bw_broker *b, bw_session *s)
     if (s->closed) return;
     s->closed = true;
     bw_sub_drop_session(b, s);
+    if (s->linking) bw_link_drop_session(b, s);
     bw_fetch_drop_session(b, s);
     bw_produce_drop_session(b, s);
     bw_groups_session_closed(b, s);
@@ -132,6 +134,7 @@ void bw_session_writable(bw_broker *b, bw_session *s)
     if (s->closed) return;
     bw_fetch_serve_session(b, s);
     bw_sub_serve_session(b, s);
+    if (s->linking) bw_link_streams_serve_session(b, s);
 }
 
 void bw_session_dispatch(bw_broker *b, bw_event *e)

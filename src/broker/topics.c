@@ -7,6 +7,7 @@
  *   delete   1 record marked "deleting" (the promise)  2 slots marked deleted, everyone woken  3 files  4 record removed  5 answer
  *            A crash after 1: the next start goes on with 3. */
 #include "broker/groups.h"
+#include "broker/links.h"
 #include "broker/offsets.h"
 
 #include "base/killpoint.h"
@@ -129,6 +130,7 @@ void bw_topic_free(bw_broker *b, bw_topic *t)
     bw_control_close(t->control);
     free(t->parts);
     free(t->overrides);
+    free(t->mirror);
     free(t);
 }
 
@@ -151,8 +153,10 @@ bw_err bw_topic_from_meta(bw_broker *b, const bw_meta_topic *m, bw_topic **out)
                             bw_event_text(bw_error_message(), why, sizeof why));
         e = override_set(&t->overrides, &t->override_count, bw_str_of(c->name), bw_str_of(c->value), true);
     }
+    if (!e) e = bw_mirror_load(b, t);
     if (!e) e = registry_add(b, t);
     if (e) {
+        free(t->mirror);
         free(t->overrides);
         free(t);
         return e;
@@ -281,6 +285,7 @@ bw_err bw_topic_alter_config(bw_broker *b, bw_topic *t, int32_t partitions, cons
     t->config = config;
     bw_partition_config pc;
     bw_topic_config_partition(&config, &pc);
+    pc.mirror = t->mirror != NULL;
     pc.dirty = b->dirty.most ? &b->dirty : NULL;
     pc.disk_reserve_bytes = atomic_load(&b->reserve_bytes);
     for (uint32_t i = 0; !e && i < t->part_count; i++)
@@ -352,6 +357,7 @@ bw_err bw_topic_delete_start(bw_broker *b, bw_topic *t, bw_op *op)
     }
     BW_KILL_POINT("topic.promised");
     t->deleting = true;
+    bw_topic_forget_links(b, t);
     bw_queue_forget_topic(b, t);
     for (uint32_t i = 0; i < t->part_count; i++) {
         bw_part *p = t->parts[i];
@@ -364,6 +370,7 @@ bw_err bw_topic_delete_start(bw_broker *b, bw_topic *t, bw_op *op)
         bw_fetch_end_part(b, p);
         bw_fail(BW_ERR_DELETED, "topic '%s' was deleted", t->name);
         bw_sub_end_part(p, BW_ERR_DELETED);
+        bw_tap_end_part(b, p);
         bw_part_stop_io(b, p);
         bw_part_remove(b, p);
         bw_opener_release(b, p); /* what waited for it is told */

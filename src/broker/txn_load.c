@@ -303,6 +303,7 @@ static bool on_open(void *opaque, const bw_producer_info *info)
 
 void bw_txn_reconcile(bw_broker *b, bw_part *p)
 {
+    if (p->topic->mirror) return; /* they are the origin's to end */
     p->txn_look = true; /* until it is done */
     bw_err e = b->ready ? bw_txns_need(b) : BW_ERR_BUSY;
     if (e || atomic_load(&slot_of(p)->state) != BW_SLOT_OPEN) return; /* looked at when the log is read; when it is opened anew */

@@ -46,6 +46,7 @@ typedef struct bw_piece {
     uint32_t size;         /* bytes in the payload */
     int64_t log_start, end;
     uint64_t left;         /* bytes that are still to come, about */
+    uint64_t incarnation;  /* of the source, when these records were written */
     int64_t timestamp;     /* newest in it, ms; -1: none */
     bw_err error;          /* fetch: OFFSET_OUT_OF_RANGE (log_start says from where), UNKNOWN_TOPIC, LOGS_DIVERGED, CORRUPT, …
                               append: OUT_OF_ORDER_SEQUENCE (offset: what is expected; nothing of the part was appended), … */

@@ -235,7 +235,7 @@ static inline void think_of_bias(bw_appender *a)
 }
 
 /* publish_stores, then unlock and wake. */
-static void publish(bw_appender *a, bw_position t, size_t len, int32_t count, bw_append_result *out)
+static void publish(bw_appender *a, bw_position t, size_t len, int64_t count, bw_append_result *out)
 {
     bw_tail_slot *s = a->slot;
     int64_t base = atomic_load_explicit(&s->intent_base, memory_order_relaxed);
@@ -382,6 +382,38 @@ bw_err bw_append_many(bw_appender *a, const bw_append_piece *pieces, size_t n, i
     }
     if (!a->window.map && (e = write_scratch(a, t, len)) != BW_OK) return e;
     publish(a, t, len, (int32_t)count, out);
+    return BW_OK;
+}
+
+/* One intent over all, as above; the slot's epoch follows the batches, before they can be seen. */
+bw_err bw_append_copy(bw_appender *a, const bw_append_piece *pieces, size_t n, const bw_append_span *span, bw_deadline deadline,
+                      bw_append_result *out)
+{
+    size_t len = 0;
+    bw_position t;
+    for (size_t i = 0; i < n; i++) len += pieces[i].len;
+    if (n == 0 || span->next <= span->from || span->next - span->from > UINT32_MAX)
+        return bw_fail(BW_ERR_INVALID_ARGUMENT, "a copy of offsets %lld to %lld", (long long)span->from, (long long)span->next);
+    bw_err e = acquire(a, len, deadline, &t);
+    if (e) return e;
+    bw_tail_slot *s = a->slot;
+    int64_t end = atomic_load_explicit(&s->next_offset, memory_order_relaxed);
+    if (end != span->from) {
+        bw_appender_unlock(a);
+        out->base_offset = end;
+        return bw_fail(BW_ERR_OUT_OF_ORDER_SEQUENCE, "partition %u ends at %lld, what came begins at %lld", a->partition, (long long)end,
+                       (long long)span->from);
+    }
+    intend(a, t, len, (int32_t)(uint32_t)(span->next - span->from), span->max_timestamp);
+    atomic_store_explicit(&s->holder_step, BW_STEP_COPY, memory_order_relaxed);
+    atomic_store_explicit(&s->leader_epoch, (uint32_t)span->epoch, memory_order_relaxed);
+    uint8_t *place = a->window.map ? a->window.map + bw_position_pos(t) : a->scratch;
+    for (size_t i = 0; i < n; i++) {
+        memcpy(place, pieces[i].batch, pieces[i].len);
+        place += pieces[i].len;
+    }
+    if (!a->window.map && (e = write_scratch(a, t, len)) != BW_OK) return e;
+    publish(a, t, len, span->next - span->from, out);
     return BW_OK;
 }
 

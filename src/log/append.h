@@ -70,6 +70,18 @@ typedef struct bw_append_piece {
 bw_err bw_append_many(bw_appender *a, const bw_append_piece *pieces, size_t n, int64_t max_timestamp, bw_deadline deadline,
                       bw_append_result *out);
 
+/* bw_append_copy: batches of another log, as they are, base offsets and leader epochs too (what the caller has checked: they ascend, and lie
+ * in [from, next)); published at once. Only if the log ends at `from`: else OUT_OF_ORDER_SEQUENCE, out->base_offset is its end, and nothing
+ * was appended. It then ends at `next`, and its leader epoch is `epoch`. Offsets may be missing at the start, between batches and at the end:
+ * not before bw_partition_allow_gaps. next - from: at most UINT32_MAX, or INVALID_ARGUMENT. Errors as bw_append. */
+typedef struct bw_append_span {
+    int64_t from, next;
+    int32_t epoch;
+    int64_t max_timestamp;
+} bw_append_span;
+bw_err bw_append_copy(bw_appender *a, const bw_append_piece *pieces, size_t n, const bw_append_span *span, bw_deadline deadline,
+                      bw_append_result *out);
+
 /* bw_append_reserve: as above but returns the place in the log, locked, with the intent recorded; len is the most that will be
  * used. Same thread: commit or abort. Not with use_pwrite (UNSUPPORTED). */
 bw_err bw_append_reserve(bw_appender *a, size_t len, int32_t count, bw_deadline deadline, uint8_t **place);

@@ -36,6 +36,7 @@ typedef struct bw_partition_config {
     int64_t min_compaction_lag_ms, max_compaction_lag_ms, delete_retention_ms;
     uint32_t replicas;             /* replicas: peers that must have a record before it counts as replicated; 0: nobody asks */
     uint8_t read_limit;            /* read.limit: bw_reader_limit; the least that readers get */
+    bool mirror;                   /* its leader epochs are its origin's: log/copy.h */
     int64_t disk_reserve_bytes;    /* no new capacity while the file system has less than this free; 0: none */
 } bw_partition_config;
 

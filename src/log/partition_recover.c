@@ -448,7 +448,7 @@ static bw_err finish(recovery *r)
     BW_KILL_POINT("recover.producers");
     if (r->report->cut || r->report->foreign || r->report->quarantined) /* what was clean may be other records now */
         (void)bw_os_unlink(bw_partition_dir(p), BW_CLEANER_CHECKPOINT_FILE, 0);
-    bool raise = !p->just_created && (!clean || r->report->cut || r->report->foreign || r->report->quarantined || r->direct);
+    bool raise = !p->just_created && !p->config.mirror && (!clean || r->report->cut || r->report->foreign || r->report->quarantined || r->direct);
     if (raise) r->epoch++;
     if (r->report->foreign && (e = bw_offset_file_write(bw_partition_dir(p), BW_LIFE_FILE, r->epoch)) != BW_OK) return e;
     BW_KILL_POINT("recover.life");

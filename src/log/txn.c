@@ -3,7 +3,7 @@
  * An abort is announced (aborting) before its marker can be seen and until its entry is in the index and remembered to be synced: in
  * between no state of producers is stored that would hold the marker for dealt with (partition_producers.c). What a full disk keeps
  * from the index waits in `unindexed`, and first_unstable with it. */
-#include "log/txn.h"
+#include "log/copy.h"
 
 #include "base/err.h"
 #include "base/killpoint.h"
@@ -162,4 +162,67 @@ bw_err bw_txn_end(bw_partition *log, bw_appender *a, bw_producers *table, const 
     }
     bw_txn_settle(log, table);
     return BW_OK;
+}
+
+/* ---- a copy of another log ---- */
+
+static void note_copied(bw_partition *log, bw_producers *table, const uint8_t *batch, const bw_batch_header *h, bw_position end, int64_t now_ms)
+{
+    bw_marker m;
+    int64_t first;
+    if (h->attributes & BW_ATTR_CONTROL) {
+        if (bw_marker_read(batch, h, &m) != BW_OK || !bw_producers_note_marker(table, &m, h->base_offset, now_ms, &first) || m.commit) return;
+        int64_t stable = bw_producers_first_unstable(table), after = h->base_offset + 1;
+        bw_aborted one = {m.producer_id, first, h->base_offset, stable < after ? stable : after};
+        (void)bw_aborted_list_add(&log->unindexed, &one); /* there is room */
+    } else if (h->base_sequence >= 0 && h->producer_epoch >= 0) {
+        int64_t timestamp = h->attributes & BW_ATTR_LOG_APPEND_TIME ? h->max_timestamp : -1;
+        (void)bw_producers_note(table, h, h->base_offset, timestamp, end, now_ms); /* a transaction's has its entry */
+    }
+}
+
+/* Before anything can be seen: entries for transactions, room for what aborts. *noted: there is something to note. */
+static bw_err prepare_copy(bw_partition *log, bw_producers *table, const bw_append_piece *pieces, size_t n, int64_t now_ms, bool *noted,
+                           bool *aborts)
+{
+    size_t marks = 0;
+    bw_err e = BW_OK;
+    *noted = *aborts = false;
+    for (size_t i = 0; !e && i < n; i++) {
+        bw_batch_header h;
+        bw_marker m;
+        if ((e = bw_batch_header_decode(pieces[i].batch, pieces[i].len, false, &h))) break;
+        if (h.producer_id < 0 || !table) continue;
+        *noted = true;
+        if (h.attributes & BW_ATTR_CONTROL) marks += bw_marker_read(pieces[i].batch, &h, &m) == BW_OK && !m.commit;
+        else if (h.attributes & BW_ATTR_TRANSACTIONAL) e = bw_txn_begin(log, table, h.producer_id, now_ms);
+    }
+    if (!e && marks > 0) e = prepare_index(log, marks);
+    *aborts = marks > 0;
+    return e;
+}
+
+bw_err bw_txn_copy(bw_partition *log, bw_appender *a, bw_producers *table, const bw_append_piece *pieces, size_t n,
+                   const bw_append_span *span, int64_t now_ms, bw_deadline deadline, bw_append_result *out)
+{
+    bool noted, aborts;
+    bw_err e = prepare_copy(log, table, pieces, n, now_ms, &noted, &aborts);
+    if (!e && aborts) atomic_store_explicit(&log->aborting, true, memory_order_seq_cst); /* before P1 of the marker */
+    if (!e) e = bw_append_copy(a, pieces, n, span, deadline, out);
+    BW_KILL_POINT("copy.appended");
+    bw_position end = e ? 0 : out->end;
+    for (size_t i = n; !e && i-- > 0;) end -= pieces[i].len;
+    for (size_t i = 0; !e && noted && i < n; i++) {
+        bw_batch_header h;
+        end += pieces[i].len;
+        if (bw_batch_header_decode(pieces[i].batch, pieces[i].len, false, &h) || h.producer_id < 0) continue;
+        note_copied(log, table, pieces[i].batch, &h, end, now_ms);
+    }
+    if (aborts && log->unindexed.count == 0) atomic_store_explicit(&log->aborting, false, memory_order_release);
+    if (!e && aborts && log->unindexed.count > 0) {
+        log->unindexed_base = base_of(log, out->end, span->from);
+        (void)write_index(log);
+    }
+    if (noted) bw_txn_settle(log, table);
+    return e;
 }

@@ -30,6 +30,7 @@ typedef struct bw_link_part {
     uint32_t size;          /* of its bytes in the payload */
     int64_t log_start, end; /* of the source */
     uint64_t left;          /* bytes between next and end, about */
+    uint64_t incarnation;   /* LINK_FETCH, LINK_APPEND: of the source, when these records were written */
     int64_t timestamp;      /* the newest in the payload, ms; -1: none */
     int32_t error;          /* bw_err */
     bw_str message;
