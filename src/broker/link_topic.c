@@ -183,7 +183,7 @@ bool bw_link_last_batch(bw_broker *b, bw_part *p, int64_t offset, bw_batch_heade
 {
     bw_reader *r;
     bw_batch_ref ref;
-    if (offset <= 0 || bw_part_reader(b, p, BW_LIMIT_VISIBLE, &r) != BW_OK) return false;
+    if (offset <= 0 || bw_part_reader(b, p, BW_LIMIT_VISIBLE, false, &r) != BW_OK) return false;
     bw_reader_seek(r, offset - 1);
     if (bw_reader_next(r, &ref) != BW_OK || bw_batch_last_offset(&ref.header) != offset - 1) return false;
     *out = ref.header;
@@ -200,14 +200,6 @@ static void put_last_batch(bw_broker *b, bw_part *p, bw_link_part *out)
     out->crc = h.crc;
 }
 
-static bw_log_id log_id(const bw_request *r, const uint8_t source[16], int32_t partition)
-{
-    bw_log_id id = {.incarnation = r->link.incarnation, .partition = partition};
-    memcpy(id.origin.b, r->link.origin, 16);
-    memcpy(id.topic.b, source, 16);
-    return id;
-}
-
 /* false: come again (*e OK), or *e. */
 static bool put_position(bw_broker *b, const bw_request *r, bw_part *p, const uint8_t source[16], bw_link_part *out, bw_err *e)
 {
@@ -217,7 +209,7 @@ static bool put_position(bw_broker *b, const bw_request *r, bw_part *p, const ui
     if (r->link.mode == BW_LINK_MERGE) {
         struct bw_merge *m = bw_merge_ready(b, p, e);
         if (!m) return false;
-        bw_log_id id = log_id(r, source, (int32_t)p->index);
+        bw_log_id id = bw_link_log_id(r, source, (int32_t)p->index, true);
         out->offset = bw_vector_next(&m->vector, BW_VECTOR_LINK, &id);
         return true;
     }

@@ -51,7 +51,9 @@ struct bw_linking {
     struct bw_link_append *appends, *appends_last; /* in order; the first is at work */
     struct bw_link_stream *streams;
 };
-struct bw_linking *bw_linking_of(bw_session *s); /* NULL: no memory */
+struct bw_linking *bw_linking_of(bw_session *s); /* NULL: no memory; link_fetch.c */
+/* bw_link_log_id: whose records a request brings; of_link: the place where its link keeps how far it has come. */
+bw_log_id bw_link_log_id(const bw_request *r, const uint8_t source[16], int32_t partition, bool of_link);
 
 /* link_fetch.c */
 void bw_handle_link_fetch(bw_broker *b, bw_op *op);
@@ -59,8 +61,8 @@ void bw_link_streams_drop(bw_broker *b, bw_session *s);
 void bw_link_streams_serve_session(bw_broker *b, bw_session *s);
 void bw_tap_serve(bw_broker *b, bw_part *p);
 bool bw_tap_waiting(const bw_part *p, bw_wait_class cls);
-void bw_tap_rest(bw_part *p);
 void bw_tap_end_part(bw_broker *b, bw_part *p); /* it goes */
+void bw_link_topics_changed(bw_broker *b);      /* topics came, went or grew */
 
 /* link_merge.c */
 struct bw_merge {

@@ -278,7 +278,6 @@ static void rest_io(bw_part *p)
     for (int i = 0; i < BW_PART_READERS; i++)
         if (p->readers[i]) bw_reader_rest(p->readers[i]);
     bw_sub_rest(p);
-    bw_tap_rest(p);
     bw_queue_rest_part(p);
     p->has_io = false;
 }

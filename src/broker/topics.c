@@ -248,6 +248,7 @@ bw_err bw_topic_create_new(bw_broker *b, bw_str name, int32_t partitions, const 
     if (bw_topic_config_compacts(&t->config)) bw_cleaner_want(b);
     bw_broker_event(b, BW_LOG_INFO, "topic_created", "topic=%s id=%s partitions=%u", t->name, id, t->part_count);
     bw_groups_topic_created(b, t);
+    bw_link_topics_changed(b);
     *out = t;
     return BW_OK;
 }
@@ -296,6 +297,7 @@ bw_err bw_topic_alter_config(bw_broker *b, bw_topic *t, int32_t partitions, cons
     }
     if (bw_topic_config_compacts(&config)) bw_cleaner_want(b);
     if (!e && partitions) bw_groups_topic_grown(b, t);
+    bw_link_topics_changed(b);
     if (!e) bw_broker_event(b, BW_LOG_INFO, "topic_altered", "topic=%s partitions=%u", t->name, t->part_count);
     return e;
 }

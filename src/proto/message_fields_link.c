@@ -21,7 +21,7 @@ static const bw_field part_fields[] = {
     ITEM("topic", STR, topic, 0), ITEM("partition", I32, partition, 0), ITEM("id", BYTES16, id, 0), ITEM("offset", I64, offset, -1),
     ITEM("next", I64, next, -1), ITEM("base", I64, base, -1), ITEM("epoch", I32, epoch, -1), ITEM("crc", U32, crc, 0),
     ITEM("size", U32, size, 0), ITEM("log_start", I64, log_start, -1), ITEM("end", I64, end, -1), ITEM("left", U64, left, 0),
-    ITEM("incarnation", U64, incarnation, 0), ITEM("timestamp", I64, timestamp, -1), ITEM("error", I32, error, 0), ITEM("message", STR, message, 0),
+    ITEM("incarnation", U64, incarnation, 0), ITEM("priority", I32, priority, 0), ITEM("timestamp", I64, timestamp, -1), ITEM("error", I32, error, 0), ITEM("message", STR, message, 0),
 };
 /* The least item: a map with one key, a topic of one character. */
 static const bw_shape part_shape = {"part", part_fields, COUNT_OF(part_fields), 9, sizeof(bw_link_part)};
@@ -49,7 +49,7 @@ static const bw_field append_request[] = {
     Q_NAME, Q_ORIGIN, Q_MODE, Q_PARTS, Q("codec", I8, link.codec, 0), Q("plain", U32, link.plain, 0),
 };
 static const bw_field fetch_request[] = {
-    Q_NAME, Q_MODE, Q("stream", U32, link.stream, 0), Q("begin", BOOL, link.begin, 0), Q_PARTS, Q("codec", I8, link.codec, 0),
+    Q_NAME, Q_ORIGIN, Q_MODE, Q("stream", U32, link.stream, 0), Q("begin", BOOL, link.begin, 0), Q_PARTS, Q("codec", I8, link.codec, 0),
     Q("key_prefix", BIN, link.key_prefix, 0), Q("header", STR, link.header, 0), Q("header_value", BIN, link.header_value, 0),
     Q("max_wait_ms", I32, max_wait_ms, 0), Q("max_bytes", U32, max_bytes, 1048576), Q("read_limit", I8, read_limit, 0),
 };
@@ -64,7 +64,9 @@ static const bw_field hello_answer[] = {
     A_OUTCOME, A("origin", BYTES16, link.origin, 0), A("incarnation", U64, link.incarnation, 0),
 };
 static const bw_field parts_answer[] = {A_OUTCOME, A_PARTS};
-static const bw_field fetch_answer[] = {A_OUTCOME, A_PARTS, A("codec", I8, link.codec, 0), A("plain", U32, link.plain, 0)};
+static const bw_field fetch_answer[] = {A_OUTCOME, A_PARTS, A("codec", I8, link.codec, 0), A("plain", U32, link.plain, 0),
+    A("changed", BOOL, link.changed, 0),
+};
 
 #define SHAPE(key, request, answer)                                                                                            \
     [BW_API_##key - BW_API_LINK_ADD] = {{#key, request, COUNT_OF(request), 0, 0}, {#key, answer, COUNT_OF(answer), 0, 0}}

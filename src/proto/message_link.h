@@ -31,6 +31,7 @@ typedef struct bw_link_part {
     int64_t log_start, end; /* of the source */
     uint64_t left;          /* bytes between next and end, about */
     uint64_t incarnation;   /* LINK_FETCH, LINK_APPEND: of the source, when these records were written */
+    int32_t priority;       /* LINK_FETCH with begin: the highest are read first, equals by turns */
     int64_t timestamp;      /* the newest in the payload, ms; -1: none */
     int32_t error;          /* bw_err */
     bw_str message;
@@ -38,7 +39,8 @@ typedef struct bw_link_part {
 
 typedef struct bw_link_request {
     bw_str name;            /* all: of the link */
-    uint8_t origin[16];     /* LINK_HELLO: of the daemon that asks; LINK_TOPIC, LINK_APPEND: of the source */
+    uint8_t origin[16];     /* LINK_HELLO: of the daemon that asks; LINK_TOPIC, LINK_APPEND: of the source; LINK_FETCH: of the target,
+                             * whose own records are left out of a merge; zeros: none are */
     uint64_t incarnation;   /* likewise */
     int8_t mode;            /* bw_link_mode */
     uint8_t source[16];     /* LINK_TOPIC: id of the source's topic */
@@ -61,6 +63,7 @@ typedef struct bw_link_answer {
     size_t part_count;
     int8_t codec;           /* LINK_FETCH */
     uint32_t plain;
+    bool changed;           /* topics came, went or grew since `begin`: look for them */
 } bw_link_answer;
 
 #endif
