@@ -6,6 +6,7 @@
 #include <busway/consumer.h>
 #include <busway/error.h>
 #include <busway/group.h>
+#include <busway/link.h>
 #include <busway/inspect.h>
 #include <busway/producer.h>
 #include <busway/queue.h>

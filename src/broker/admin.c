@@ -178,15 +178,15 @@ static const api apis[BW_API_KEY_COUNT] = {
     [BW_API_REPLICA_ACK] = {bw_handle_replica_ack, BW_ROLE_ADMIN, true},
     [BW_API_EPOCHS] = {bw_handle_epochs, BW_ROLE_READER, true},
     [BW_API_LINK_ADD] = {bw_handle_link_admin, BW_ROLE_ADMIN, false},
-    [BW_API_LINK_LIST] = {bw_handle_link_admin, BW_ROLE_CLIENT, false},
-    [BW_API_LINK_DESCRIBE] = {bw_handle_link_admin, BW_ROLE_CLIENT, false},
+    [BW_API_LINK_LIST] = {bw_handle_link_admin, BW_ROLE_READER, false},
+    [BW_API_LINK_DESCRIBE] = {bw_handle_link_admin, BW_ROLE_READER, false},
     [BW_API_LINK_ALTER] = {bw_handle_link_admin, BW_ROLE_ADMIN, false},
     [BW_API_LINK_REMOVE] = {bw_handle_link_admin, BW_ROLE_ADMIN, false},
-    [BW_API_LINK_HELLO] = {bw_handle_link_hello, BW_ROLE_CLIENT, false},
+    [BW_API_LINK_HELLO] = {bw_handle_link_hello, BW_ROLE_READER, false},
     [BW_API_LINK_TOPIC] = {bw_handle_link_topic, BW_ROLE_ADMIN, true},
     [BW_API_LINK_APPEND] = {bw_handle_link_append, BW_ROLE_ADMIN, true},
-    [BW_API_LINK_FETCH] = {bw_handle_link_fetch, BW_ROLE_CLIENT, true},
-    [BW_API_LINK_POSITION] = {bw_handle_link_position, BW_ROLE_CLIENT, true},
+    [BW_API_LINK_FETCH] = {bw_handle_link_fetch, BW_ROLE_READER, true},
+    [BW_API_LINK_POSITION] = {bw_handle_link_position, BW_ROLE_READER, true},
 };
 
 static bool is_local_only(uint16_t type)

@@ -1,5 +1,6 @@
 /* broker/status.c: the documents of STATUS and DESCRIBE_TOPICS, in msgpack. Names as in busway/admin.h. */
 #include "broker/document.h"
+#include "broker/links.h"
 #include "broker/offsets.h"
 #include "broker/quota_admit.h"
 #include "broker/replica.h"
@@ -163,7 +164,7 @@ void bw_handle_status(bw_broker *b, bw_op *op)
     bw_store_info_get(b->store, &store);
     uint64_t partitions = 0;
     for (uint32_t i = 0; i < b->parts_count; i++) partitions += b->parts[i] != NULL;
-    int bad = msgpack_pack_map(&pk, 13 + 9);
+    int bad = msgpack_pack_map(&pk, 13 + 9 + (b->links != NULL));
     bad |= put_process(b, &pk);
     bad |= key_int(&pk, "topics", HASH_CNT(by_name, b->topics_by_name)) | key_int(&pk, "partitions", (int64_t)partitions);
     bad |= key_int(&pk, "memory_bytes", resident_bytes()) | key_int(&pk, "syncs", (int64_t)atomic_load(&b->syncs));
@@ -179,6 +180,7 @@ void bw_handle_status(bw_broker *b, bw_op *op)
     bad |= key_int(&pk, "groups", (int64_t)c.groups) | key_int(&pk, "committed", (int64_t)c.offsets) | key_int(&pk, "bytes", (int64_t)c.bytes);
     bad |= key_int(&pk, "commits", (int64_t)c.commits) | key_int(&pk, "transactions", (int64_t)c.rounds);
     bad |= put_text(&pk, "quotas") | bw_quota_pack(b, NULL);
+    if (b->links) bad |= put_text(&pk, "links") | b->links->status(b->links_opaque, &pk);
     bad |= put_text(&pk, "connections") | msgpack_pack_array(&pk, b->session_count);
     for (const bw_session *s = b->sessions; s; s = s->next) bad |= put_connection(&pk, s);
     bw_doc_send(b, op, bad);

@@ -78,6 +78,7 @@ int cli_exit_for(bw_err err)
     case BW_ERR_UNKNOWN_PARTITION:
     case BW_ERR_GROUP_ID_NOT_FOUND:
     case BW_ERR_TRANSACTIONAL_ID_NOT_FOUND:
+    case BW_ERR_UNKNOWN_LINK:
     case BW_ERR_DELETED:
         return CLI_NOT_FOUND;
     case BW_ERR_CORRUPT:

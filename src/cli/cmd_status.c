@@ -4,6 +4,7 @@
 #include "cli/commands.h"
 #include "cli/doc.h"
 #include "cli/group.h"
+#include "cli/link.h"
 #include "cli/table.h"
 
 #include <inttypes.h>
@@ -98,6 +99,10 @@ static void print_status(const json_t *doc)
     if (json_array_size(groups)) {
         putchar('\n');
         cli_group_summary_print(groups);
+    }
+    if (json_array_size(json_object_get(doc, "links"))) {
+        printf("\nlinks: %zu\n", json_array_size(json_object_get(doc, "links")));
+        cli_links_print(json_object_get(doc, "links"), "  ");
     }
     if (json_object_get(doc, "connections")) print_connections(json_object_get(doc, "connections"));
 }

@@ -6,6 +6,7 @@
 #include "broker/broker.h"
 #include "daemon/log.h"
 #include "daemon/notify.h"
+#include "link/links.h"
 #include "listen/busway/listener.h"
 
 #include <malloc.h>
@@ -72,6 +73,11 @@ static bw_err serve(bw_daemon_options *o, bw_broker *b, const sigset_t *set)
     bw_listener *listener;
     bw_err e = bw_listener_start(b, c, &lo, &listener);
     if (e) return e;
+    bw_links *links;
+    if ((e = bw_links_start(b, c, &links))) {
+        bw_listener_stop(listener);
+        return e;
+    }
     say_listening(c);
     bw_notify_service("READY=1");
     bw_notify_ready_fd(o->ready_fd);
@@ -85,6 +91,7 @@ static bw_err serve(bw_daemon_options *o, bw_broker *b, const sigset_t *set)
     snprintf(fields, sizeof fields, "reason=%s", wait_for_end(b, c, set));
     log_event(c, BW_LOG_INFO, "stopping", fields);
     bw_notify_service("STOPPING=1");
+    bw_links_stop(links);
     bw_listener_stop(listener);
     return BW_OK;
 }

@@ -50,6 +50,9 @@ size_t bw_channel_dispatch(bw_channel *c);
 /* bw_channel_wait: until something was handed out, extra_fd (-1: none) is readable, or the deadline. BW_OK, TIMED_OUT, NOT_CONNECTED. */
 bw_err bw_channel_wait(bw_channel *c, int extra_fd, bw_deadline deadline);
 
+/* bw_channel_poke: of a local one: whoever waits on it, or on its fd, looks again. Any thread. */
+void bw_channel_poke(bw_channel *c);
+
 /* Bytes that went over the wire so far, frames and all; 0 for a local one. */
 void bw_channel_bytes(bw_channel *c, uint64_t *out, uint64_t *in);
 

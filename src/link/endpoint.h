@@ -47,6 +47,7 @@ typedef struct bw_piece {
     int64_t log_start, end;
     uint64_t left;         /* bytes that are still to come, about */
     uint64_t incarnation;  /* of the source, when these records were written */
+    int32_t priority;      /* begin: the highest come first, equals by turns */
     int64_t timestamp;     /* newest in it, ms; -1: none */
     bw_err error;          /* fetch: OFFSET_OUT_OF_RANGE (log_start says from where), UNKNOWN_TOPIC, LOGS_DIVERGED, CORRUPT, …
                               append: OUT_OF_ORDER_SEQUENCE (offset: what is expected; nothing of the part was appended), … */
@@ -63,6 +64,7 @@ typedef struct bw_chunk {
     uint32_t plain;
     const uint8_t *payload;
     size_t len;
+    bool changed; /* the source's topics have changed: list them again */
 } bw_chunk;
 
 /* fetch: chunk is the endpoint's, valid during done. append: chunk is the caller's, not needed any more when append has returned; in done
@@ -128,6 +130,8 @@ typedef struct bw_endpoint_ops {
      * partition behind it fail too, with OUT_OF_ORDER_SEQUENCE. */
     bw_err (*append)(bw_endpoint *ep, const bw_chunk *chunk, bw_transfer *t);
     bw_err (*commit)(bw_endpoint *ep, const bw_group_offset *offsets, size_t count, bw_deadline deadline);
+    /* This daemon's end: who waits looks again. Any thread. NULL: of other ends. */
+    void (*poke)(bw_endpoint *ep);
 } bw_endpoint_ops;
 
 struct bw_endpoint {
