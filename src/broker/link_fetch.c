@@ -322,7 +322,8 @@ static bw_err begin(bw_broker *b, bw_op *op, struct bw_link_stream **out)
     }
     static const uint8_t none[16];
     *st = (struct bw_link_stream){.session = op->session, .id = r->stream, .mode = r->mode, .codec = (bw_codec)r->codec,
-                                  .limit = op->request.read_limit, .taps = taps, .count = r->part_count, .skip_own = memcmp(r->origin, none, 16) != 0};
+                                  .limit = op->request.read_limit, .taps = taps, .count = r->part_count,
+                                  .skip_own = memcmp(r->origin, none, 16) != 0};
     memcpy(st->target.b, r->origin, 16);
     st->key_prefix = (bw_link_text){copy_of(r->key_prefix), r->key_prefix.len};
     st->header = copy_of(r->header);

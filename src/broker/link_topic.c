@@ -348,7 +348,8 @@ static void come_again(bw_broker *b, bw_op *op)
     if (l) *l = (struct later){.timer = {.fire = on_later}, .op = op};
     if (!l || bw_timers_set(&b->timers, &l->timer, bw_deadline_in_ms(AGAIN_MS))) {
         free(l);
-        bw_op_fail(op, bw_fail(BW_ERR_BUSY, "the vector of topic '%.*s' is being read; try again", (int)op->request.topic.len, op->request.topic.data));
+        bw_op_fail(op, bw_fail(BW_ERR_BUSY, "the vector of topic '%.*s' is being read; try again", (int)op->request.topic.len,
+                               op->request.topic.data));
     }
 }
 

@@ -233,12 +233,15 @@ const cli_command cli_link_add = {
     "  busway link add all ipc:///run/busway/bus.sock --merge --topics events\n",
     link_add,
 };
-const cli_command cli_link_alter = {"link alter", "NAME OPTION=VALUE…", "Change a link's options; OPTION= goes back to the default.", NULL, options, true,
+const cli_command cli_link_alter = {"link alter", "NAME OPTION=VALUE…", "Change a link's options; OPTION= goes back to the default.",
+                                    NULL, options, true,
                                     "  busway link alter up rate=100K\n", link_alter};
 const cli_command cli_link_list = {"link list", "", "List the links, how they go, and how far they lag behind.", NULL, NULL, true,
                                    "  busway link list\n  busway link list --json\n", link_list};
 const cli_command cli_link_describe = {"link describe", "NAME", "Show a link's options and each of its partitions.", NULL, NULL, true,
                                        "  busway link describe berlin\n", link_describe};
-const cli_command cli_link_pause = {"link pause", "NAME", "Let a link rest until it is resumed.", NULL, NULL, true, "  busway link pause up\n", link_pause};
+const cli_command cli_link_pause = {"link pause", "NAME", "Let a link rest until it is resumed.", NULL, NULL, true,
+                                    "  busway link pause up\n", link_pause};
 const cli_command cli_link_resume = {"link resume", "NAME", "Let a paused link go on.", NULL, NULL, true, "  busway link resume up\n", link_resume};
-const cli_command cli_link_remove = {"link remove", "NAME", "Forget a link; what it has copied stays.", NULL, NULL, true, "  busway link remove up\n", link_remove};
+const cli_command cli_link_remove = {"link remove", "NAME", "Forget a link; what it has copied stays.", NULL, NULL, true,
+                                     "  busway link remove up\n", link_remove};

@@ -187,7 +187,8 @@ static void appended_piece(bw_copy *c, const bw_piece *sent, const bw_piece *got
 {
     bw_copy_part *p = bw_copy_part_of(c, sent->topic, sent->partition, true);
     if (!p) return;
-    if (got->error == BW_ERR_OUT_OF_ORDER_SEQUENCE || bw_copy_is_lost(got->error) || got->error == BW_ERR_BUSY || got->error == BW_ERR_UNKNOWN_TOPIC ||
+    if (got->error == BW_ERR_OUT_OF_ORDER_SEQUENCE || bw_copy_is_lost(got->error) || got->error == BW_ERR_BUSY ||
+        got->error == BW_ERR_UNKNOWN_TOPIC ||
         got->error == BW_ERR_DELETED) {
         c->restart = true;
         return;

@@ -318,7 +318,8 @@ static bw_err bus_prepare(bw_endpoint *ep, const char *target, const bw_source_t
     if (!e && !(*parts = calloc((size_t)from->partitions, sizeof **parts))) e = bw_fail(BW_ERR_NO_MEMORY, "no memory for positions");
     for (size_t i = 0; !e && i < (size_t)from->partitions; i++) {
         const bw_link_part *p = &a->parts[i];
-        if (p->error) e = bw_fail((bw_err)p->error, "topic '%s' partition %zu: %.*s", target, i, (int)(p->message.len < 200 ? p->message.len : 200), p->message.data);
+        if (p->error) e = bw_fail((bw_err)p->error, "topic '%s' partition %zu: %.*s", target, i,
+                                  (int)(p->message.len < 200 ? p->message.len : 200), p->message.data);
         else if (p->partition != (int32_t)i || p->offset < 0) e = bw_fail(BW_ERR_PROTOCOL, "topic '%s': the positions are not in order", target);
         else (*parts)[i] = (bw_sink_part){p->offset, p->base, p->epoch, p->crc};
     }

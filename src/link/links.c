@@ -247,7 +247,8 @@ static bool load_one(void *opaque, const void *key, size_t key_len, const void *
     if (x->count == LINKS_MAX) return false;
     bw_err e = bw_link_spec_decode((bw_str){(const char *)key + 1, key_len - 1}, value, value_len, &x->specs[x->count]);
     if (!e) x->count++;
-    else bw_broker_event(x->links->broker, BW_LOG_ERROR, "link_not_read", "link=%.*s error=%s", (int)(key_len - 1), (const char *)key + 1, bw_err_name(e));
+    else bw_broker_event(x->links->broker, BW_LOG_ERROR, "link_not_read", "link=%.*s error=%s", (int)(key_len - 1),
+                         (const char *)key + 1, bw_err_name(e));
     return true;
 }
 

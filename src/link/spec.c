@@ -215,8 +215,10 @@ bw_err bw_link_spec_set(bw_link_spec *s, const char *name, size_t name_len, cons
     const option *o = find(name, name_len);
     bw_err e = BW_OK;
     int word = 0;
-    if (value_len > BW_LINK_TEXT_MAX) return bw_fail(BW_ERR_INVALID_ARGUMENT, "%.*s is longer than %u bytes", (int)(name_len < 60 ? name_len : 60), name, BW_LINK_TEXT_MAX);
-    if (value && value_len && memchr(value, 0, value_len)) return bw_fail(BW_ERR_INVALID_ARGUMENT, "%.*s has a NUL byte", (int)(name_len < 60 ? name_len : 60), name);
+    if (value_len > BW_LINK_TEXT_MAX) return bw_fail(BW_ERR_INVALID_ARGUMENT, "%.*s is longer than %u bytes",
+                                                     (int)(name_len < 60 ? name_len : 60), name, BW_LINK_TEXT_MAX);
+    if (value && value_len && memchr(value, 0, value_len)) return bw_fail(BW_ERR_INVALID_ARGUMENT, "%.*s has a NUL byte",
+                                                                          (int)(name_len < 60 ? name_len : 60), name);
     if (!o && name_len > 6 && name_len <= 200 && !memcmp(name, "kafka.", 6)) return extra_set(s, name, name_len, value, value_len);
     if (!o)
         return bw_fail(BW_ERR_INVALID_ARGUMENT,
@@ -315,14 +317,17 @@ void bw_link_spec_each(const bw_link_spec *s, void (*fn)(void *opaque, const cha
 bw_err bw_link_spec_check(const bw_link_spec *s)
 {
     if (!s->url) return bw_fail(BW_ERR_INVALID_ARGUMENT, "link '%s' has no url: where is the peer?", s->name);
-    if (!s->topics.count) return bw_fail(BW_ERR_INVALID_ARGUMENT, "link '%s' has no topics: names, or '^' and a pattern, separated by commas", s->name);
+    if (!s->topics.count) return bw_fail(BW_ERR_INVALID_ARGUMENT,
+                                         "link '%s' has no topics: names, or '^' and a pattern, separated by commas", s->name);
     if (s->rename && (s->topics.count != 1 || s->topics.items[0].regex))
         return bw_fail(BW_ERR_INVALID_ARGUMENT, "link '%s': rename needs exactly one topic, by its name", s->name);
     if (s->rename && s->prefix) return bw_fail(BW_ERR_INVALID_ARGUMENT, "link '%s': rename or prefix, not both", s->name);
     if (s->groups.count && s->mode == BW_LINK_MERGE)
-        return bw_fail(BW_ERR_INVALID_ARGUMENT, "link '%s': the offsets of a merge are its own: groups' committed offsets travel with mirrors only", s->name);
+        return bw_fail(BW_ERR_INVALID_ARGUMENT,
+                       "link '%s': the offsets of a merge are its own: groups' committed offsets travel with mirrors only", s->name);
     const char *name = s->rename ? s->rename : s->prefix;
-    if (name && s->rename && bw_topic_name_check(name, strlen(name)) != BW_OK) return bw_error_context(BW_ERR_INVALID_TOPIC, "link '%s': rename", s->name);
+    if (name && s->rename && bw_topic_name_check(name, strlen(name)) != BW_OK) return bw_error_context(BW_ERR_INVALID_TOPIC,
+                                                                                                       "link '%s': rename", s->name);
     return BW_OK;
 }
 

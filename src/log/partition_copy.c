@@ -11,7 +11,10 @@
 
 enum { GAPS_AHEAD = 1 << 20 }; /* offsets that are allowed beyond what is asked for */
 
-int64_t bw_partition_gaps_below(const bw_partition *p) { return atomic_load_explicit(&((bw_partition *)(uintptr_t)p)->gaps_below, memory_order_relaxed); }
+int64_t bw_partition_gaps_below(const bw_partition *p)
+{
+    return atomic_load_explicit(&((bw_partition *)(uintptr_t)p)->gaps_below, memory_order_relaxed);
+}
 
 bw_err bw_partition_allow_gaps(bw_partition *p, int64_t upto)
 {

@@ -21,7 +21,8 @@ static const bw_field part_fields[] = {
     ITEM("topic", STR, topic, 0), ITEM("partition", I32, partition, 0), ITEM("id", BYTES16, id, 0), ITEM("offset", I64, offset, -1),
     ITEM("next", I64, next, -1), ITEM("base", I64, base, -1), ITEM("epoch", I32, epoch, -1), ITEM("crc", U32, crc, 0),
     ITEM("size", U32, size, 0), ITEM("log_start", I64, log_start, -1), ITEM("end", I64, end, -1), ITEM("left", U64, left, 0),
-    ITEM("incarnation", U64, incarnation, 0), ITEM("priority", I32, priority, 0), ITEM("timestamp", I64, timestamp, -1), ITEM("error", I32, error, 0), ITEM("message", STR, message, 0),
+    ITEM("incarnation", U64, incarnation, 0), ITEM("priority", I32, priority, 0), ITEM("timestamp", I64, timestamp, -1),
+    ITEM("error", I32, error, 0), ITEM("message", STR, message, 0),
 };
 /* The least item: a map with one key, a topic of one character. */
 static const bw_shape part_shape = {"part", part_fields, COUNT_OF(part_fields), 9, sizeof(bw_link_part)};
