@@ -27,7 +27,6 @@ type consumer struct {
 	timeout time.Duration
 	info    *batchInfo
 	woken   atomic.Bool // by Wake
-	group   bool
 
 	// Whose turn it is uses these.
 	names   map[string]string // topics
@@ -61,13 +60,13 @@ func (b *Bus) Consumer(options ...ConsumerOption) (*Consumer, error) {
 	}
 	a := arena{op: "consumer"}
 	defer a.free()
-	config.c.group_id, config.c.group_instance_id = a.optional(config.group), a.optional(config.instance)
-	config.c.assignor = a.optional(config.assignor)
+	config.c.group_id, config.c.group_instance_id = a.given(config.group), a.given(config.instance)
+	config.c.assignor = a.given(config.assignor)
 	if a.fail != nil {
 		return nil, a.fail
 	}
 	c := &consumer{gate: newGate(), bus: b.bus, turn: newTurn(), timeout: config.timeout, info: &batchInfo{},
-		group: config.group != "", names: map[string]string{}, calls: map[uint64]func([]TopicPartition, error){}, poller: config.poller}
+		names: map[string]string{}, calls: map[uint64]func([]TopicPartition, error){}, poller: config.poller}
 	c.onEvent = config.rebalance
 	if c.onEvent != nil {
 		c.handle = cgo.NewHandle(c)
@@ -288,9 +287,10 @@ func (c *consumer) batch(records bool) Batch {
 		c.name = name
 	}
 	raw := &r.batch
-	c.info.topic, c.info.partition = c.name, int32(raw.partition)
+	c.info.topic, c.info.partition, c.info.times = c.name, int32(raw.partition), TimestampType(raw.timestamp_type)
 	b := Batch{batch: c.info, born: c.info.life.Load(), Topic: c.name, Partition: int32(raw.partition),
-		LeaderEpoch: int32(raw.leader_epoch), BaseOffset: int64(raw.base_offset), LastOffset: int64(raw.last_offset)}
+		LeaderEpoch: int32(raw.leader_epoch), BaseOffset: int64(raw.base_offset), LastOffset: int64(raw.last_offset),
+		TimestampType: c.info.times}
 	if records {
 		b.raw = unsafe.Slice(r.views, int(r.count))
 	}

@@ -38,7 +38,7 @@ const (
 
 type consumerConfig struct {
 	c                         C.bw_consumer_options
-	group, instance, assignor string
+	group, instance, assignor *string
 	rebalance                 func(*Consumer, Rebalance, []TopicPartition)
 	poller                    bool
 	timeout                   time.Duration
@@ -73,10 +73,10 @@ func WithIsolation(i Isolation) ConsumerOption {
 }
 
 // WithGroup makes commits and Subscribe possible (group.id).
-func WithGroup(id string) ConsumerOption { return func(c *consumerConfig) { c.group = id } }
+func WithGroup(id string) ConsumerOption { return func(c *consumerConfig) { c.group = &id } }
 
 // WithGroupInstance makes a static member, that keeps its partitions while it is away for less than the session time-out (group.instance.id).
-func WithGroupInstance(id string) ConsumerOption { return func(c *consumerConfig) { c.instance = id } }
+func WithGroupInstance(id string) ConsumerOption { return func(c *consumerConfig) { c.instance = &id } }
 
 // WithAutoCommit commits the positions at this interval; 0: never (enable.auto.commit, auto.commit.interval.ms); default: 5 s.
 func WithAutoCommit(interval time.Duration) ConsumerOption {
@@ -89,7 +89,7 @@ func WithAutoCommit(interval time.Duration) ConsumerOption {
 }
 
 // WithAssignor is "range", "roundrobin", "sticky" or "cooperative-sticky" (partition.assignment.strategy); default: the group's own.
-func WithAssignor(name string) ConsumerOption { return func(c *consumerConfig) { c.assignor = name } }
+func WithAssignor(name string) ConsumerOption { return func(c *consumerConfig) { c.assignor = &name } }
 
 // WithSessionTimeout is how long a static member may be away (session.timeout.ms); default: 45 s.
 func WithSessionTimeout(d time.Duration) ConsumerOption {

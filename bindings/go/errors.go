@@ -40,12 +40,27 @@ func (c Code) Name() string {
 	return "UNKNOWN(" + strconv.Itoa(int(c)) + ")"
 }
 
+// Text is the one-line text of the code.
+func (c Code) Text() string {
+	if i, ok := codes[c]; ok {
+		return i.text
+	}
+	return C.GoString(C.bw_err_text(C.bw_err(c)))
+}
+
+// CodeNamed is the code with this name of error.h; 0 is OK's.
+func CodeNamed(name string) (Code, bool) {
+	for c, i := range codes {
+		if i.name == name {
+			return c, true
+		}
+	}
+	return 0, false
+}
+
 // Error is the name and the text of the code.
 func (c Code) Error() string {
-	if i, ok := codes[c]; ok {
-		return i.name + ": " + i.text
-	}
-	return c.Name() + ": " + C.GoString(C.bw_err_text(C.bw_err(c)))
+	return c.Name() + ": " + c.Text()
 }
 
 // Retriable says whether the same call may succeed later without any change by the caller.

@@ -66,7 +66,7 @@ type DumpBatch struct {
 	Count, LeaderEpoch     int32
 	Attributes             int16
 	Codec                  Codec
-	LogAppendTime          bool
+	TimestampType          TimestampType
 	BaseTime, MaxTime      time.Time
 	ProducerID             int64
 	ProducerEpoch          int16
@@ -85,7 +85,7 @@ type dumping struct {
 
 func (d *dumping) show(b *C.bw_dump_batch, record *C.bw_record_view) bool {
 	batch := DumpBatch{uint64(b.position), uint32(b.size), int64(b.base_offset), int64(b.last_offset), int32(b.count), int32(b.leader_epoch),
-		int16(b.attributes), Codec(b.codec), b.timestamp_type == C.BW_TIMESTAMP_LOG_APPEND, time.UnixMilli(int64(b.base_timestamp_ms)),
+		int16(b.attributes), Codec(b.codec), TimestampType(b.timestamp_type), time.UnixMilli(int64(b.base_timestamp_ms)),
 		time.UnixMilli(int64(b.max_timestamp_ms)), int64(b.producer_id), int16(b.producer_epoch), int32(b.base_sequence), uint32(b.crc),
 		bool(b.crc_ok), bool(b.is_transactional), bool(b.is_control), Marker(b.marker)}
 	if record == nil {

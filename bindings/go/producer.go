@@ -18,8 +18,9 @@ type Delivery struct {
 	Err       error // nil: it is there
 	Topic     string
 	Partition int32
-	Offset    int64 // -1 with AcksNone, and on error
-	Time      time.Time
+	Offset    int64     // -1 with AcksNone, and on error
+	Time      time.Time // as stored
+	Count     int       // how many: of a batch
 }
 
 // Producer appends records to topics. Any number of goroutines may use it at a time.
@@ -86,7 +87,7 @@ func (b *Bus) Producer(options ...ProducerOption) (*Producer, error) {
 	}
 	a := arena{op: "producer"}
 	defer a.free()
-	config.c.name, config.c.transactional_id = a.optional(config.name), a.optional(config.txnID)
+	config.c.name, config.c.transactional_id = a.given(config.name), a.given(config.txnID)
 	if a.fail != nil {
 		return nil, a.fail
 	}
@@ -266,7 +267,7 @@ func (p *producer) sendHeld(op, topic string, partition int32, k *packer, ms C.i
 	t.free(own)
 	switch {
 	case r.code == 0:
-		return Delivery{Topic: topic, Partition: int32(r.n), Offset: int64(r.a), Time: time.UnixMilli(int64(r.b))}
+		return Delivery{Topic: topic, Partition: int32(r.n), Offset: int64(r.a), Time: time.UnixMilli(int64(r.b)), Count: len(k.records)}
 	case ms == C.BWGO_NOW && r.code == C.BW_ERR_BUSY:
 		return Delivery{Err: errBusyNow}
 	}

@@ -228,7 +228,7 @@ func (p *producer) collect() {
 // note: under told and mu.
 func (p *producer) note(d *C.bwgo_done) {
 	number := uint64(d.call)
-	out := outcome{index: int(d.index), d: Delivery{Partition: int32(d.partition), Offset: int64(d.offset), Time: time.UnixMilli(int64(d.timestamp_ms))}}
+	out := outcome{index: int(d.index), d: Delivery{Partition: int32(d.partition), Offset: int64(d.offset), Time: time.UnixMilli(int64(d.timestamp_ms)), Count: 1}}
 	if d.code != 0 {
 		out.d.Err = failure("send", Code(d.code), takeString(d.message))
 	}

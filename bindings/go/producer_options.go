@@ -32,7 +32,7 @@ const (
 
 type producerConfig struct {
 	c           C.bw_producer_options
-	name, txnID string
+	name, txnID *string
 	timeout     time.Duration
 }
 
@@ -75,7 +75,7 @@ func WithCompression(codec Codec) ProducerOption {
 }
 
 // WithProducerName makes Producer.LastSequence possible: a stable name.
-func WithProducerName(name string) ProducerOption { return func(c *producerConfig) { c.name = name } }
+func WithProducerName(name string) ProducerOption { return func(c *producerConfig) { c.name = &name } }
 
 // WithIdempotence: what is sent again after a lost answer is in the log once (enable.idempotence); default: true.
 func WithIdempotence(on bool) ProducerOption {
@@ -83,7 +83,7 @@ func WithIdempotence(on bool) ProducerOption {
 }
 
 // WithTransactionalID makes transactions possible (transactional.id): the same at each start of the program.
-func WithTransactionalID(id string) ProducerOption { return func(c *producerConfig) { c.txnID = id } }
+func WithTransactionalID(id string) ProducerOption { return func(c *producerConfig) { c.txnID = &id } }
 
 // WithTransactionTimeout is after what time the daemon aborts a transaction (transaction.timeout.ms); default: 60 s.
 func WithTransactionTimeout(d time.Duration) ProducerOption {

@@ -23,6 +23,16 @@ const (
 	OffsetInvalid   int64 = C.BW_OFFSET_INVALID // none
 )
 
+// TimestampType says who set the time of a record.
+type TimestampType int
+
+// Timestamp types.
+const (
+	NoTimestamp   TimestampType = C.BW_TIMESTAMP_NONE
+	CreateTime    TimestampType = C.BW_TIMESTAMP_CREATE     // its producer
+	LogAppendTime TimestampType = C.BW_TIMESTAMP_LOG_APPEND // the log, when it was appended
+)
+
 // Header is a record's header. A nil value is null.
 type Header struct {
 	Name  string
@@ -162,6 +172,7 @@ type batchInfo struct {
 	life      atomic.Uint64 // views are good as long as it is what they were made with
 	topic     string
 	partition int32
+	times     TimestampType
 }
 
 func (v *View) check() {
@@ -217,6 +228,12 @@ func (v View) Topic() string {
 func (v View) Partition() int32 {
 	v.check()
 	return v.batch.partition
+}
+
+// TimestampType says who set the time; of a queue's message it is not known: CreateTime.
+func (v View) TimestampType() TimestampType {
+	v.check()
+	return v.batch.times
 }
 
 // HeaderCount is how many headers it has.
@@ -336,6 +353,8 @@ type Batch struct {
 	LeaderEpoch int32
 	BaseOffset  int64 // of the batch as it was written; records before the position are not given
 	LastOffset  int64
+
+	TimestampType TimestampType
 }
 
 // Len is how many records it has.

@@ -19,6 +19,7 @@ type Reservation struct {
 	p     *Producer
 	raw   *C.bw_reservation
 	tid   int32
+	topic string
 }
 
 // Reserve makes room for a value of up to max bytes. Key, headers and time are meta's.
@@ -66,7 +67,7 @@ func (p *Producer) Reserve(ctx context.Context, topic string, partition int32, m
 	}
 	p.reserved.Add(1)
 	p.gate.leave()
-	return &Reservation{unsafe.Slice((*byte)(raw.value), max), p, raw, threadID()}, nil
+	return &Reservation{unsafe.Slice((*byte)(raw.value), max), p, raw, threadID(), topic}, nil
 }
 
 func (r *Reservation) end(op string) error {
@@ -94,14 +95,14 @@ func (r *Reservation) Commit(n int) (Delivery, error) {
 		return failed("", err)
 	}
 	if n < 0 || n > len(r.Value) {
-		return failed("", failure("commit", ErrInvalidArgument, "more bytes than were reserved"))
+		return failed(r.topic, failure("commit", ErrInvalidArgument, "more bytes than were reserved"))
 	}
 	defer r.done()
 	result := C.bwgo_reservation_commit(r.p.c, r.raw, C.size_t(n), toMillis(r.p.timeout))
 	if err := resultError("commit", result); err != nil {
-		return failed("", err)
+		return failed(r.topic, err)
 	}
-	return Delivery{Partition: int32(result.n), Offset: int64(result.a), Time: time.UnixMilli(int64(result.b))}, nil
+	return Delivery{Topic: r.topic, Count: 1, Partition: int32(result.n), Offset: int64(result.a), Time: time.UnixMilli(int64(result.b))}, nil
 }
 
 // Abort: nothing was written. After Commit or Abort it does nothing, so that it can be deferred.

@@ -212,7 +212,7 @@ func (p *processing) record(txn *C.bw_state_txn, batch *C.bw_batch, record *C.bw
 		name = string(topic)
 		p.names[name] = name
 	}
-	p.info.topic, p.info.partition = name, int32(batch.partition)
+	p.info.topic, p.info.partition, p.info.times = name, int32(batch.partition), TimestampType(batch.timestamp_type)
 	p.s.c.turn.owner.Store(threadID())
 	p.thrown = guarded(func() { p.err = p.fn(&p.txn, View{record, &p.info, p.info.life.Load()}) })
 	p.s.c.turn.owner.Store(0)

@@ -35,6 +35,10 @@ func (p *Producer) Begin() (*Transaction, error) {
 	return &Transaction{p: p}, nil
 }
 
+// Transaction is a handle on whatever transaction the producer has open, for code that did not begin it; when it has none, Commit and Abort say
+// ErrInvalidTxnState.
+func (p *Producer) Transaction() *Transaction { return &Transaction{p: p} }
+
 // Transact runs fn in a transaction: committed when fn returns nil, else aborted. A panic aborts, too, and goes on. The error is fn's or the commit's;
 // after an abort its cause can be tried again, from where the group's offsets are.
 func (p *Producer) Transact(ctx context.Context, fn func(*Transaction) error) (err error) {

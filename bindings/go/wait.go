@@ -213,6 +213,14 @@ func (a *arena) optional(s string) *C.char {
 	return a.keep(p, err)
 }
 
+// given: nil for what was not given.
+func (a *arena) given(s *string) *C.char {
+	if s == nil {
+		return nil
+	}
+	return a.string(*s)
+}
+
 func (a *arena) keep(p *C.char, err error) *C.char {
 	if err != nil && a.fail == nil {
 		a.fail = err
