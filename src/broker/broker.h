@@ -21,7 +21,8 @@ typedef struct bw_peer {
     pid_t pid;
     uint64_t start_time;
     bool remote;       /* on another host, as far as anybody knows: uid, gid and pid say nothing */
-    char address[128]; /* "ipc pid 123", "tcp 192.0.2.1:4711", for logs and status */
+    char subject[128]; /* a remote one: whom its verified certificate names, or "" */
+    char address[128]; /* "ipc pid 123", "tcp 192.0.2.1:4711", "tls …", for logs and status */
 } bw_peer;
 
 typedef enum bw_role { BW_ROLE_NONE = 0, BW_ROLE_READER = 1 /* consume */, BW_ROLE_CLIENT = 2 /* produce, consume */, BW_ROLE_ADMIN = 3 } bw_role;
@@ -29,6 +30,9 @@ typedef enum bw_role { BW_ROLE_NONE = 0, BW_ROLE_READER = 1 /* consume */, BW_RO
 /* bw_role_name, bw_role_of_name: "none", "reader", "client", "admin"; -1: it is none of them. */
 const char *bw_role_name(bw_role role);
 int bw_role_of_name(const char *name, size_t len);
+
+/* bw_event_text: text as a value of an event's fields: quoted and escaped when it must be. Returns out. */
+const char *bw_event_text(const char *text, char *out, size_t size);
 
 /* A connection (or one REP message's sender). Made by the listener, owned by the broker between attach and the callback `gone`. */
 typedef struct bw_session bw_session;

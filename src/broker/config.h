@@ -20,6 +20,9 @@ typedef struct bw_daemon_config {
     size_t listen_count;
     char **listeners; /* listeners: tcp://, for other hosts; none */
     size_t listeners_count;
+    bool listeners_insecure;
+    char *tls_certificate, *tls_key, *tls_client_ca;
+    char tls_client_auth[12];
     char anonymous_role[8]; /* anonymous.role */
     char *listen_rep;       /* default: rep.sock beside the first listener; "none": off */
     int64_t idle_exit_ms;   /* 0: never */

@@ -14,9 +14,18 @@
       "data directory.")                                                                                                             \
     X(listen, LIST, "listen", 0, 0, "", "URLs, separated by commas: ipc:///path",                                                     \
       "Where clients connect. Default: ipc://<runtime-dir>/bus.sock.")                                                               \
-    X(listeners, LIST, "listeners", 0, 0, "", "URLs, separated by commas: tcp://address:port",                                       \
-      "Where clients of other hosts connect: no port is open unless it is named here. An address of 0.0.0.0 or [::] is each of this "  \
-      "machine's; without a port 7290.")                                                                                             \
+    X(listeners, LIST, "listeners", 0, 0, "", "URLs, separated by commas: tls+tcp://address:port, tcp://address:port",                   \
+      "Where clients of other hosts connect: no port is open unless it is named here. An address of 0.0.0.0 or [::] is each of this "    \
+      "machine's; without a port 7290.")                                                                                                 \
+    X(listeners_insecure, BOOL, "listeners.insecure", 0, 0, "false", NULL,                                                               \
+      "Allow listeners on addresses other than loopback that are not encrypted (tcp://), or let in everybody (anonymous.role).")         \
+    X(tls_certificate, TEXT, "tls.certificate", 0, 0, "", "a PEM file",                                                                  \
+      "The daemon's certificate for tls+tcp:// listeners, with those between it and its CA behind it. Read again when the file is another, "\
+      "and on SIGHUP.")                                                                                                                  \
+    X(tls_key, TEXT, "tls.key", 0, 0, "", "a PEM file", "The key of that certificate.")                                                  \
+    X(tls_client_ca, TEXT, "tls.client.ca", 0, 0, "", "a PEM file", "The CA that signs the certificates of clients.")                    \
+    X(tls_client_auth, CHOICE, "tls.client.auth", 0, 0, "none", "none|requested|required",                                               \
+      "Are clients asked for a certificate, or let in with one only? One that is shown and good names its user (its common name).")      \
     X(anonymous_role, CHOICE, "anonymous.role", 0, 0, "none", "none|reader|client|admin",                                             \
       "What clients of other hosts may do that do not say who they are: nothing; consume; produce and consume; everything.")        \
     X(listen_rep, TEXT, "listen-rep", 0, 0, "", "a URL, or none",                                                                    \

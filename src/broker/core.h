@@ -314,8 +314,6 @@ struct bw_broker {
 
 /* events.c */
 void bw_broker_event(bw_broker *b, bw_log_level level, const char *event, const char *format, ...) BW_PRINTF(4, 5);
-/* bw_event_text: text as a value of an event's fields: quoted and escaped when it must be. Returns out. */
-const char *bw_event_text(const char *text, char *out, size_t size);
 
 /* loop.c */
 void bw_broker_push(bw_broker *b, bw_event *e);

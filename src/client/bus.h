@@ -88,8 +88,8 @@ static inline bw_conn_options bw_bus_conn_options(const bw_bus *bus)
     return (bw_conn_options){.client_id = bus->client_id, .remote = bus->url.remote ? &bus->url.at : NULL, .patience_ms = bus->connect_timeout_ms};
 }
 
-/* bw_bus_socket_kind: "ipc", "tcp": which socket what is not direct goes through. */
-static inline const char *bw_bus_socket_kind(const bw_bus *bus) { return bus->url.remote ? "tcp" : "ipc"; }
+/* bw_bus_socket_kind: "ipc", "tcp", "tls": which socket what is not direct goes through. */
+static inline const char *bw_bus_socket_kind(const bw_bus *bus) { return bus->url.at.tls ? "tls" : bus->url.remote ? "tcp" : "ipc"; }
 
 /* bw_bus_count_handle: a producer, consumer or queue was opened. */
 void bw_bus_count_handle(bw_bus *bus);

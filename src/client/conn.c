@@ -156,7 +156,7 @@ bool bw_conn_check(bw_conn *c)
 static bool drained(void *opaque)
 {
     bw_conn *c = opaque;
-    return c->out.len == c->out_at;
+    return c->out.len == c->out_at && (!c->tls || bw_tls_unsent(c->tls) == 0);
 }
 
 bw_err bw_conn_drain(bw_conn *c, bw_deadline deadline)
@@ -182,6 +182,11 @@ static bool parted(void *opaque) { return !bw_conn_is_up(opaque); }
 void bw_conn_part(bw_conn *c, bw_deadline deadline)
 {
     if (!bw_conn_is_up(c) || bw_conn_drain(c, deadline) != BW_OK) return;
+    if (c->options.remote) {
+        pthread_mutex_lock(&c->mutex);
+        if (c->tls) bw_tls_end(c->tls);
+        pthread_mutex_unlock(&c->mutex);
+    }
     shutdown(atomic_load(&c->fd), SHUT_WR);
     bw_conn_wait(c, parted, c, -1, deadline);
 }
@@ -374,7 +379,7 @@ static bw_err shake_hands(bw_conn *c, const char *path, bw_deadline deadline)
     while (!e && !w.finished) e = bw_conn_pump(c, -1, deadline);
     bool in_time = w.finished;
     if (!in_time) bw_conn_lose(c); /* nothing may point at this frame any more; it finishes w, too late to count */
-    if (in_time) e = w.error ? w.error : read_answer(&w.frame, BW_API_HELLO, &reply);
+    if (in_time && e != BW_ERR_TLS_FAILED) e = w.error ? w.error : read_answer(&w.frame, BW_API_HELLO, &reply);
     if (!e) e = keep_hello(c, &reply.answer, path);
     if (e == BW_ERR_NOT_CONNECTED)
         e = bw_fail(BW_ERR_NO_COORDINATOR, "the daemon at %s closed the connection before it had answered", path);
@@ -383,9 +388,10 @@ static bw_err shake_hands(bw_conn *c, const char *path, bw_deadline deadline)
     return e;
 }
 
-static bw_err open_way(bw_conn *c, const char *path, bw_deadline deadline, int *fd, bool *refused)
+static bw_err open_way(bw_conn *c, const char *path, bw_deadline deadline, int *fd, bw_tls **tls, bool *refused)
 {
-    return c->options.remote ? bw_tcp_connect(&c->options.remote->place, deadline, fd, refused) : open_socket(path, deadline, fd, refused);
+    *tls = NULL;
+    return c->options.remote ? bw_remote_connect(c->options.remote, deadline, fd, tls, refused) : open_socket(path, deadline, fd, refused);
 }
 
 /* With the mutex, as the pumper. BW_OK: it may be tried now. */
@@ -417,9 +423,11 @@ bw_err bw_conn_connect(bw_conn *c, const char *path, bw_deadline deadline, bool 
         int fd = -1;
         if (c->options.remote && deadline < bw_deadline_in_ms(c->options.patience_ms)) deadline = bw_deadline_in_ms(c->options.patience_ms);
         pthread_mutex_unlock(&c->mutex);
-        e = open_way(c, path, deadline, &fd, refused);
+        bw_tls *tls;
+        e = open_way(c, path, deadline, &fd, &tls, refused);
         pthread_mutex_lock(&c->mutex);
         if (!e) {
+            c->tls = tls;
             atomic_store_explicit(&c->fd, fd, memory_order_release);
             c->heard_ms = bw_clock_mono_ms();
             e = shake_hands(c, path, deadline);

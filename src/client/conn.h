@@ -80,6 +80,7 @@ typedef struct bw_conn {
     bw_rx *rx, *pool;       /* the pumper's */
     bw_spin spin;           /* the pumper's */
     uint32_t pool_count;
+    bw_tls *tls;            /* over fd; NULL: plain. Set and freed under mutex by the pumper */
     bw_backoff backoff;     /* remote: when it may be tried again */
     bw_pending heartbeat;   /* remote: under way when its correlation is set */
     int64_t heard_ms;       /* the pumper's, remote: when something came last, or a heartbeat was sent */

@@ -86,6 +86,20 @@ void bw_conn_quiesce(bw_conn *c)
     bw_conn_cancel(c, &none);
 }
 
+/* ---- the socket, or TLS where the socket stood ---- */
+
+static ssize_t put_bytes(bw_conn *c, const struct iovec *pieces, int count)
+{
+    return c->tls ? bw_tls_sendv(c->tls, pieces, count) : bw_os_sendv(atomic_load_explicit(&c->fd, memory_order_relaxed), pieces, count);
+}
+
+static ssize_t take_bytes(bw_conn *c, void *space, size_t size)
+{
+    return c->tls ? bw_tls_recv(c->tls, space, size) : bw_os_recv(atomic_load_explicit(&c->fd, memory_order_relaxed), space, size, 0);
+}
+
+static bool unsent(bw_conn *c) { return c->out.len > c->out_at || (c->tls && bw_tls_unsent(c->tls) > 0); }
+
 /* ---- sending ---- */
 
 static void note_sent(bw_conn *c, size_t n)
@@ -107,7 +121,7 @@ bw_err bw_conn_send_locked(bw_conn *c, bw_pending *p, const bw_buf *frame, const
     struct iovec pieces[2] = {{frame->data, frame->len}, {(void *)(uintptr_t)payload, payload_len}};
     size_t total = frame->len + payload_len, sent = 0;
     if (c->out.len == c->out_at) {
-        ssize_t n = bw_os_sendv(atomic_load_explicit(&c->fd, memory_order_relaxed), pieces, payload_len ? 2 : 1);
+        ssize_t n = put_bytes(c, pieces, payload_len ? 2 : 1);
         if (n > 0) {
             sent = (size_t)n;
             note_sent(c, sent);
@@ -125,9 +139,9 @@ bw_err bw_conn_send_locked(bw_conn *c, bw_pending *p, const bw_buf *frame, const
         }
         bw_buf_append(&c->out, frame->data + frame->len - head, head);
         if (payload_len) bw_buf_append(&c->out, (const uint8_t *)payload + tail_from, payload_len - tail_from);
-        uint64_t one = 1;
-        if (c->pumping && write(c->wake_fd, &one, sizeof one) < 0) {}
     }
+    uint64_t one = 1;
+    if (unsent(c) && c->pumping && write(c->wake_fd, &one, sizeof one) < 0) {}
     if (p) table_put(c, p);
     return BW_OK;
 }
@@ -136,14 +150,14 @@ static bool flush_out(bw_conn *c)
 {
     while (c->out_at < c->out.len) {
         struct iovec piece = {c->out.data + c->out_at, c->out.len - c->out_at};
-        ssize_t n = bw_os_sendv(atomic_load_explicit(&c->fd, memory_order_relaxed), &piece, 1);
+        ssize_t n = put_bytes(c, &piece, 1);
         if (n < 0) return errno == EAGAIN || errno == ENOBUFS;
         note_sent(c, (size_t)n);
         c->out_at += (size_t)n;
     }
     c->out.len = c->out_at = 0;
     if (c->out.cap > 4u * RX_BYTES) bw_buf_free(&c->out);
-    return true;
+    return !c->tls || bw_tls_sendv(c->tls, NULL, 0) >= 0 || errno == EAGAIN;
 }
 
 /* ---- receiving ---- */
@@ -233,6 +247,15 @@ static bool hand_over(bw_conn *c, const bw_frame *f)
     return true;
 }
 
+/* A plain connection that came to a port for TLS is told so by an alert of TLS. */
+static bool is_alert(const bw_conn *c)
+{
+    const bw_rx *rx = c->rx;
+    if (!c->options.remote || c->tls || !rx || rx->at != 0 || rx->len < 2 || rx->data[0] != 21 || rx->data[1] != 3) return false;
+    bw_fail(BW_ERR_TLS_FAILED, "the daemon speaks TLS on this port: use tls+tcp://");
+    return true;
+}
+
 /* Hand out the whole frames that lie in the buffer. *need: bytes still missing of the next one, as far as known. */
 static bw_err parse_frames(bw_conn *c, size_t *need)
 {
@@ -247,6 +270,7 @@ static bw_err parse_frames(bw_conn *c, size_t *need)
             *need = whole > left ? whole - left : RX_LEAST;
             return BW_OK;
         }
+        if (e && is_alert(c)) return BW_ERR_TLS_FAILED;
         if (e) return bw_error_context(e, "what the daemon sent can't be understood");
         rx->at += used;
         if (!hand_over(c, &f)) return bw_fail(BW_ERR_NO_MEMORY, "no memory for what the daemon sends; the connection is made anew");
@@ -259,13 +283,14 @@ static bw_err parse_frames(bw_conn *c, size_t *need)
 static bw_err receive(bw_conn *c)
 {
     size_t need = RX_LEAST;
-    for (int i = 0; i < READS_PER_PUMP; i++) {
+    for (int i = 0; i < READS_PER_PUMP || (c->tls && bw_tls_has_more(c->tls)); i++) { /* no poll tells of what TLS has read */
         if (!rx_make_room(c, need < RX_LEAST ? RX_LEAST : need)) return bw_fail(BW_ERR_NO_MEMORY, "no memory to receive");
         bw_rx *rx = c->rx;
         size_t room = rx->cap - rx->len;
-        ssize_t n = bw_os_recv(atomic_load_explicit(&c->fd, memory_order_relaxed), rx->data + rx->len, room, 0);
+        ssize_t n = take_bytes(c, rx->data + rx->len, room);
         if (n < 0 && errno == EAGAIN) return BW_OK;
         if (n < 0) return bw_fail_errno(errno, "the connection to the daemon was lost");
+        if (n == 0 && is_alert(c)) return BW_ERR_TLS_FAILED;
         if (n == 0) return bw_fail(BW_ERR_NOT_CONNECTED, "the daemon closed the connection");
         atomic_fetch_add_explicit(&c->receives, 1, memory_order_relaxed);
         atomic_fetch_add_explicit(&c->bytes_in, (uint64_t)n, memory_order_relaxed);
@@ -293,6 +318,9 @@ void bw_conn_lose(bw_conn *c)
     c->in_flight = 0;
     atomic_store_explicit(&c->up, false, memory_order_release);
     int fd = atomic_exchange_explicit(&c->fd, -1, memory_order_acq_rel);
+    if (c->tls) bw_tls_end(c->tls);
+    bw_tls_close(c->tls);
+    c->tls = NULL;
     if (fd >= 0) bw_os_close(fd);
     uint64_t one = 1;
     if (c->lost_fd >= 0 && write(c->lost_fd, &one, sizeof one) < 0) {}
@@ -335,7 +363,7 @@ static bw_deadline heartbeat_at(const bw_conn *c)
 static bool keep_beating(bw_conn *c)
 {
     if (!bw_conn_is_up(c) || bw_deadline_left_ns(heartbeat_at(c)) > 0) return true;
-    bool sending = c->out_at < c->out.len || bw_tcp_unacknowledged(atomic_load_explicit(&c->fd, memory_order_relaxed)) > 0;
+    bool sending = unsent(c) || bw_tcp_unacknowledged(atomic_load_explicit(&c->fd, memory_order_relaxed)) > 0;
     c->heard_ms = bw_clock_mono_ms();
     if (sending) return true;
     if (c->heartbeat.correlation) return false;
@@ -360,7 +388,7 @@ static bool readable(void *opaque)
 bw_err bw_conn_pump(bw_conn *c, int extra_fd, bw_deadline deadline)
 {
     struct pollfd fds[3] = {
-        {.fd = atomic_load_explicit(&c->fd, memory_order_relaxed), .events = (short)(POLLIN | (c->out.len > c->out_at ? POLLOUT : 0))},
+        {.fd = atomic_load_explicit(&c->fd, memory_order_relaxed), .events = (short)(POLLIN | (unsent(c) ? POLLOUT : 0))},
         {.fd = c->wake_fd, .events = POLLIN},
         {.fd = extra_fd, .events = POLLIN},
     };
@@ -402,7 +430,7 @@ bw_err bw_conn_pump(bw_conn *c, int extra_fd, bw_deadline deadline)
     }
     if (lost) {
         bw_conn_lose(c);
-        return e == BW_ERR_PROTOCOL || e == BW_ERR_NO_MEMORY ? e : BW_ERR_NOT_CONNECTED;
+        return e == BW_ERR_PROTOCOL || e == BW_ERR_NO_MEMORY || e == BW_ERR_TLS_FAILED ? e : BW_ERR_NOT_CONNECTED;
     }
     return e;
 }

@@ -3,6 +3,9 @@
 
 #include "base/os.h"
 
+#include <errno.h>
+#include <poll.h>
+
 enum { LEAST_MS = 50, MOST_MS = 5000 };
 
 void bw_backoff_failed(bw_backoff *b)
@@ -17,3 +20,47 @@ void bw_backoff_failed(bw_backoff *b)
 }
 
 void bw_backoff_worked(bw_backoff *b) { *b = (bw_backoff){0}; }
+
+static bw_err shake_hands(bw_tls *tls, int fd, bw_deadline deadline)
+{
+    for (;;) {
+        struct pollfd p = {.fd = fd};
+        bw_err e = bw_tls_handshake(tls, &p.events);
+        if (e != BW_ERR_EMPTY) return e;
+        int64_t left = bw_deadline_left_ns(deadline);
+        struct timespec t = {left / 1000000000, left % 1000000000};
+        int n = ppoll(&p, 1, left == INT64_MAX ? NULL : &t, NULL);
+        if (n < 0 && errno != EINTR) return bw_fail_errno(errno, "poll");
+        if (n == 0) return bw_fail(BW_ERR_NO_COORDINATOR, "no answer to the TLS handshake in time: is it a port for tls+tcp://?");
+    }
+}
+
+static const char *given(const char *text) { return *text ? text : NULL; }
+
+static bw_err open_tls(const bw_remote *r, int fd, bw_deadline deadline, bw_tls **out)
+{
+    bw_tls_options o = {.ca = given(r->ca), .certificate = given(r->certificate), .key = given(r->key)};
+    bw_tls_context *context;
+    bw_err e = bw_tls_context_open(&o, &context);
+    if (e) return e;
+    e = bw_tls_open(context, fd, *r->server_name ? r->server_name : r->place.host, out);
+    bw_tls_context_unref(context);
+    if (!e) e = shake_hands(*out, fd, deadline);
+    if (!e) return BW_OK;
+    bw_tls_close(*out);
+    *out = NULL;
+    char text[BW_TCP_TEXT_MAX];
+    return bw_error_context(e, "%s", bw_tcp_place_print(&r->place, text));
+}
+
+bw_err bw_remote_connect(const bw_remote *r, bw_deadline deadline, int *fd, bw_tls **tls, bool *refused)
+{
+    *tls = NULL;
+    bw_err e = bw_tcp_connect(&r->place, deadline, fd, refused);
+    if (e || !r->tls) return e;
+    e = open_tls(r, *fd, deadline, tls);
+    if (!e) return BW_OK;
+    bw_os_close(*fd);
+    *fd = -1;
+    return e;
+}

@@ -8,17 +8,26 @@
 #include "base/clock.h"
 #include "base/err.h"
 #include "transport/tcp.h"
+#include "transport/tls.h"
 
 #include <stdbool.h>
 
 #define BW_REMOTE_HEARTBEAT_MS 40000 /* three packets and an acknowledgement each: one in ten seconds */
+#define BW_REMOTE_FILE_MAX 512u
 #define BW_REMOTE_ANSWER_MS 15000    /* so long nothing may come behind a heartbeat */
 
 /* What a URL says of it. */
 typedef struct bw_remote {
     bw_tcp_place place;
     int32_t heartbeat_ms;
+    bool tls;
+    char ca[BW_REMOTE_FILE_MAX], certificate[BW_REMOTE_FILE_MAX], key[BW_REMOTE_FILE_MAX]; /* PEM files; "": none given */
+    char server_name[BW_TCP_HOST_MAX + 1];                                                    /* of the certificate; "": the host */
 } bw_remote;
+
+/* bw_remote_connect: a connection, with TLS when it is asked for (*tls, over *fd; else NULL). Files are read anew each time. As bw_tcp_connect;
+ * INVALID_CONFIG (a file), TLS_FAILED (the message says why). */
+bw_err bw_remote_connect(const bw_remote *r, bw_deadline deadline, int *fd, bw_tls **tls, bool *refused);
 
 /* Between one try and the next: 50 ms, twice as long each time up to 5 s, each a random half to the whole of it. One a connection, under its
  * mutex. */

@@ -4,6 +4,7 @@
  *   dir:PATH?mode=ro
  *   ipc:///PATH[?transport=…]
  *   tcp://HOST[:PORT][?heartbeat=40s]
+ *   tls+tcp://HOST[:PORT][?ca=FILE][&certificate=FILE&key=FILE][&server-name=NAME][&heartbeat=40s]
  * PATH takes %XX for bytes that a URL gives a meaning to ('?' and '%'); every other byte stands for itself. */
 #include "client/url.h"
 
@@ -39,7 +40,7 @@ static bw_err unescape(const char *url, const char *from, size_t len, char *out,
             c = high * 16 + low;
             i += 2;
         }
-        if (n + 1 >= size) return bw_fail(BW_ERR_INVALID_ARGUMENT, "URL: the path is longer than %d bytes", PATH_MAX - 1);
+        if (n + 1 >= size) return bw_fail(BW_ERR_INVALID_ARGUMENT, "URL: what stands there is longer than %zu bytes", size - 1);
         out[n++] = (char)c;
     }
     out[n] = 0;
@@ -96,6 +97,28 @@ static int64_t parse_duration(const char *value, size_t len)
 
 static bool is_text(const char *s, size_t len, const char *text) { return strlen(text) == len && memcmp(s, text, len) == 0; }
 
+/* The value, with %XX decoded, into out. */
+static bw_err take_text(const char *url, bw_str name, bw_str value, char *out, size_t size)
+{
+    if (!value.len) return bw_fail(BW_ERR_INVALID_ARGUMENT, "URL \"%s\": %.*s is empty", url, (int)name.len, name.data);
+    return unescape(url, value.data, value.len, out, size);
+}
+
+/* What TLS takes. NOT_FOUND: it is no such option. */
+static bw_err parse_tls_option(const char *url, bw_str name, bw_str value, bw_remote *at)
+{
+    const struct { const char *name; char *out; size_t size; } texts[] = {
+        {"ca", at->ca, sizeof at->ca}, {"certificate", at->certificate, sizeof at->certificate}, {"key", at->key, sizeof at->key},
+        {"server-name", at->server_name, sizeof at->server_name},
+    };
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        if (!bw_str_is(name, texts[i].name)) continue;
+        if (!at->tls) return bw_fail(BW_ERR_INVALID_ARGUMENT, "URL \"%s\": %s is for tls+tcp://", url, texts[i].name);
+        return take_text(url, name, value, texts[i].out, texts[i].size);
+    }
+    return BW_ERR_NOT_FOUND;
+}
+
 /* What a remote daemon's URL takes. NOT_FOUND: it is no such option. */
 static bw_err parse_remote_option(const char *url, bw_str name, bw_str value, bw_remote *at)
 {
@@ -107,7 +130,7 @@ static bw_err parse_remote_option(const char *url, bw_str name, bw_str value, bw
         at->heartbeat_ms = (int32_t)ms;
         return BW_OK;
     }
-    return BW_ERR_NOT_FOUND;
+    return parse_tls_option(url, name, value, at);
 }
 
 static bw_err parse_option(const char *url, const char *option, size_t len, bw_url *out)
@@ -119,7 +142,7 @@ static bw_err parse_option(const char *url, const char *option, size_t len, bw_u
     if (out->remote) {
         bw_err e = parse_remote_option(url, (bw_str){option, name_len}, (bw_str){value, value_len}, &out->at);
         if (e != BW_ERR_NOT_FOUND) return e;
-        return bw_fail(BW_ERR_INVALID_ARGUMENT, "URL \"%s\": unknown option \"%.*s\"; there is heartbeat", url, (int)name_len, option);
+        return bw_fail(BW_ERR_INVALID_ARGUMENT, "URL \"%s\": unknown option \"%.*s\"; there are heartbeat, ca, certificate, key and server-name", url, (int)name_len, option);
     }
     if (is_text(option, name_len, "transport")) {
         out->transport_given = true;
@@ -173,14 +196,12 @@ static bw_err parse_options(const char *url, const char *options, bw_url *out)
 
 static bw_err refuse_scheme(const char *text)
 {
-    static const char *const later[] = {"tls+tcp://", "kafka://"};
-    for (size_t i = 0; i < sizeof later / sizeof later[0]; i++)
-        if (strncmp(text, later[i], strlen(later[i])) == 0)
-            return bw_fail(BW_ERR_UNSUPPORTED, "URL \"%s\": %s is not supported by this version; use dir:, ipc: or tcp:", text, later[i]);
+    if (strncmp(text, "kafka://", 8) == 0)
+        return bw_fail(BW_ERR_UNSUPPORTED, "URL \"%s\": kafka:// is not supported by this version; use dir:, ipc:, tcp: or tls+tcp:", text);
     if (text[0] == '/' || text[0] == '.')
         return bw_fail(BW_ERR_INVALID_ARGUMENT, "URL \"%s\" is a plain path: write dir:%s for a folder or ipc://%s for a socket", text,
                        text, text[0] == '/' ? text : "/…");
-    return bw_fail(BW_ERR_INVALID_ARGUMENT, "URL \"%s\": a bus is dir:/folder, ipc:///folder/bus.sock or tcp://host:port", text);
+    return bw_fail(BW_ERR_INVALID_ARGUMENT, "URL \"%s\": a bus is dir:/folder, ipc:///folder/bus.sock, tcp://host:port or tls+tcp://host:port", text);
 }
 
 static bw_err parse_remote(const char *text, const char *rest, bw_url *out)
@@ -190,10 +211,14 @@ static bw_err parse_remote(const char *text, const char *rest, bw_url *out)
     out->remote = true;
     out->at.heartbeat_ms = BW_REMOTE_HEARTBEAT_MS;
     bw_err e = bw_tcp_place_parse(rest, len, &out->at.place);
+    out->at.tls = text[1] == 'l';
     if (!e && !out->at.place.port) e = bw_fail(BW_ERR_INVALID_ARGUMENT, "nobody can listen on port 0");
     if (e) return bw_error_context(e, "URL \"%s\"", text);
     snprintf(out->path, sizeof out->path, "%s", bw_tcp_place_print(&out->at.place, place));
-    return rest[len] == '?' ? parse_options(text, rest + len + 1, out) : BW_OK;
+    e = rest[len] == '?' ? parse_options(text, rest + len + 1, out) : BW_OK;
+    if (!e && !*out->at.certificate != !*out->at.key)
+        return bw_fail(BW_ERR_INVALID_ARGUMENT, "URL \"%s\": certificate and key are given together", text);
+    return e;
 }
 
 bw_err bw_url_parse(const char *text, bw_url *out)
@@ -207,8 +232,8 @@ bw_err bw_url_parse(const char *text, bw_url *out)
         if (strncmp(rest, "//", 2) == 0 && rest[2] == '/') rest += 2; /* dir:///path */
     } else if (strncmp(text, "ipc://", 6) == 0) {
         rest = text + 6;
-    } else if (strncmp(text, "tcp://", 6) == 0) {
-        return parse_remote(text, text + 6, out);
+    } else if (strncmp(text, "tcp://", 6) == 0 || strncmp(text, "tls+tcp://", 10) == 0) {
+        return parse_remote(text, strstr(text, "://") + 3, out);
     } else {
         return refuse_scheme(text);
     }
@@ -253,7 +278,7 @@ bw_err bw_url_choose(bw_url *out, bool *own_folder)
 void bw_url_print(const bw_url *url, char *out, size_t size)
 {
     if (url->remote) {
-        snprintf(out, size, "tcp://%s", url->path);
+        snprintf(out, size, "%s://%s", url->at.tls ? "tls+tcp" : "tcp", url->path);
         return;
     }
     size_t n = (size_t)snprintf(out, size, "%s", url->embedded ? "dir:" : "ipc://");

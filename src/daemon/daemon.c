@@ -15,6 +15,8 @@
 #include <sysexits.h>
 #include <unistd.h>
 
+enum { CERTIFICATE_LOOK_S = 5 };
+
 int bw_daemon_exit_status(bw_err e)
 {
     switch (e) {
@@ -40,16 +42,33 @@ static void log_event(const bw_daemon_config *c, bw_log_level level, const char 
     if (c->event) c->event(c->event_opaque, level, event, fields);
 }
 
-/* Until a signal says stop, or nobody was connected for long enough. Returns why. */
-static const char *wait_for_end(bw_broker *b, const bw_daemon_config *c, const sigset_t *set)
+/* Certificates that were renewed. */
+static void reload(const bw_daemon_config *c, bw_listener *l, bool always)
 {
+    char fields[700], text[600];
+    bool changed;
+    bw_err e = bw_listener_reload(l, always, &changed);
+    if (e) {
+        snprintf(fields, sizeof fields, "error=%s", bw_event_text(bw_error_message(), text, sizeof text));
+        log_event(c, BW_LOG_ERROR, "certificates-kept", fields);
+    } else if (changed) {
+        log_event(c, BW_LOG_INFO, "certificates-reloaded", "");
+    }
+}
+
+/* Until a signal says stop, or nobody was connected for long enough. Returns why. */
+static const char *wait_for_end(bw_broker *b, const bw_daemon_config *c, bw_listener *l, const sigset_t *set)
+{
+    bool tls = bw_listener_has_tls(l);
     for (;;) {
         int64_t look_ms = c->idle_exit_ms / 4 < 1000 ? c->idle_exit_ms / 4 + 1 : 1000;
         struct timespec t = {look_ms / 1000, look_ms % 1000 * 1000000};
-        int got = c->idle_exit_ms ? sigtimedwait(set, NULL, &t) : sigwaitinfo(set, NULL);
+        if (tls && !c->idle_exit_ms) t = (struct timespec){CERTIFICATE_LOOK_S, 0};
+        int got = c->idle_exit_ms || tls ? sigtimedwait(set, NULL, &t) : sigwaitinfo(set, NULL);
         if (got == SIGTERM) return "SIGTERM";
         if (got == SIGINT) return "SIGINT";
-        if (got == SIGHUP) log_event(c, BW_LOG_INFO, "hangup_ignored", "reason=\"the configuration is read at the start only\"");
+        if (tls) reload(c, l, got == SIGHUP);
+        else if (got == SIGHUP) log_event(c, BW_LOG_INFO, "hangup_ignored", "reason=\"the configuration is read at the start only\"");
         if (c->idle_exit_ms && bw_broker_idle_ms(b) >= c->idle_exit_ms) return "idle";
     }
 }
@@ -88,7 +107,7 @@ static bw_err serve(bw_daemon_options *o, bw_broker *b, const sigset_t *set)
         snprintf(fields, sizeof fields, "endpoint=rep error=%s", bw_err_name(late));
         log_event(c, BW_LOG_ERROR, "listening_failed", fields);
     }
-    snprintf(fields, sizeof fields, "reason=%s", wait_for_end(b, c, set));
+    snprintf(fields, sizeof fields, "reason=%s", wait_for_end(b, c, listener, set));
     log_event(c, BW_LOG_INFO, "stopping", fields);
     bw_notify_service("STOPPING=1");
     bw_links_stop(links);

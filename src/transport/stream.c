@@ -32,7 +32,7 @@ void bw_stream_release(bw_stream *s)
 
 void bw_stream_tell_closed(bw_stream *s)
 {
-    s->listener->ops->closed(s->user);
+    if (s->user) { s->listener->ops->closed(s->user); }
     bw_stream_release(s);
 }
 

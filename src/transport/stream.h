@@ -16,6 +16,7 @@
 
 #include "proto/frame.h"
 #include "transport/reactor.h"
+#include "transport/tls.h"
 
 #include <sys/types.h>
 
@@ -31,6 +32,8 @@ typedef struct bw_stream_listener bw_stream_listener;
 typedef struct bw_stream_peer {
     int64_t uid, gid, pid;
     bool remote;      /* not by a UNIX socket */
+    bool tls;         /* the handshake is over; subject: whom its verified certificate names, "" without one */
+    char subject[BW_TLS_NAME_MAX + 1];
     char address[80]; /* of a remote one, with its port */
 } bw_stream_peer;
 
@@ -50,6 +53,8 @@ typedef struct bw_stream_ops {
     void (*destroy)(void *user);
     /* Accepting failed (out of descriptors, of memory); it is tried again in a while. */
     void (*trouble)(void *owner, bw_err err);
+    /* A TLS handshake failed (the thread's message says why): it never was a connection. */
+    void (*refused)(void *owner, const char *address, bw_err err);
 } bw_stream_ops;
 
 typedef struct bw_stream_listen_options {
@@ -59,6 +64,7 @@ typedef struct bw_stream_listen_options {
     size_t frame_max;     /* largest length field */
     size_t credit;        /* bytes of unconsumed frames a connection; 0: BW_STREAM_CREDIT_DEFAULT */
     int32_t hello_timeout_ms; /* a connection that is not established by then is closed; 0: never */
+    bw_tls_context *tls;      /* tls+tcp with a reactor: counted by the listener */
     bw_reactor *reactor;      /* ipc, tcp: whose waiting thread does everything, within its turn; outlives all. NULL, or another URL: nng */
     const bw_stream_ops *ops;
     void *owner;
@@ -69,6 +75,8 @@ typedef struct bw_stream_listen_options {
 bw_err bw_stream_listen(const bw_stream_listen_options *options, bw_stream_listener **out);
 /* bw_stream_listener_close: accept no more, and remove the socket. Connections go on. Not from a callback. */
 void bw_stream_listener_close(bw_stream_listener *l);
+/* bw_stream_listener_set_tls: connections that come from now on are given this one. Of a listener that has one. Any thread. */
+void bw_stream_listener_set_tls(bw_stream_listener *l, bw_tls_context *tls);
 /* bw_stream_listener_busy: connections with queued output or unconsumed frames. */
 size_t bw_stream_listener_busy(bw_stream_listener *l);
 /* bw_stream_listener_destroy: close it and all connections, wait at most timeout_ms until the last is gone, and free. false: some are

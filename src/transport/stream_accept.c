@@ -16,6 +16,18 @@ enum {
 
 #define OF(type, member, pointer) ((type *)(void *)((char *)(pointer) - offsetof(type, member)))
 
+static bw_err open_tls(bw_stream_listener *l, int fd, bw_stream *s)
+{
+    pthread_mutex_lock(&l->lock);
+    bw_tls_context *context = l->tls;
+    if (context) { bw_tls_context_ref(context); }
+    pthread_mutex_unlock(&l->lock);
+    if (!context) { return BW_OK; }
+    bw_err err = bw_tls_open(context, fd, NULL, &s->tls);
+    bw_tls_context_unref(context);
+    return err;
+}
+
 static void take_connection(bw_stream_listener *l, int fd, bw_stream *s)
 {
     bw_stream_peer peer = {.uid = -1, .gid = -1, .pid = -1};
@@ -26,6 +38,12 @@ static void take_connection(bw_stream_listener *l, int fd, bw_stream *s)
         peer.remote = true;
         bw_tcp_tune_server(fd);
         bw_tcp_peer(fd, peer.address, sizeof peer.address);
+    }
+    if (l->kind == BW_LISTEN_TCP && open_tls(l, fd, s) != BW_OK) {
+        bw_stream_listener_add(l, s);
+        bw_stream_release(s);
+        bw_os_close(fd);
+        return;
     }
     bw_socket_begin(s, fd, &peer);
 }

@@ -87,6 +87,9 @@ struct bw_stream {
     bool blocked; /* under the lock: the socket took no more; out is its backlog */
     bool paused;  /* under the lock: not read from */
     bool remote;
+    bw_tls *tls;   /* NULL: plain. Until `secured` the waiting thread's; user is NULL until then */
+    bool secured;
+    bool rereads;  /* under the lock: TLS has bytes that no poll will tell of */
     bool lingering; /* under the lock: closed by finish, and to be lingered on */
     bool lingers; /* the waiting thread's: everything was sent; what comes is thrown away until the peer closes */
 
@@ -112,6 +115,7 @@ struct bw_stream_listener {
     bw_ticker nap;            /* accepting failed: it is tried again */
 
     pthread_mutex_t lock;
+    bw_tls_context *tls; /* NULL: plain */
     pthread_cond_t changed;
     bool accepting; /* accept_aio is outstanding, or its callback runs */
     bool napping;   /* it waits to try again */
@@ -153,6 +157,9 @@ void bw_socket_stop(bw_stream_listener *l);
 void bw_socket_free(bw_stream_listener *l);
 
 /* stream_listener.c */
+/* bw_stream_listener_add: into the list; bw_stream_listener_introduce: to the user. take is both. */
+void bw_stream_listener_add(bw_stream_listener *l, bw_stream *s);
+bool bw_stream_listener_introduce(bw_stream_listener *l, bw_stream *s, const bw_stream_peer *peer);
 /* bw_stream_listener_take: a new connection, whose receiving side holds its first reference. false: turned away, and gone. */
 bool bw_stream_listener_take(bw_stream_listener *l, bw_stream *s, const bw_stream_peer *peer);
 void bw_stream_listener_forget(bw_stream_listener *l, bw_stream *s);

@@ -34,20 +34,39 @@ void bw_stream_listener_stopped(bw_stream_listener *l)
     pthread_mutex_unlock(&l->lock);
 }
 
-bool bw_stream_listener_take(bw_stream_listener *l, bw_stream *s, const bw_stream_peer *peer)
+void bw_stream_listener_add(bw_stream_listener *l, bw_stream *s)
 {
     pthread_mutex_lock(&l->lock);
     s->next = l->streams;
     if (l->streams) { l->streams->prev = s; }
     l->streams = s;
-    bool stopping = l->stopping;
     pthread_mutex_unlock(&l->lock);
+}
+
+bool bw_stream_listener_introduce(bw_stream_listener *l, bw_stream *s, const bw_stream_peer *peer)
+{
     bw_stream_ref(s); /* the user's */
-    s->user = stopping ? NULL : l->ops->accepted(l->owner, s, peer);
-    if (s->user) { return true; }
-    bw_stream_release(s);
+    s->user = bw_stream_listener_is_stopping(l) ? NULL : l->ops->accepted(l->owner, s, peer);
+    if (!s->user) { bw_stream_release(s); }
+    return s->user != NULL;
+}
+
+bool bw_stream_listener_take(bw_stream_listener *l, bw_stream *s, const bw_stream_peer *peer)
+{
+    bw_stream_listener_add(l, s);
+    if (bw_stream_listener_introduce(l, s, peer)) { return true; }
     bw_stream_release(s);
     return false;
+}
+
+void bw_stream_listener_set_tls(bw_stream_listener *l, bw_tls_context *tls)
+{
+    bw_tls_context_ref(tls);
+    pthread_mutex_lock(&l->lock);
+    bw_tls_context *before = l->tls;
+    l->tls = tls;
+    pthread_mutex_unlock(&l->lock);
+    bw_tls_context_unref(before);
 }
 
 static bool has_scheme(const char *url, const char *scheme) { return strncmp(url, scheme, strlen(scheme)) == 0; }
@@ -73,7 +92,8 @@ static bw_err open_place(bw_stream_listener *l, const bw_stream_listen_options *
 {
     l->reactor = o->reactor;
     if (has_scheme(o->url, "ipc://")) { return open_unix(l, o); }
-    if (o->reactor && has_scheme(o->url, "tcp://")) {
+    if (o->tls && has_scheme(o->url, "tls+tcp://")) { bw_stream_listener_set_tls(l, o->tls); }
+    if (o->reactor && (l->tls || has_scheme(o->url, "tcp://"))) {
         l->kind = BW_LISTEN_TCP;
         return bw_socket_listen(l, o->url);
     }
@@ -85,6 +105,7 @@ static void listener_free(bw_stream_listener *l)
 {
     bw_nng_free(l);
     bw_socket_free(l);
+    bw_tls_context_unref(l->tls);
     bw_socket_place_release(&l->place);
     pthread_cond_destroy(&l->changed);
     pthread_mutex_destroy(&l->lock);

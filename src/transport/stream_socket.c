@@ -7,13 +7,18 @@
  * Order: bytes leave in the order of bw_stream_send, since everything passes through `out` as soon as anything is in it.
  * The end: whoever finds the connection broken, or closes it, sets `closed` (nothing is sent from then on) and calls the waiting thread,
  * which alone takes the socket off the reactor, closes it and tells the user. A TCP socket that is closed with unread bytes resets the
- * other end, which may lose what it has not read yet: so one that is finished shuts its sending half and reads on for a moment. */
+ * other end, which may lose what it has not read yet: so one that is finished shuts its sending half and reads on for a moment.
+ * TLS: the waiting thread shakes hands first; the user learns of the connection when that is done. Behind it TLS stands where the socket
+ * stood; what it has encrypted and the socket did not take counts as blocked, what it has read and not given out is read in a chore. */
 #include "transport/stream_internal.h"
 
 #include "base/err.h"
 #include "base/os.h"
+#include "transport/tcp.h"
 
 #include <errno.h>
+#include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
@@ -51,6 +56,17 @@ static void call(bw_stream *s)
 {
     bw_stream_ref(s);
     if (!bw_reactor_call(reactor_of(s), &s->chore)) { bw_stream_release(s); } /* it was called already: that one has its own */
+}
+
+static ssize_t take_bytes(bw_stream *s, void *space, size_t size)
+{
+    return s->tls ? bw_tls_recv(s->tls, space, size) : bw_os_recv(s->source.fd, space, size, 0);
+}
+
+static ssize_t put_bytes(bw_stream *s, const struct iovec *pieces, int count)
+{
+    if (s->tls) { return bw_tls_sendv(s->tls, pieces, count); }
+    return count > 0 ? bw_os_sendv(s->source.fd, pieces, count) : 0;
 }
 
 static void close_locked(bw_stream *s)
@@ -110,11 +126,11 @@ static bw_err write_out(bw_stream *s, const void *head, size_t head_len, const v
     if (out_len > 0) { pieces[count++] = (struct iovec){s->out.data + s->out_at, out_len}; }
     if (head_len > 0) { pieces[count++] = (struct iovec){(void *)(uintptr_t)head, head_len}; }
     if (payload_len > 0) { pieces[count++] = (struct iovec){(void *)(uintptr_t)payload, payload_len}; }
-    ssize_t n = count > 0 ? bw_os_sendv(s->source.fd, pieces, count) : 0;
+    ssize_t n = put_bytes(s, pieces, count);
     if (n < 0 && errno != EAGAIN && errno != ENOBUFS) { return BW_ERR_NOT_CONNECTED; }
     size_t sent = n > 0 ? (size_t)n : 0;
     bool was_blocked = s->blocked;
-    s->blocked = sent < out_len + head_len + payload_len;
+    s->blocked = sent < out_len + head_len + payload_len || (s->tls && bw_tls_unsent(s->tls) > 0);
     s->out_at += sent < out_len ? sent : out_len;
     sent -= sent < out_len ? sent : out_len;
     if (s->out_at == s->out.len) {
@@ -177,7 +193,7 @@ static void socket_finish(bw_stream *s)
 {
     pthread_mutex_lock(&s->lock);
     s->finishing = true;
-    if (s->out.len == s->out_at) {
+    if (s->out.len == s->out_at && !s->blocked) {
         finish_locked(s);
     } else {
         ask(s);
@@ -217,13 +233,23 @@ static void give(bw_stream *s)
     }
 }
 
+/* TLS has taken more from the socket than it gave out: no poll tells of it. While paused it waits. */
+static void read_later(bw_stream *s)
+{
+    if (!s->tls || !bw_tls_has_more(s->tls)) { return; }
+    pthread_mutex_lock(&s->lock);
+    s->rereads = !s->closed && !s->paused && !s->finishing;
+    if (s->rereads) { call(s); }
+    pthread_mutex_unlock(&s->lock);
+}
+
 static void readable(bw_stream *s)
 {
     if (!bw_stream_make_room(s)) {
         end(s);
         return;
     }
-    ssize_t n = bw_os_recv(s->source.fd, s->chunk->data + s->chunk->len, s->chunk->cap - s->chunk->len, 0);
+    ssize_t n = take_bytes(s, s->chunk->data + s->chunk->len, s->chunk->cap - s->chunk->len);
     if (n <= 0) {
         if (n == 0 || errno != EAGAIN) { end(s); }
         return;
@@ -232,12 +258,14 @@ static void readable(bw_stream *s)
     bw_stream_took(s, (size_t)n);
     if (s->chunk->cap > BW_CHUNK_MIN || s->want > BW_CHUNK_MIN) { bw_reactor_tick(reactor_of(s), &s->ticker); }
     give(s);
+    read_later(s);
 }
 
 /* The sending half is shut; until the peer has closed, too, what it sends is thrown away. false: it can't be waited for. */
 static bool begin_linger(bw_stream *s)
 {
     s->idle_ticks = 0;
+    if (s->tls) { bw_tls_end(s->tls); }
     if (shutdown(s->source.fd, SHUT_WR) != 0 || bw_reactor_ask(reactor_of(s), &s->source, EPOLLIN) != BW_OK) { return false; }
     s->lingers = true;
     bw_reactor_tick(reactor_of(s), &s->ticker);
@@ -251,12 +279,47 @@ static void throw_away(bw_stream *s)
     if (n == 0 || (n < 0 && errno != EAGAIN)) { end(s); }
 }
 
+/* One step. true: done, the user knows of it, and what came behind it is to be read. */
+static bool shake_hands(bw_stream *s)
+{
+    bw_stream_listener *l = s->listener;
+    short events = 0;
+    bw_stream_peer peer = {.uid = -1, .gid = -1, .pid = -1, .remote = true, .tls = true};
+    bw_tcp_peer(s->source.fd, peer.address, sizeof peer.address);
+    bw_err err = bw_tls_handshake(s->tls, &events);
+    if (err == BW_ERR_EMPTY) {
+        uint32_t asked = (events & POLLIN ? (uint32_t)EPOLLIN : 0u) | (events & POLLOUT ? (uint32_t)EPOLLOUT : 0u);
+        if (bw_reactor_ask(reactor_of(s), &s->source, asked) != BW_OK) { end(s); }
+        return false;
+    }
+    if (err != BW_OK) {
+        if (l->ops->refused) { l->ops->refused(l->owner, peer.address, err); }
+        s->finishing = true;
+        if (!begin_linger(s)) { end(s); } /* so that the alert is read */
+        return false;
+    }
+    snprintf(peer.subject, sizeof peer.subject, "%s", bw_tls_peer(s->tls));
+    s->secured = true;
+    if (!bw_stream_listener_introduce(l, s, &peer)) {
+        end(s);
+        return false;
+    }
+    pthread_mutex_lock(&s->lock);
+    ask(s);
+    pthread_mutex_unlock(&s->lock);
+    return true;
+}
+
 static void ready(bw_source *source, uint32_t events)
 {
     bw_stream *s = OF(bw_stream, source, source);
     if (s->lingers) {
         throw_away(s);
         return;
+    }
+    if (s->tls && !s->secured) {
+        if (!shake_hands(s)) { return; }
+        events |= EPOLLIN; /* TLS may have read on */
     }
     if (events & EPOLLOUT) { writable(s); }
     if (!(events & (EPOLLIN | EPOLLHUP | EPOLLERR))) { return; }
@@ -270,6 +333,8 @@ static void chore(bw_call *c)
 {
     bw_stream *s = OF(bw_stream, chore, c);
     pthread_mutex_lock(&s->lock);
+    bool reread = s->rereads && !s->closed;
+    s->rereads = false;
     bool closed = s->closed, linger = s->lingering && !s->told, resume = s->paused && !closed && !s->finishing && !bw_stream_over_limits(s);
     if (resume) {
         s->paused = false;
@@ -280,6 +345,9 @@ static void chore(bw_call *c)
         end(s);
     } else if (resume) {
         give(s);
+        read_later(s);
+    } else if (reread) {
+        readable(s);
     }
     bw_stream_release(s);
 }
@@ -309,7 +377,11 @@ static bool tick(bw_ticker *t, int64_t now_ms)
     return s->chunk->cap > BW_CHUNK_MIN && atomic_load_explicit(&s->chunk->refs, memory_order_relaxed) > 1;
 }
 
-static void socket_fini(bw_stream *s) { bw_buf_free(&s->out); }
+static void socket_fini(bw_stream *s)
+{
+    bw_tls_close(s->tls);
+    bw_buf_free(&s->out);
+}
 
 const bw_wire bw_socket_wire = {socket_send, socket_close, socket_finish, socket_resume, socket_fini};
 
@@ -322,7 +394,14 @@ bool bw_socket_begin(bw_stream *s, int fd, const bw_stream_peer *peer)
     s->accepted_ms = bw_clock_mono_ms();
     s->remote = peer->remote;
     bw_stream_ref(s);
-    bool taken = bw_stream_listener_take(l, s, peer);
+    bool taken;
+    if (s->tls) {
+        bw_stream_listener_add(l, s);
+        taken = !bw_stream_listener_is_stopping(l);
+        if (!taken) { bw_stream_release(s); }
+    } else {
+        taken = bw_stream_listener_take(l, s, peer);
+    }
     if (!taken) {
         bw_os_close(fd);
     } else {

@@ -39,7 +39,11 @@ struct bw_tls {
     uint8_t address[16]; /* the server's, when it was named by one */
     size_t address_len;
     char peer[BW_TLS_NAME_MAX + 1], server_name[256];
-    uint8_t first; /* byte that came; 0: none yet */
+    uint32_t flags; /* what is wrong with the peer's certificate or its chain, as found so far */
+    bool shown;     /* it has one; until, from and subject are its */
+    mbedtls_x509_time until, from;
+    char subject[200];
+    int first; /* byte that came; -1: none yet */
     bw_buf out;
     size_t out_at;
     size_t in_at, in_len;
@@ -64,6 +68,8 @@ static int random_bytes(void *opaque, unsigned char *out, size_t len)
 static bw_err bad_file(int rc, const char *what, const char *path)
 {
     char text[160];
+    if (rc == MBEDTLS_ERR_X509_FILE_IO_ERROR || rc == MBEDTLS_ERR_PK_FILE_IO_ERROR)
+        return bw_fail(BW_ERR_INVALID_CONFIG, "%s '%s': %s", what, path, strerror(errno));
     mbedtls_strerror(rc, text, sizeof text);
     return bw_fail(BW_ERR_INVALID_CONFIG, "%s '%s': %s", what, path, rc > 0 ? "some of the certificates in it can't be read" : text);
 }
@@ -133,7 +139,7 @@ static int read_socket(void *opaque, unsigned char *out, size_t len)
         ssize_t n = bw_os_recv(t->fd, t->in, sizeof t->in, 0);
         if (n < 0) return errno == EAGAIN ? MBEDTLS_ERR_SSL_WANT_READ : MBEDTLS_ERR_SSL_CONN_EOF;
         if (n == 0) return 0;
-        if (!t->first) t->first = t->in[0];
+        if (t->first < 0) t->first = t->in[0];
         t->in_at = 0;
         t->in_len = (size_t)n;
     }
@@ -165,14 +171,28 @@ static int flush(bw_tls *t)
 
 /* ---- connections ---- */
 
-/* A server that is named by its address: mbedTLS looks at names only. */
-static int check_address(void *opaque, mbedtls_x509_crt *crt, int depth, uint32_t *flags)
+static bool is_for_address(const bw_tls *t, const mbedtls_x509_crt *crt)
+{
+    for (const mbedtls_x509_sequence *s = &crt->subject_alt_names; s && s->buf.p; s = s->next)
+        if ((s->buf.tag & 0x1f) == SAN_IP && s->buf.len == t->address_len && !memcmp(s->buf.p, t->address, t->address_len)) return true;
+    return false;
+}
+
+/* Each certificate of the chain. What is wrong is kept for the message: mbedTLS forgets the certificate with the handshake. A server that is
+ * named by its address is looked for here: mbedTLS looks at names only. */
+static int verify(void *opaque, mbedtls_x509_crt *crt, int depth, uint32_t *flags)
 {
     bw_tls *t = opaque;
-    if (depth > 0 || !t->address_len) return 0;
-    for (const mbedtls_x509_sequence *s = &crt->subject_alt_names; s && s->buf.p; s = s->next)
-        if ((s->buf.tag & 0x1f) == SAN_IP && s->buf.len == t->address_len && !memcmp(s->buf.p, t->address, t->address_len)) return 0;
-    *flags |= MBEDTLS_X509_BADCERT_CN_MISMATCH;
+    if (depth == 0 && t->address_len && !is_for_address(t, crt)) *flags |= MBEDTLS_X509_BADCERT_CN_MISMATCH;
+    if (depth == 0 || *flags) { /* the one to be named: the peer's, unless one above it is bad */
+        if (depth == 0 && t->shown && t->flags) goto known;
+        t->shown = true;
+        t->until = crt->valid_to;
+        t->from = crt->valid_from;
+        mbedtls_x509_dn_gets(t->subject, sizeof t->subject, &crt->subject);
+    }
+known:
+    t->flags |= *flags;
     return 0;
 }
 
@@ -181,6 +201,7 @@ bw_err bw_tls_open(bw_tls_context *c, int fd, const char *server_name, bw_tls **
     bw_tls *t = calloc(1, sizeof *t);
     if (!t) return bw_fail(BW_ERR_NO_MEMORY, "no memory for a TLS connection");
     t->fd = fd;
+    t->first = -1;
     t->context = c;
     bw_tls_context_ref(c);
     pthread_mutex_init(&t->lock, NULL);
@@ -191,8 +212,8 @@ bw_err bw_tls_open(bw_tls_context *c, int fd, const char *server_name, bw_tls **
         if (inet_pton(AF_INET, server_name, t->address) == 1) t->address_len = 4;
         else if (inet_pton(AF_INET6, server_name, t->address) == 1) t->address_len = 16;
         else if (rc == 0) rc = mbedtls_ssl_set_hostname(&t->ssl, server_name);
-        mbedtls_ssl_set_verify(&t->ssl, check_address, t);
     }
+    mbedtls_ssl_set_verify(&t->ssl, verify, t);
     if (rc != 0) {
         bw_tls_close(t);
         return bw_fail(BW_ERR_NO_MEMORY, "no memory for a TLS connection");
@@ -225,27 +246,24 @@ static void keep_peer(bw_tls *t)
 
 /* ---- the handshake ---- */
 
-static bw_err certificate_failed(bw_tls *t, uint32_t flags)
+static bw_err certificate_failed(bw_tls *t)
 {
-    const mbedtls_x509_crt *crt = mbedtls_ssl_get_peer_cert(&t->ssl);
+    uint32_t flags = t->flags;
     const char *whose = t->server_name[0] ? "the daemon's" : "the client's";
-    if (flags == UINT32_MAX || !crt) return bw_fail(BW_ERR_TLS_FAILED, "%s certificate was not shown, or can't be verified", whose);
-    const mbedtls_x509_time *until = &crt->valid_to, *from = &crt->valid_from;
+    if (!t->shown) return bw_fail(BW_ERR_TLS_FAILED, "%s certificate was not shown, or can't be verified", whose);
+    const mbedtls_x509_time *until = &t->until, *from = &t->from;
     if (flags & MBEDTLS_X509_BADCERT_EXPIRED)
-        return bw_fail(BW_ERR_TLS_FAILED, "%s certificate has expired, on %04d-%02d-%02d; it must be renewed", whose, until->year, until->mon,
-                       until->day);
+        return bw_fail(BW_ERR_TLS_FAILED, "%s certificate (%s) has expired, on %04d-%02d-%02d; it must be renewed", whose, t->subject, until->year,
+                       until->mon, until->day);
     if (flags & MBEDTLS_X509_BADCERT_FUTURE)
         return bw_fail(BW_ERR_TLS_FAILED, "%s certificate is valid from %04d-%02d-%02d only; is this machine's clock right?", whose, from->year,
                        from->mon, from->day);
-    if (flags & MBEDTLS_X509_BADCERT_CN_MISMATCH) {
-        char name[200] = "";
-        mbedtls_x509_dn_gets(name, sizeof name, &crt->subject);
-        return bw_fail(BW_ERR_TLS_FAILED, "%s certificate (%s) is not for '%s'; connect by a name that it has, or give it by server-name=",
-                       whose, name, t->server_name);
-    }
     if (flags & MBEDTLS_X509_BADCERT_NOT_TRUSTED)
-        return bw_fail(BW_ERR_TLS_FAILED, "%s certificate is signed by a CA that is not known here; %s", whose,
+        return bw_fail(BW_ERR_TLS_FAILED, "%s certificate (%s) is signed by a CA that is not known here; %s", whose, t->subject,
                        t->server_name[0] ? "name the file of its CA by ca=" : "tls.client.ca names those that are");
+    if (flags & MBEDTLS_X509_BADCERT_CN_MISMATCH)
+        return bw_fail(BW_ERR_TLS_FAILED, "%s certificate (%s) is not for '%s'; connect by a name that it has, or give it by server-name=",
+                       whose, t->subject, t->server_name);
     char text[200] = "";
     mbedtls_x509_crt_verify_info(text, sizeof text, "", flags);
     text[strcspn(text, "\n")] = 0;
@@ -254,13 +272,20 @@ static bw_err certificate_failed(bw_tls *t, uint32_t flags)
 
 static bw_err handshake_failed(bw_tls *t, int rc)
 {
+    static const uint8_t not_tls[] = {21, 3, 3, 0, 2, 2, MBEDTLS_SSL_ALERT_MSG_PROTOCOL_VERSION}; /* what a plain client can know us by */
     bool client = t->server_name[0] != 0;
-    if (t->first && (t->first < 20 || t->first > 23))
+    bool stranger = t->first >= 0 && (t->first < 20 || t->first > 23);
+    if (stranger && !client && bw_buf_append(&t->out, not_tls, sizeof not_tls) == BW_OK) flush(t);
+    if (stranger)
         return bw_fail(BW_ERR_TLS_FAILED, client ? "the other end does not speak TLS: this port takes plain connections; use tcp://"
                                                  : "the client does not speak TLS; it should use tls+tcp://");
-    if (rc == MBEDTLS_ERR_X509_CERT_VERIFY_FAILED) return certificate_failed(t, mbedtls_ssl_get_verify_result(&t->ssl));
+    if (rc == MBEDTLS_ERR_X509_CERT_VERIFY_FAILED) return certificate_failed(t);
     if (rc == MBEDTLS_ERR_SSL_CONN_EOF) return bw_fail(BW_ERR_NOT_CONNECTED, "the other end closed the connection during the TLS handshake");
-    if (rc == MBEDTLS_ERR_SSL_NO_CLIENT_CERTIFICATE) return bw_fail(BW_ERR_TLS_FAILED, "the client shows no certificate, and must");
+    if (rc == MBEDTLS_ERR_SSL_NO_CLIENT_CERTIFICATE) {
+        mbedtls_ssl_send_alert_message(&t->ssl, MBEDTLS_SSL_ALERT_LEVEL_FATAL, MBEDTLS_SSL_ALERT_MSG_NO_CERT);
+        flush(t);
+        return bw_fail(BW_ERR_TLS_FAILED, "the client shows no certificate, and must");
+    }
     if (rc == MBEDTLS_ERR_SSL_FATAL_ALERT_MESSAGE) {
         int alert = t->ssl.in_msg ? t->ssl.in_msg[1] : 0;
         if (alert == MBEDTLS_SSL_ALERT_MSG_UNKNOWN_CA)

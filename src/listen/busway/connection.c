@@ -8,6 +8,7 @@
 #include "base/err.h"
 
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 typedef struct connection {
@@ -161,22 +162,25 @@ static void on_destroy(void *user)
     free(c);
 }
 
+static void tell(const bw_listener *l, const char *event, const char *peer)
+{
+    char fields[1000], text[800];
+    if (!l->config->event) { return; }
+    snprintf(fields, sizeof fields, "%s%s%serror=%s", peer ? "peer=\"" : "", peer ? peer : "", peer ? "\" " : "",
+             bw_event_text(bw_error_message(), text, sizeof text));
+    l->config->event(l->config->event_opaque, BW_LOG_WARN, event, fields);
+}
+
 static void on_trouble(void *owner, bw_err err)
 {
     (void)err;
-    const bw_daemon_config *config = ((bw_listener *)owner)->config;
-    if (!config->event) { return; }
-    bw_buf fields = {0};
-    if (bw_buf_append(&fields, "error=\"", 7) == BW_OK) {
-        for (const char *p = bw_error_message(); *p; p++) {
-            if (*p == '"' || *p == '\\') { bw_buf_append(&fields, "\\", 1); }
-            bw_buf_append(&fields, p, 1);
-        }
-        if (bw_buf_append(&fields, "\"", 2) == BW_OK) {
-            config->event(config->event_opaque, BW_LOG_WARN, "accept-failed", (const char *)fields.data);
-        }
-    }
-    bw_buf_free(&fields);
+    tell(owner, "accept-failed", NULL);
 }
 
-const bw_stream_ops bw_connection_ops = {on_accepted, on_frame, on_malformed, on_drained, on_closed, on_destroy, on_trouble};
+static void on_refused(void *owner, const char *address, bw_err err)
+{
+    (void)err;
+    tell(owner, "connection-refused", address);
+}
+
+const bw_stream_ops bw_connection_ops = {on_accepted, on_frame, on_malformed, on_drained, on_closed, on_destroy, on_trouble, on_refused};

@@ -20,6 +20,8 @@ struct bw_listener {
     int64_t gid; /* of the sockets; -1: the daemon's own */
     bw_stream_listener *streams[BW_LISTEN_URLS_MAX];
     size_t stream_count;
+    uint32_t tls_streams; /* a bit for each of the streams that has a certificate */
+    uint64_t tls_look;    /* remote.c; the thread that starts and reloads */
     bw_rep *rep;
     bw_buf scratch; /* broker thread: encoding of answers */
     pthread_mutex_t lock;
@@ -45,6 +47,14 @@ void bw_answer_complete(bw_answer *a, uint32_t frame_max);
 /* bw_request_bound_fetch: cap a FETCH's max_bytes at BW_FETCH_BYTES_MAX. Returns what it may bring. */
 size_t bw_request_bound_fetch(bw_request *r);
 void bw_listen_peer(const bw_stream_peer *from, bw_peer *out, bool with_start_time);
+
+/* remote.c: listeners for other hosts */
+
+bool bw_remote_is_tls(const char *url);
+/* bw_remote_check: may this one of config->listeners be opened, as far as words go? INVALID_CONFIG. */
+bw_err bw_remote_check(const bw_daemon_config *c, const char *url);
+/* bw_remote_open_tls: from the configured files. INVALID_CONFIG. */
+bw_err bw_remote_open_tls(bw_listener *l, bw_tls_context **out);
 
 /* records.c: records as msgpack, for programs without Kafka's batch format. */
 

@@ -3,7 +3,6 @@
 
 #include "base/err.h"
 #include "base/os.h"
-#include "transport/tcp.h"
 
 #include <errno.h>
 #include <grp.h>
@@ -46,19 +45,7 @@ static bw_err check_url(const char *url)
     return bw_fail(BW_ERR_INVALID_ARGUMENT, "listen URL '%s': expected ipc:///absolute/path, as in ipc:///run/busway/bus.sock", url);
 }
 
-/* What other hosts may connect to. */
-static bw_err check_remote(const char *url)
-{
-    bw_tcp_place place;
-    if (!has_scheme(url, "tcp://")) {
-        return bw_fail(BW_ERR_INVALID_CONFIG, "listeners: '%s': expected tcp://address:port, as in tcp://0.0.0.0:%u", url, BW_TCP_PORT);
-    }
-    const char *at = strstr(url, "://") + 3;
-    if (bw_tcp_place_parse(at, strlen(at), &place) == BW_OK) { return BW_OK; }
-    return bw_error_context(BW_ERR_INVALID_CONFIG, "listeners: '%s'", url);
-}
-
-static bw_err listen_stream(bw_listener *l, const char *url, bool allow_long_path, int64_t gid)
+static bw_err listen_stream(bw_listener *l, const char *url, bool allow_long_path, int64_t gid, bw_tls_context *tls)
 {
     if (l->stream_count == BW_LISTEN_URLS_MAX) {
         return bw_fail(BW_ERR_INVALID_ARGUMENT, "listen URL '%s': at most %u are possible", url, BW_LISTEN_URLS_MAX);
@@ -73,9 +60,22 @@ static bw_err listen_stream(bw_listener *l, const char *url, bool allow_long_pat
         .reactor = bw_broker_reactor(l->broker),
         .ops = &bw_connection_ops,
         .owner = l,
+        .tls = tls,
     };
     bw_err err = bw_stream_listen(&o, &l->streams[l->stream_count]);
+    if (err == BW_OK && tls) { l->tls_streams |= 1u << l->stream_count; }
     l->stream_count += err == BW_OK;
+    return err;
+}
+
+/* What other hosts connect to. */
+static bw_err listen_remote(bw_listener *l, const char *url)
+{
+    bw_tls_context *tls = NULL;
+    bw_err err = bw_remote_check(l->config, url);
+    if (err == BW_OK && bw_remote_is_tls(url)) { err = bw_remote_open_tls(l, &tls); }
+    if (err == BW_OK) { err = listen_stream(l, url, false, -1, tls); }
+    bw_tls_context_unref(tls);
     return err;
 }
 
@@ -113,7 +113,7 @@ bw_err bw_listener_check(const bw_daemon_config *config)
     int64_t gid;
     bw_err err = socket_gid(config, &gid);
     for (size_t i = 0; err == BW_OK && i < config->listen_count; i++) { err = check_url(config->listen[i]); }
-    for (size_t i = 0; err == BW_OK && i < config->listeners_count; i++) { err = check_remote(config->listeners[i]); }
+    for (size_t i = 0; err == BW_OK && i < config->listeners_count; i++) { err = bw_remote_check(config, config->listeners[i]); }
     if (err == BW_OK && config->listen_rep && strcmp(config->listen_rep, "none") != 0) { err = check_url(config->listen_rep); }
     return err;
 }
@@ -135,12 +135,9 @@ bw_err bw_listener_start(bw_broker *b, const bw_daemon_config *config, const bw_
     bw_err err = socket_gid(config, &l->gid);
     for (size_t i = 0; err == BW_OK && i < config->listen_count; i++) {
         err = check_url(config->listen[i]);
-        if (err == BW_OK) { err = listen_stream(l, config->listen[i], l->allow_long_path, l->gid); }
+        if (err == BW_OK) { err = listen_stream(l, config->listen[i], l->allow_long_path, l->gid, NULL); }
     }
-    for (size_t i = 0; err == BW_OK && i < config->listeners_count; i++) {
-        err = check_remote(config->listeners[i]);
-        if (err == BW_OK) { err = listen_stream(l, config->listeners[i], l->allow_long_path, l->gid); }
-    }
+    for (size_t i = 0; err == BW_OK && i < config->listeners_count; i++) { err = listen_remote(l, config->listeners[i]); }
     if (err == BW_OK && !(options && options->rep_later)) { err = listen_rep(l); }
     if (err != BW_OK) {
         char message[512];

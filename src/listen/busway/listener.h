@@ -24,6 +24,10 @@ bw_err bw_listener_check(const bw_daemon_config *config);
 bw_err bw_listener_start(bw_broker *b, const bw_daemon_config *config, const bw_listener_options *options, bw_listener **out);
 /* bw_listener_start_rep: what rep_later put off. As bw_listener_start; what listens already goes on. */
 bw_err bw_listener_start_rep(bw_listener *l);
+/* bw_listener_reload: read certificates and keys again when their files are others than at the last time (always: in any case); those who
+ * connect from now on see the new ones. INVALID_CONFIG: they can't be used; the former stay. One thread. */
+bw_err bw_listener_reload(bw_listener *l, bool always, bool *changed);
+bool bw_listener_has_tls(const bw_listener *l);
 /* bw_listener_stop: accept no more, let what is under way finish for at most half a second, close every connection, and wait until
  * the broker has forgotten each. Before bw_broker_stop. Frees l. */
 void bw_listener_stop(bw_listener *l);

@@ -77,7 +77,8 @@ void bw_listen_peer(const bw_stream_peer *from, bw_peer *out, bool with_start_ti
     out->start_time = with_start_time && out->pid > 0 ? bw_os_process_start_time(out->pid) : 0;
     out->remote = from->remote;
     if (from->remote) {
-        snprintf(out->address, sizeof out->address, "tcp %s", from->address);
+        snprintf(out->address, sizeof out->address, "%s %s", from->tls ? "tls" : "tcp", from->address);
+        snprintf(out->subject, sizeof out->subject, "%s", from->subject);
     } else {
         snprintf(out->address, sizeof out->address, "ipc pid %lld", (long long)out->pid);
     }

@@ -121,7 +121,7 @@ static void on_destroy(void *user)
     free(k);
 }
 
-static const bw_stream_ops ops = {on_accepted, on_frame, on_malformed, on_drained, on_closed, on_destroy, NULL};
+static const bw_stream_ops ops = {on_accepted, on_frame, on_malformed, on_drained, on_closed, on_destroy, NULL, NULL};
 
 /* Waits up to 5 s for a counter. */
 static void wait_for(seen *s, const int *counter, int value)

@@ -1,0 +1,309 @@
+/* Clients of other hosts: tcp:// and tls+tcp://, what they may do, and which errors they see. Certificates are made for the run (makecerts). */
+#include "support/bus.h"
+#include "support/lossy.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+typedef struct fixture {
+    test_daemon d;
+    char certs[300];
+    char config[320];
+    int tcp, tls; /* ports */
+} fixture;
+
+static void run(const char *format, ...)
+{
+    char command[2000];
+    va_list list;
+    va_start(list, format);
+    vsnprintf(command, sizeof command, format, list);
+    va_end(list);
+    if (system(command) != 0) fail_msg("failed: %s", command);
+}
+
+static int setup(void **state)
+{
+    fixture *x = calloc(1, sizeof *x);
+    const char *daemon = getenv("BUSWAYD");
+    daemon_make(&x->d);
+    snprintf(x->certs, sizeof x->certs, "%s.certs", x->d.dir);
+    snprintf(x->config, sizeof x->config, "%s.conf", x->d.dir);
+    run("mkdir '%s' && '%.*s/makecerts' '%s' && cp '%s/server.pem' '%s/used.pem' && cp '%s/server.key' '%s/used.key'", x->certs,
+        (int)(strrchr(daemon, '/') - daemon), daemon, x->certs, x->certs, x->certs, x->certs, x->certs);
+    x->tcp = free_port();
+    do x->tls = free_port();
+    while (x->tls == x->tcp);
+    *state = x;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    fixture *x = *state;
+    daemon_remove(&x->d);
+    run("rm -rf '%s' '%s'", x->certs, x->config);
+    free(x);
+    return 0;
+}
+
+/* A daemon with both listeners and these options, one a line. */
+static void start(fixture *x, const char *options)
+{
+    FILE *f = fopen(x->config, "w");
+    assert_non_null(f);
+    fprintf(f, "listeners = tcp://127.0.0.1:%d, tls+tcp://127.0.0.1:%d\ntls.certificate = %s/used.pem\ntls.key = %s/used.key\n%s", x->tcp, x->tls,
+            x->certs, x->certs, options);
+    fclose(f);
+    x->d.arguments[0] = "--config";
+    x->d.arguments[1] = x->config;
+    daemon_start(&x->d);
+}
+
+static char url_space[2000];
+
+static const char *tcp_url(const fixture *x)
+{
+    snprintf(url_space, sizeof url_space, "tcp://127.0.0.1:%d", x->tcp);
+    return url_space;
+}
+
+static const char *tls_url(const fixture *x, const char *host, const char *ca, const char *more)
+{
+    snprintf(url_space, sizeof url_space, "tls+tcp://%s:%d?ca=%s/%s.pem%s", host, x->tls, x->certs, ca, more);
+    return url_space;
+}
+
+static bw_bus *remote_bus(const char *url)
+{
+    bw_bus_options o = BW_BUS_OPTIONS_INIT;
+    bw_bus *bus = NULL;
+    o.connect_timeout_ms = 10000;
+    assert_ok(bw_bus_open(url, &o, &bus));
+    return bus;
+}
+
+static bw_err ask(bw_bus *bus)
+{
+    char *json = NULL;
+    bw_err e = bw_topics_describe(bus, NULL, &json);
+    bw_free(json);
+    return e;
+}
+
+/* What a first request through this URL ends with. */
+static void refused(const char *url, bw_err wanted, const char *text)
+{
+    bw_bus_options o = BW_BUS_OPTIONS_INIT;
+    bw_bus *bus = NULL;
+    o.connect_timeout_ms = 5000;
+    o.request_timeout_ms = 5000;
+    bw_err e = bw_bus_open(url, &o, &bus);
+    if (!e) e = ask(bus);
+    if (e != wanted || !strstr(bw_error_message(), text))
+        fail_msg("%s: %s: %s; expected %s and '%s'", url, bw_err_name(e), e ? bw_error_message() : "", bw_err_name(wanted), text);
+    bw_bus_close(bus);
+}
+
+static void works(const char *url)
+{
+    bw_bus *bus = remote_bus(url);
+    assert_ok(ask(bus));
+    bw_bus_close(bus);
+}
+
+/* The daemon's log. */
+static bool logged(const fixture *x, const char *text)
+{
+    char path[300], line[2000];
+    snprintf(path, sizeof path, "%s.log", x->d.dir);
+    FILE *f = fopen(path, "r");
+    bool found = false;
+    while (f && !found && fgets(line, sizeof line, f)) found = strstr(line, text) != NULL;
+    if (f) fclose(f);
+    return found;
+}
+
+static void wait_logged(const fixture *x, const char *text)
+{
+    for (int64_t until = now_ms() + 10000; !logged(x, text); usleep(5000))
+        if (now_ms() > until) fail_msg("the daemon does not say '%s'", text);
+}
+
+/* ---- tests ---- */
+
+static void test_remote_listeners_are_off_until_they_are_named(void **state)
+{
+    fixture *x = *state;
+    daemon_start(&x->d);
+    assert_true(logged(x, "listening url=ipc://"));
+    assert_false(logged(x, "tcp"));
+}
+
+static void compare(void *opaque, const bw_batch *batch, const bw_record_view *r)
+{
+    int64_t *next = opaque;
+    (void)batch;
+    assert_int_equal(r->offset, *next);
+    assert_int_equal(r->value_len, 1 + (size_t)*next * 1777 % 200000);
+    for (size_t i = 0; i < r->value_len; i++)
+        if (((const uint8_t *)r->value)[i] != (uint8_t)((size_t)*next + i * 7)) fail_msg("record %lld differs at %zu", (long long)*next, i);
+    ++*next;
+}
+
+/* Records of 1 byte to 200 kB there and back. */
+static void carry(const char *url)
+{
+    enum { COUNT = 150 };
+    static uint8_t value[200001];
+    bw_bus *bus = remote_bus(url);
+    int64_t next = 0;
+    assert_ok(bw_topic_create(bus, "there", 1, NULL, 0));
+    bw_producer *p = test_producer(bus, BW_ACKS_VISIBLE);
+    for (int64_t n = 0; n < COUNT; n++) {
+        bw_record r = {.value = value, .value_len = 1 + (size_t)n * 1777 % 200000, .timestamp_ms = BW_NO_TIMESTAMP};
+        for (size_t i = 0; i < r.value_len; i++) value[i] = (uint8_t)((size_t)n + i * 7);
+        assert_ok(bw_producer_send(p, "there", 0, &r, NULL, NULL, 10000));
+    }
+    assert_ok(bw_producer_flush(p, 20000));
+    bw_consumer *c = test_consumer(bus, "there", 0, 0);
+    assert_int_equal(test_read(c, COUNT, 20000, compare, &next), COUNT);
+    bw_consumer_close(c);
+    bw_producer_close(p, 1000);
+    assert_ok(bw_topic_delete(bus, "there"));
+    bw_bus_close(bus);
+}
+
+static void test_remote_records_go_there_and_back(void **state)
+{
+    fixture *x = *state;
+    start(x, "anonymous.role = admin\n");
+    carry(tcp_url(x));
+    carry(tls_url(x, "127.0.0.1", "ca", ""));
+    carry(tls_url(x, "localhost", "ca", ""));
+}
+
+static void test_remote_transport_direct_is_refused(void **state)
+{
+    fixture *x = *state;
+    bw_bus_options o = BW_BUS_OPTIONS_INIT;
+    bw_bus *bus = NULL;
+    o.transport = BW_TRANSPORT_DIRECT;
+    start(x, "anonymous.role = admin\n");
+    assert_err(bw_bus_open(tcp_url(x), &o, &bus), BW_ERR_UNSUPPORTED);
+}
+
+static void test_remote_roles_say_what_may_be_done(void **state)
+{
+    fixture *x = *state;
+    start(x, "");
+    refused(tcp_url(x), BW_ERR_NOT_PERMITTED, "");
+    daemon_stop(&x->d, SIGTERM);
+    start(x, "anonymous.role = admin\n");
+    bw_bus *bus = remote_bus(tcp_url(x));
+    assert_ok(bw_topic_create(bus, "t", 1, NULL, 0));
+    bw_bus_close(bus);
+    daemon_stop(&x->d, SIGTERM);
+    start(x, "anonymous.role = reader\n");
+    bus = remote_bus(tcp_url(x));
+    bw_producer *p = test_producer(bus, BW_ACKS_VISIBLE);
+    bw_record r = test_record(NULL, "v");
+    bw_delivery d;
+    assert_err(bw_producer_send_sync(p, "t", 0, &r, 5000, &d), BW_ERR_NOT_PERMITTED);
+    assert_err(bw_topic_create(bus, "u", 1, NULL, 0), BW_ERR_NOT_PERMITTED);
+    assert_ok(ask(bus));
+    bw_producer_close(p, 0);
+    bw_bus_close(bus);
+}
+
+static void test_remote_tls_says_what_is_wrong(void **state)
+{
+    fixture *x = *state;
+    start(x, "anonymous.role = admin\n");
+    refused(tls_url(x, "127.0.0.1", "otherca", ""), BW_ERR_TLS_FAILED, "CA that is not known here");
+    refused(tls_url(x, "127.0.0.1", "ca", "&server-name=foo.example"), BW_ERR_TLS_FAILED, "not for 'foo.example'");
+    refused(tls_url(x, "127.0.0.1", "nothing", ""), BW_ERR_INVALID_CONFIG, "No such file");
+    char url[500];
+    snprintf(url, sizeof url, "tcp://127.0.0.1:%d", x->tls);
+    refused(url, BW_ERR_TLS_FAILED, "use tls+tcp://");
+    snprintf(url, sizeof url, "tls+tcp://127.0.0.1:%d?ca=%s/ca.pem", x->tcp, x->certs);
+    refused(url, BW_ERR_TLS_FAILED, "use tcp://");
+    works(tls_url(x, "127.0.0.1", "ca", ""));
+    wait_logged(x, "the client does not speak TLS");
+    daemon_stop(&x->d, SIGTERM);
+    static const char *const others[][2] = {{"expired", "has expired"}, {"elsewhere", "is not for '127.0.0.1'"}, {"stranger", "not known here"}};
+    for (size_t i = 0; i < 3; i++) {
+        run("cp '%s/%s.pem' '%s/used.pem' && cp '%s/%s.key' '%s/used.key'", x->certs, others[i][0], x->certs, x->certs, others[i][0], x->certs);
+        start(x, "anonymous.role = admin\n");
+        refused(tls_url(x, "127.0.0.1", "ca", ""), BW_ERR_TLS_FAILED, others[i][1]);
+        daemon_stop(&x->d, SIGTERM);
+    }
+}
+
+static void test_remote_clients_show_their_certificates(void **state)
+{
+    fixture *x = *state;
+    char options[500], more[700];
+    snprintf(options, sizeof options, "anonymous.role = client\ntls.client.auth = required\ntls.client.ca = %s/ca.pem\n", x->certs);
+    start(x, options);
+    refused(tls_url(x, "127.0.0.1", "ca", ""), BW_ERR_TLS_FAILED, "refused our certificate");
+    wait_logged(x, "shows no certificate");
+    snprintf(more, sizeof more, "&certificate=%s/alice.pem&key=%s/alice.key", x->certs, x->certs);
+    works(tls_url(x, "127.0.0.1", "ca", more));
+    snprintf(more, sizeof more, "&certificate=%s/stranger.pem&key=%s/stranger.key", x->certs, x->certs);
+    refused(tls_url(x, "127.0.0.1", "ca", more), BW_ERR_TLS_FAILED, "CA");
+    snprintf(more, sizeof more, "&certificate=%s/expired.pem&key=%s/expired.key", x->certs, x->certs);
+    refused(tls_url(x, "127.0.0.1", "ca", more), BW_ERR_TLS_FAILED, "");
+    wait_logged(x, "has expired");
+    snprintf(more, sizeof more, "&certificate=%s/alice.pem&key=%s/server.key", x->certs, x->certs);
+    refused(tls_url(x, "127.0.0.1", "ca", more), BW_ERR_INVALID_CONFIG, "is not that of the certificate");
+}
+
+static void test_remote_certificates_are_reloaded_without_a_restart(void **state)
+{
+    fixture *x = *state;
+    start(x, "anonymous.role = admin\n");
+    bw_bus *bus = remote_bus(tls_url(x, "127.0.0.1", "ca", ""));
+    assert_ok(ask(bus));
+    run("cp '%s/elsewhere.pem' '%s/used.pem' && cp '%s/elsewhere.key' '%s/used.key'", x->certs, x->certs, x->certs, x->certs);
+    kill(x->d.pid, SIGHUP);
+    wait_logged(x, "certificates-reloaded");
+    refused(tls_url(x, "127.0.0.1", "ca", ""), BW_ERR_TLS_FAILED, "not for");
+    assert_ok(ask(bus)); /* goes on with what it began with */
+    run("echo broken > '%s/used.key'", x->certs);
+    kill(x->d.pid, SIGHUP);
+    wait_logged(x, "certificates-kept");
+    run("cp '%s/renewed.pem' '%s/used.pem' && cp '%s/renewed.key' '%s/used.key'", x->certs, x->certs, x->certs, x->certs);
+    for (int64_t until = now_ms() + 30000;;) { /* without a word: the daemon looks at the files from time to time */
+        bw_bus *other = NULL;
+        bw_err e = bw_bus_open(tls_url(x, "127.0.0.1", "ca", ""), NULL, &other);
+        if (!e) e = ask(other);
+        bw_bus_close(other);
+        if (!e) break;
+        if (now_ms() > until) fail_msg("the renewed certificate is not taken");
+        usleep(200000);
+    }
+    assert_ok(ask(bus));
+    bw_bus_close(bus);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_remote_listeners_are_off_until_they_are_named, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_remote_records_go_there_and_back, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_remote_transport_direct_is_refused, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_remote_roles_say_what_may_be_done, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_remote_tls_says_what_is_wrong, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_remote_clients_show_their_certificates, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_remote_certificates_are_reloaded_without_a_restart, setup, teardown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
