@@ -142,7 +142,8 @@ static bw_err parse_option(const char *url, const char *option, size_t len, bw_u
     if (out->remote) {
         bw_err e = parse_remote_option(url, (bw_str){option, name_len}, (bw_str){value, value_len}, &out->at);
         if (e != BW_ERR_NOT_FOUND) return e;
-        return bw_fail(BW_ERR_INVALID_ARGUMENT, "URL \"%s\": unknown option \"%.*s\"; there are heartbeat, ca, certificate, key and server-name", url, (int)name_len, option);
+        return bw_fail(BW_ERR_INVALID_ARGUMENT, "URL \"%s\": unknown option \"%.*s\"; there are heartbeat, ca, certificate, key and server-name", url,
+                       (int)name_len, option);
     }
     if (is_text(option, name_len, "transport")) {
         out->transport_given = true;

@@ -91,7 +91,8 @@ static void make(const char *name, mbedtls_pk_context *key, const char *issuer, 
     must(mbedtls_x509write_crt_set_basic_constraints(&w, !issuer_key, -1), "constraints");
     if (dns) {
         size_t len = alternatives(dns, strcmp(dns, "localhost") == 0, space, sizeof space, &at);
-        must(mbedtls_x509write_crt_set_extension(&w, MBEDTLS_OID_SUBJECT_ALT_NAME, MBEDTLS_OID_SIZE(MBEDTLS_OID_SUBJECT_ALT_NAME), 0, at, len), "names");
+        const char *oid = MBEDTLS_OID_SUBJECT_ALT_NAME;
+        must(mbedtls_x509write_crt_set_extension(&w, oid, strlen(oid), 0, at, len), "names");
     }
     must(mbedtls_x509write_crt_pem(&w, text, sizeof text, mbedtls_ctr_drbg_random, &random_source), name);
     write_file(name, "pem", text);
