@@ -11,6 +11,7 @@
 #include <busway/producer.h>
 #include <busway/queue.h>
 #include <busway/record.h>
+#include <busway/replica.h>
 #include <busway/transaction.h>
 #include <busway/state.h>
 #include <busway/version.h>

@@ -187,6 +187,9 @@ static const api apis[BW_API_KEY_COUNT] = {
     [BW_API_LINK_APPEND] = {bw_handle_link_append, BW_ROLE_ADMIN, true},
     [BW_API_LINK_FETCH] = {bw_handle_link_fetch, BW_ROLE_READER, true},
     [BW_API_LINK_POSITION] = {bw_handle_link_position, BW_ROLE_READER, true},
+    [BW_API_RANGE_HASHES] = {bw_handle_ranges, BW_ROLE_READER, true},
+    [BW_API_RANGE_BATCHES] = {bw_handle_ranges, BW_ROLE_READER, true},
+    [BW_API_MEND] = {bw_handle_ranges, BW_ROLE_ADMIN, true},
 };
 
 static bool is_local_only(uint16_t type)

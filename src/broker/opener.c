@@ -114,6 +114,11 @@ static bw_part *op_must_wait(bw_broker *b, const bw_op *op)
     case BW_API_DELETE_RECORDS:
     case BW_API_DESCRIBE_PRODUCERS:
     case BW_API_PRODUCER_LAST:
+    case BW_API_RANGE_HASHES:
+    case BW_API_RANGE_BATCHES:
+    case BW_API_MEND:
+    case BW_API_REPLICA_ACK:
+    case BW_API_EPOCHS:
         return one_must_wait(b, r->topic, r->partition);
     case BW_API_FETCH:
         for (size_t i = 0; i < r->part_count; i++)

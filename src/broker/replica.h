@@ -19,6 +19,8 @@ typedef struct bw_replica {
 
 void bw_handle_replica_ack(bw_broker *b, bw_op *op);
 void bw_handle_epochs(bw_broker *b, bw_op *op);
+/* replica_ranges.c: RANGE_HASHES, RANGE_BATCHES, MEND */
+void bw_handle_ranges(bw_broker *b, bw_op *op);
 /* bw_replica_wants_disk: replicas.acks = durable: it must be on the disk here, too. */
 bool bw_replica_wants_disk(const bw_part *p);
 /* bw_replica_settle: raise the watermark to what follows from the acknowledgements and the disk. */

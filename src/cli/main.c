@@ -28,7 +28,8 @@ const cli_command *const cli_commands[] = {
     &cli_link_resume,
     &cli_link_remove,
     &cli_status,         &cli_top,
-    &cli_bench,          &cli_verify,
+    &cli_bench,          &cli_link_verify,
+    &cli_verify,
     &cli_dump,           NULL,
 };
 

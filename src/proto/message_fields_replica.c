@@ -15,7 +15,7 @@
 #define Q_RANGE Q("from", I64, replica.from, 0), Q("upto", I64, replica.upto, 0)
 
 static const bw_field hashes_request[] = {
-    Q_PART, Q_RANGE, Q("parts", U32, replica.parts, 1), Q("scan_max", U64, replica.scan_max, 67108864), Q("check", BOOL, replica.check, 0),
+    Q_PART, Q_RANGE, Q("step", I64, replica.step, 0), Q("scan_max", U64, replica.scan_max, 67108864), Q("check", BOOL, replica.check, 0),
 };
 static const bw_field batches_request[] = {
     Q_PART, Q_RANGE, Q("scan_max", U64, replica.scan_max, 67108864), Q("check", BOOL, replica.check, 0),
@@ -43,7 +43,7 @@ static const bw_field aside_answer[] = {A_OUTCOME, A_RANGE, A("path", STR, repli
 static const bw_shapes shapes[] = {
     SHAPE("RANGE_HASHES", hashes_request, ranges_answer), SHAPE("RANGE_BATCHES", batches_request, ranges_answer),
     SHAPE("REPLICA_ACK", ack_request, ack_answer),        SHAPE("EPOCHS", part_request, epochs_answer),
-    SHAPE("FENCE", fence_request, ack_answer),            SHAPE("MEND", mend_request, aside_answer),
+    SHAPE("FENCE", fence_request, ack_answer),            SHAPE("MEND", mend_request, ranges_answer),
     SHAPE("PROMOTE", part_request, ack_answer),           SHAPE("SET_ASIDE", aside_request, aside_answer),
 };
 

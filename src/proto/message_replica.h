@@ -1,6 +1,6 @@
 /* proto/message_replica.h: what is carried between peers that hold the same log, types 80 to 89; a part of bw_request and bw_answer.
  *
- * Offsets ranges are [from, upto). A range's hash covers the batches whose base offset lies in it (log/merkle.h), so that it does not
+ * Offsets ranges are [from, upto). A range's hash covers the batches whose last offset lies in it (log/ranges.h), so that it does not
  * depend on where segments begin. See PROTOCOL.md, "Replicas". */
 #ifndef BW_PROTO_MESSAGE_REPLICA_H
 #define BW_PROTO_MESSAGE_REPLICA_H
@@ -9,8 +9,7 @@
 #define BW_RANGE_BATCHES_MAX 1024u /* batches of one answer of RANGE_BATCHES */
 
 /* RANGE_HASHES: an item of `ranges`, little-endian: u64 hash, u64 bytes, u32 batches, u32 damaged ones. RANGE_BATCHES: an item of `ranges`:
- * i64 base offset, i64 next offset, u32 bytes, u32 checksum (as computed with `check`, else as stored), u32 flags, u32 0. EPOCHS: i64 start
- * offset, i32 leader epoch, u32 0. */
+ * i64 base offset, i64 next offset, u64 hash, u32 bytes, u32 flags. EPOCHS: i64 start offset, i32 leader epoch, u32 0. */
 #define BW_RANGE_HASH_BYTES 24u
 #define BW_RANGE_BATCH_BYTES 32u
 #define BW_EPOCH_ITEM_BYTES 16u
@@ -22,9 +21,9 @@ typedef struct bw_replica_request {
     int64_t visible;  /* REPLICA_ACK: its log's end */
     int64_t durable;  /* REPLICA_ACK: all below it is on its disk */
     int64_t from, upto; /* RANGE_HASHES, RANGE_BATCHES, MEND. FENCE: `from` is where the new epoch began */
-    uint32_t parts;   /* RANGE_HASHES: the range is looked at in so many of equal length, but for the last */
+    int64_t step;     /* RANGE_HASHES: in parts of so many offsets, the last one perhaps fewer */
     uint64_t scan_max; /* RANGE_HASHES, RANGE_BATCHES: bytes that may be read for it, roughly */
-    bool check;       /* RANGE_*: read the bytes and compute the checksums; else they are taken as stored */
+    bool check;       /* RANGE_*: of all bytes, which are read and checked; else of the heads */
 } bw_replica_request;
 
 typedef struct bw_replica_answer {
