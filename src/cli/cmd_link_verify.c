@@ -89,7 +89,8 @@ static void print_totals(link_verify *v, const char *topic, const bw_compare_tot
         return;
     }
     printf("%s: %" PRIu64 " partition%s, %" PRIu64 " batches, %s compared with %s over the link: ", topic, t->partitions,
-           t->partitions == 1 ? "" : "s", t->batches, cli_human_bytes(size, (double)t->bytes), cli_human_bytes(wire, (double)(t->sent_bytes + t->received_bytes)));
+           t->partitions == 1 ? "" : "s", t->batches, cli_human_bytes(size, (double)t->bytes),
+           cli_human_bytes(wire, (double)(t->sent_bytes + t->received_bytes)));
     if (t->differences == 0) printf("equal");
     else printf("%" PRIu64 " difference%s, %" PRIu64 " mended", t->differences, t->differences == 1 ? "" : "s", t->mended);
     if (t->behind) printf("; %" PRIu64 " offsets are still to come", t->behind);
