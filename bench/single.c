@@ -1,7 +1,7 @@
 /* bench/single.c: one run of one case, described on the command line, one line of JSON out: what `make bench-peers` is made of.
  *
- * SPEC is a list of key=value between commas: of=limit|direct|ipc, kind=e2e|rtt_spin|rtt_sleep|commit, record_bytes, batch, partitions,
- * bytes (of records that are timed), warm (bytes before that), round_trips, points (e2e: the rate of each of so many equal
+ * SPEC is a list of key=value between commas: of=limit|direct|ipc, kind=e2e|rtt_spin|rtt_sleep|commit, way=batch|reserve|async,
+ * record_bytes, batch, partitions, bytes (of records that are timed), warm (bytes before that), round_trips, points (e2e: the rate of each of so many equal
  * parts), keep=1 (nothing is deleted behind). */
 #include "bench.h"
 
@@ -36,6 +36,12 @@ static bool one_pair(const char *key, const char *value, bench_single *s)
         s->limit = strcmp(value, "limit") == 0;
         s->c.transport = strcmp(value, "ipc") == 0 ? "ipc" : "direct";
         return s->limit || strcmp(value, s->c.transport) == 0;
+    }
+    if (strcmp(key, "way") == 0) {
+        static const char *const ways[] = {[BENCH_BATCH] = "batch", [BENCH_RESERVE] = "reserve", [BENCH_ASYNC] = "async"};
+        for (size_t i = 0; i < sizeof ways / sizeof ways[0]; i++)
+            if (strcmp(value, ways[i]) == 0) return s->c.way = i, true;
+        return false;
     }
     if (strcmp(key, "kind") == 0) {
         s->c.kind = strcmp(value, "rtt_spin") == 0    ? BENCH_RTT_SPIN
