@@ -11,9 +11,10 @@
 # Variants: release (default), debug (kill points and fault seam compiled in: -DBW_TESTING), asan, tsan, fuzz.
 
 # Debian packages, the one list. Nothing else is needed; `make deps` installs what is missing.
+# librdkafka-dev is optional: without it kafka:// URLs say that it was not there.
 BUILD_PACKAGES := gcc libc6-dev libnng-dev liblmdb-dev libmsgpack-dev libisal-dev liblz4-dev libzstd-dev libsnappy-dev \
                   zlib1g-dev libmbedtls-dev libjansson-dev libinih-dev uthash-dev libxxhash-dev
-TEST_PACKAGES := python3 golang-go pkg-config libcmocka-dev clang libclang-rt-14-dev spin libfuse3-dev e2fsprogs
+TEST_PACKAGES := python3 librdkafka-dev golang-go pkg-config libcmocka-dev clang libclang-rt-14-dev spin libfuse3-dev e2fsprogs
 
 VERSION := $(shell sed -n 's/.*BW_VERSION_STRING "\(.*\)"/\1/p' include/busway/version.h)
 SOVERSION := $(firstword $(subst ., ,$(VERSION)))
@@ -50,11 +51,20 @@ endif
 NO_UNDEFINED := $(if $(filter tsan fuzz,$(VARIANT)),,-Wl,--no-undefined)
 ALL_CFLAGS = -std=c11 $(WARN) -fvisibility=hidden -fPIC -pthread $(CFLAGS_$(VARIANT)) $(CFLAGS)
 
+# kafka:// is built when librdkafka's header is there; the library itself is loaded at the first kafka:// URL.
+WITH_RDKAFKA ?= $(if $(wildcard /usr/include/librdkafka/rdkafka.h /usr/local/include/librdkafka/rdkafka.h),1)
+ifeq ($(WITH_RDKAFKA),1)
+$(B)/obj/client/backend.o: CPPFLAGS += -DBW_WITH_RDKAFKA
+NOT_BUILT :=
+else
+NOT_BUILT := src/client/kafka/%
+endif
+
 LIB_LIBS := -lmbedtls -lmbedx509 -lmbedcrypto -llz4 -lzstd -lsnappy -lz -lisal -ljansson -llmdb
 DAEMON_LIBS := $(LIB_LIBS) -lnng -linih
 LIB_LAYERS := base format log proto state client
 DAEMON_LAYERS := base format log meta proto transport broker listen state client link daemon
-layer_src = $(foreach l,$(1),$(shell find src/$(l) -name '*.c' 2>/dev/null | sort))
+layer_src = $(filter-out $(NOT_BUILT),$(foreach l,$(1),$(shell find src/$(l) -name '*.c' 2>/dev/null | sort)))
 obj = $(patsubst src/%.c,$(B)/obj/%.o,$(1))
 # Of transport/ the library takes what knows no nng.
 LIB_OBJ := $(call obj,$(call layer_src,$(LIB_LAYERS)) src/transport/tcp.c src/transport/tls.c)

@@ -1,6 +1,7 @@
 /* client/admin.c: the administrative calls: one request each. */
 #include "client/admin.h"
 
+#include "client/backend.h"
 #include "client/readonly.h"
 
 #include "proto/json.h"
@@ -54,6 +55,8 @@ static bw_err ask_with_config(bw_bus *bus, bw_api_key type, const char *topic, i
     bw_err e = check(bus, topic);
     if (e) return e;
     if (partitions < 0) return bw_fail(BW_ERR_INVALID_ARGUMENT, "a topic can't have %d partitions", partitions);
+    if (type == BW_API_CREATE_TOPIC) BW_DISPATCH(bus, topic_create(bus, topic, partitions, config, count));
+    BW_DISPATCH(bus, topic_alter(bus, topic, partitions, config, count));
     bw_config_pair *pairs;
     e = pairs_of(config, count, &pairs);
     if (e) return e;
@@ -82,6 +85,7 @@ bw_err bw_topic_delete(bw_bus *bus, const char *topic)
 {
     bw_err e = check(bus, topic);
     if (e) return e;
+    BW_DISPATCH(bus, topic_delete(bus, topic));
     bw_request q;
     bw_request_init(&q, BW_API_DELETE_TOPIC);
     q.topic = bw_str_of(topic);
@@ -92,7 +96,9 @@ bw_err bw_topic_partitions(bw_bus *bus, const char *topic, int32_t *count)
 {
     bw_topic_info info;
     bw_err e = check(bus, topic);
-    if (!e) e = bw_bus_topic_info(bus, topic, false, bw_bus_request_deadline(bus), &info);
+    if (e) return e;
+    BW_DISPATCH(bus, topic_partitions(bus, topic, count));
+    e = bw_bus_topic_info(bus, topic, false, bw_bus_request_deadline(bus), &info);
     if (!e && count) *count = info.partitions;
     return e;
 }
@@ -115,8 +121,10 @@ bw_err bw_admin_document(bw_bus *bus, bw_request *q, char **json)
 bw_err bw_topics_describe(bw_bus *bus, const char *topic, char **json)
 {
     bw_err e = check(bus, topic ? topic : "");
+    if (!e && !json) e = bw_fail(BW_ERR_INVALID_ARGUMENT, "there is no place for the answer");
     if (e) return e;
-    if (bus->readonly) return json ? bw_readonly_describe(bus, topic, json) : bw_fail(BW_ERR_INVALID_ARGUMENT, "there is no place for the answer");
+    if (bus->readonly) return bw_readonly_describe(bus, topic, json);
+    BW_DISPATCH(bus, topics_describe(bus, topic, json));
     bw_request q;
     bw_request_init(&q, BW_API_DESCRIBE_TOPICS);
     if (topic) q.topic = bw_str_of(topic);
@@ -126,8 +134,10 @@ bw_err bw_topics_describe(bw_bus *bus, const char *topic, char **json)
 bw_err bw_status(bw_bus *bus, char **json)
 {
     bw_err e = check(bus, "");
+    if (!e && !json) e = bw_fail(BW_ERR_INVALID_ARGUMENT, "there is no place for the answer");
     if (e) return e;
-    if (bus->readonly) return json ? bw_readonly_status(bus, json) : bw_fail(BW_ERR_INVALID_ARGUMENT, "there is no place for the answer");
+    if (bus->readonly) return bw_readonly_status(bus, json);
+    BW_DISPATCH(bus, status(bus, json));
     bw_request q;
     bw_request_init(&q, BW_API_STATUS);
     return bw_admin_document(bus, &q, json);
@@ -190,6 +200,7 @@ bw_err bw_delete_records(bw_bus *bus, const char *topic, int32_t partition, int6
 {
     bw_err e = check(bus, topic);
     if (e) return e;
+    BW_DISPATCH(bus, delete_records(bus, topic, partition, before_offset, log_start));
     bw_request q;
     bw_request_init(&q, BW_API_DELETE_RECORDS);
     q.topic = bw_str_of(topic);
@@ -222,7 +233,10 @@ static bw_err list_offsets(bw_bus *bus, const char *topic, int32_t partition, in
 bw_err bw_offsets_range(bw_bus *bus, const char *topic, int32_t partition, bw_offset_range *out)
 {
     bw_answer a;
-    bw_err e = list_offsets(bus, topic, partition, BW_OFFSET_END, BW_READ_VISIBLE, &a);
+    bw_err e = check(bus, topic);
+    if (e) return e;
+    BW_DISPATCH(bus, offsets_range(bus, topic, partition, out));
+    e = list_offsets(bus, topic, partition, BW_OFFSET_END, BW_READ_VISIBLE, &a);
     if (!e && out) *out = (bw_offset_range){a.log_start, a.end, a.durable};
     return e;
 }
@@ -242,7 +256,10 @@ bw_err bw_offset_for_time(bw_bus *bus, const char *topic, int32_t partition, int
 {
     bw_answer a;
     if (timestamp_ms < 0) return bw_fail(BW_ERR_INVALID_ARGUMENT, "a time before 1970 (%lld ms)", (long long)timestamp_ms);
-    bw_err e = list_offsets(bus, topic, partition, timestamp_ms, BW_READ_VISIBLE, &a);
+    bw_err e = check(bus, topic);
+    if (e) return e;
+    BW_DISPATCH(bus, offset_for_time(bus, topic, partition, timestamp_ms, offset, found_ms));
+    e = list_offsets(bus, topic, partition, timestamp_ms, BW_READ_VISIBLE, &a);
     if (!e && offset) *offset = a.offset;
     if (!e && found_ms) *found_ms = a.timestamp;
     return e;

@@ -5,6 +5,7 @@
 #include "client/bus.h"
 
 #include "client/async.h"
+#include "client/backend.h"
 #include "client/readonly.h"
 #include "client/spawn.h"
 #include "client/standby.h"
@@ -62,6 +63,7 @@ static bw_err start_daemon(bw_bus *bus, bw_conn *conn, bw_deadline deadline)
 
 bw_err bw_bus_connect_conn(bw_bus *bus, bw_conn *conn, bool may_start, bw_deadline deadline)
 {
+    if (bus->backend) return bw_backend_refuse("this call", "it needs a Busway daemon");
     bool refused = false;
     if (bus->readonly) return bw_readonly_refuse(bus, "what needs a coordinator");
     if (bw_conn_is_up(conn)) return BW_OK;
@@ -114,6 +116,10 @@ static bool may_repeat(uint16_t type)
 bw_err bw_bus_request(bw_bus *bus, bw_request *q, bw_deadline deadline, bw_reply *reply)
 {
     if (bus->readonly) return bw_readonly_request(bus, q, reply);
+    if (bus->backend) {
+        *reply = (bw_reply){0};
+        return bw_backend_refuse_request(q->type);
+    }
     bw_deadline connect_until = bw_deadline_first(deadline, bw_deadline_in_ms(bus->connect_timeout_ms));
     for (;;) {
         bw_err e = bw_bus_connect(bus, true, deadline);
@@ -213,6 +219,7 @@ bw_err bw_bus_open(const char *url, const bw_bus_options *options, bw_bus **out)
     bool own_folder = false;
     bw_err e = url && *url ? bw_url_parse(url, &bus->url) : bw_url_choose(&bus->url, &own_folder);
     if (!e) e = copy_options(bus, options);
+    if (!e && bus->url.kafka) e = bw_backend_kafka(&bus->backend);
     if (!e) e = set_paths(bus);
     if (!e && bw_fork_guard_init(&bus->guard) < 0) e = bw_fail(BW_ERR_NO_MEMORY, "no memory for a bus");
     bw_conn_options conn_options = bw_bus_conn_options(bus);
@@ -226,7 +233,8 @@ bw_err bw_bus_open(const char *url, const bw_bus_options *options, bw_bus **out)
     pthread_cond_init(&bus->idle, NULL);
     bw_direct_init(&bus->direct);
     if (own_folder) bw_bus_log(bus, BW_LOG_WARN, "no URL was given: using %s", bus->url_text);
-    e = bus->url.read_only ? bw_readonly_open(bus) : bw_bus_connect(bus, true, bw_deadline_in_ms(bus->connect_timeout_ms));
+    bw_deadline deadline = bw_deadline_in_ms(bus->connect_timeout_ms);
+    e = bus->backend ? bus->backend->bus_open(bus, deadline) : bus->url.read_only ? bw_readonly_open(bus) : bw_bus_connect(bus, true, deadline);
     if (e) {
         bw_bus_close(bus);
         return e;
@@ -242,6 +250,7 @@ void bw_bus_close(bw_bus *bus)
         bw_conn_abandon(&bus->conn);
         return;
     }
+    if (bus->backend) bus->backend->bus_close(bus);
     bw_standby_stop(bus);
     bw_async_stop(bus);
     bw_watch_stop(bus);

@@ -15,6 +15,7 @@
 typedef struct bw_fd_watch bw_fd_watch;
 struct bw_readonly;
 struct bw_standby;
+struct bw_backend;
 
 enum { BW_DISK_WAITS_MAX = 16 };
 /* How the library's thread sleeps: by a poll that its eventfd ends, or on futexes, thread_sleeps among them. */
@@ -22,6 +23,8 @@ typedef enum bw_thread_sleep { BW_THREAD_AWAKE = 0, BW_THREAD_POLLS = 1, BW_THRE
 
 struct bw_bus {
     bw_fork_guard guard;
+    const struct bw_backend *backend; /* NULL: a daemon, as nearly always; else backend.h, which has its own in `foreign` */
+    void *foreign;
     bw_url url;
     char url_text[PATH_MAX + 64];
     char socket_path[PATH_MAX];

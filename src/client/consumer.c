@@ -2,6 +2,8 @@
 #include "client/consumer_group.h"
 #include "client/readonly.h"
 
+#include "client/backend.h"
+
 #include "format/codec.h"
 
 #include <errno.h>
@@ -229,6 +231,7 @@ bw_err bw_consumer_poll(bw_consumer *c, int32_t timeout_ms, bw_batch *batch)
     if (!c || !batch) return bw_fail(BW_ERR_INVALID_ARGUMENT, "there is no consumer or no place for the batch");
     BW_CHECK_FORK(c->bus);
     if (__builtin_expect(c->group != NULL, 0)) {
+        if (c->foreign) return c->bus->backend->poll(c, timeout_ms, batch);
         bw_err e = bw_group_check_call(c, "bw_consumer_poll");
         if (e) return e;
     }
@@ -294,6 +297,18 @@ bw_err bw_consumer_open(bw_bus *bus, const bw_consumer_options *options, bw_cons
     if (!c) return bw_fail(BW_ERR_NO_MEMORY, "no memory for a consumer");
     c->bus = bus;
     c->options = o;
+    if (bus->backend) {
+        bw_err e = o.group_id ? bw_group_check_options(&o) : BW_OK;
+        if (!e) e = bus->backend->consumer_open(c);
+        if (e) {
+            free(c);
+            return e;
+        }
+        c->group = c->foreign;
+        atomic_fetch_add(&bus->handles, 1);
+        *out = c;
+        return BW_OK;
+    }
     c->epoll_fd = c->timer_fd = -1;
     c->items_tail = &c->items;
     c->parts_tail = &c->parts;
@@ -342,6 +357,13 @@ static void unlist(bw_consumer *c)
 void bw_consumer_close(bw_consumer *c)
 {
     if (!c || bw_forked(&c->bus->guard)) return;
+    if (c->foreign) {
+        c->bus->backend->consumer_close(c);
+        if (c->foreign) return; /* inside a callback of its own */
+        atomic_fetch_sub(&c->bus->handles, 1);
+        free(c);
+        return;
+    }
     bw_consumer_release(c);
     if (c->group && bw_group_check_call(c, "bw_consumer_close") != BW_OK) return;
     if (c->group) bw_cgroup_leave(c->group, bw_deadline_in_ms(BW_GROUP_CLOSE_MS));
@@ -360,6 +382,7 @@ void bw_consumer_close(bw_consumer *c)
 void bw_consumer_wake(bw_consumer *c)
 {
     if (!c || bw_forked(&c->bus->guard)) return;
+    BW_DISPATCH(c->bus, wake(c));
     atomic_store(&c->woken, 1);
     bw_mailbox *box = atomic_load(&c->box);
     if (box) bw_mailbox_poke(box);

@@ -91,6 +91,7 @@ typedef struct bw_renewal {
 
 struct bw_consumer {
     bw_bus *bus;
+    void *foreign; /* another backend's (backend.h): nothing below counts but options; `group` is not NULL, and nobody reads it */
     bw_consumer *next; /* the bus's list */
     bw_consumer_options options;
     bw_cgroup *group; /* NULL: none (consumer_group.h) */

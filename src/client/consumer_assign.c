@@ -1,6 +1,8 @@
 /* client/consumer_assign.c: which partitions a consumer reads, and from where. */
 #include "client/consumer_group.h"
 
+#include "client/backend.h"
+
 #include "format/names.h"
 
 #include <busway/admin.h>
@@ -12,7 +14,7 @@ static bw_err check(bw_consumer *c, const char *topic)
     if (!c) return bw_fail(BW_ERR_INVALID_ARGUMENT, "there is no consumer");
     BW_CHECK_FORK(c->bus);
     if (!topic) return bw_fail(BW_ERR_INVALID_ARGUMENT, "there is no topic name");
-    bw_consumer_release(c);
+    if (!c->foreign) bw_consumer_release(c);
     return BW_OK;
 }
 
@@ -118,9 +120,11 @@ static bw_err assign_one(bw_consumer *c, const char *topic, int32_t partition, i
 bw_err bw_consumer_assign(bw_consumer *c, const char *topic, int32_t partition, int64_t offset)
 {
     bw_err e = check(c, topic);
-    if (!e) e = bw_group_check_by_hand(c);
     if (!e) e = check_offset(offset);
     if (!e) e = bw_topic_name_check(topic, strlen(topic));
+    if (e) return e;
+    BW_DISPATCH(c->bus, assign(c, topic, partition, offset));
+    e = bw_group_check_by_hand(c);
     bw_topic_info info;
     if (!e) e = bw_bus_topic_info(c->bus, topic, false, bw_bus_request_deadline(c->bus), &info);
     if (e) return e;
@@ -135,8 +139,9 @@ bw_err bw_consumer_assign(bw_consumer *c, const char *topic, int32_t partition, 
 bw_err bw_consumer_unassign(bw_consumer *c, const char *topic, int32_t partition)
 {
     bw_err e = check(c, topic);
-    if (!e) e = bw_group_check_by_hand(c);
     if (e) return e;
+    BW_DISPATCH(c->bus, unassign(c, topic, partition));
+    if ((e = bw_group_check_by_hand(c))) return e;
     bool any = false;
     for (bw_cpart *p = c->parts, *next; p; p = next) {
         next = p->next_part;
@@ -151,7 +156,10 @@ bw_err bw_consumer_unassign(bw_consumer *c, const char *topic, int32_t partition
 bw_err bw_consumer_seek(bw_consumer *c, const char *topic, int32_t partition, int64_t offset)
 {
     bw_cpart *p;
-    bw_err e = find_or_fail(c, topic, partition, &p);
+    bw_err e = check(c, topic);
+    if (e) return e;
+    if (c->foreign) return (e = check_offset(offset)) ? e : c->bus->backend->seek(c, topic, partition, offset);
+    e = find_or_fail(c, topic, partition, &p);
     if (!e) e = check_offset(offset);
     if (!e) e = seek(p, offset);
     if (!e) bw_consumer_fd_update(c);
@@ -162,7 +170,10 @@ bw_err bw_consumer_seek_time(bw_consumer *c, const char *topic, int32_t partitio
 {
     bw_cpart *p;
     int64_t offset;
-    bw_err e = find_or_fail(c, topic, partition, &p);
+    bw_err e = check(c, topic);
+    if (e) return e;
+    BW_DISPATCH(c->bus, seek_time(c, topic, partition, timestamp_ms));
+    e = find_or_fail(c, topic, partition, &p);
     if (!e) e = bw_offset_for_time(c->bus, topic, partition, timestamp_ms, &offset, NULL);
     if (!e) e = seek(p, offset);
     if (!e) bw_consumer_fd_update(c);
@@ -173,6 +184,7 @@ bw_err bw_consumer_position(bw_consumer *c, const char *topic, int32_t partition
 {
     if (!c) return bw_fail(BW_ERR_INVALID_ARGUMENT, "there is no consumer");
     BW_CHECK_FORK(c->bus);
+    BW_DISPATCH(c->bus, position(c, topic ? topic : "", partition, offset));
     bw_cpart *p = topic ? bw_consumer_find(c, topic, partition) : NULL;
     if (!p) return bw_fail(BW_ERR_NOT_FOUND, "topic %s partition %d is not assigned to this consumer", topic ? topic : "", partition);
     if (offset) *offset = p->position >= 0 ? p->position : BW_OFFSET_INVALID;
@@ -182,7 +194,10 @@ bw_err bw_consumer_position(bw_consumer *c, const char *topic, int32_t partition
 bw_err bw_consumer_pause(bw_consumer *c, const char *topic, int32_t partition)
 {
     bw_cpart *p;
-    bw_err e = find_or_fail(c, topic, partition, &p);
+    bw_err e = check(c, topic);
+    if (e) return e;
+    BW_DISPATCH(c->bus, pause(c, topic, partition, true));
+    e = find_or_fail(c, topic, partition, &p);
     if (e) return e;
     p->paused = true;
     bw_cpart_rest(p);
@@ -192,7 +207,10 @@ bw_err bw_consumer_pause(bw_consumer *c, const char *topic, int32_t partition)
 bw_err bw_consumer_resume(bw_consumer *c, const char *topic, int32_t partition)
 {
     bw_cpart *p;
-    bw_err e = find_or_fail(c, topic, partition, &p);
+    bw_err e = check(c, topic);
+    if (e) return e;
+    BW_DISPATCH(c->bus, pause(c, topic, partition, false));
+    e = find_or_fail(c, topic, partition, &p);
     if (e || !p->paused) return e;
     p->paused = false;
     if (p->direct) bw_cpart_make_ready(p);

@@ -2,6 +2,8 @@
  * while something else was asked), the socket, and a timer for trying to connect again. */
 #include "client/consumer_group.h"
 
+#include "client/backend.h"
+
 #include <errno.h>
 #include <sys/epoll.h>
 #include <sys/timerfd.h>
@@ -69,6 +71,7 @@ int bw_consumer_fd(bw_consumer *c)
         bw_bus_forked();
         return -1;
     }
+    BW_DISPATCH(c->bus, consumer_fd(c));
     if (c->epoll_fd >= 0) return c->epoll_fd;
     if (c->direct_count && bw_consumer_use_watch(c) != BW_OK) return -1;
     c->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);

@@ -1,6 +1,8 @@
 /* client/consumer_group.c: subscribing, leaving, the program's callbacks; what a consumer is in its group. See consumer_group.h. */
 #include "client/consumer_group.h"
 
+#include "client/backend.h"
+
 #include "format/names.h"
 
 #include <regex.h>
@@ -11,7 +13,7 @@ enum { GROUP_ID_MAX = 249, TOPICS_MAX = 65536, PATTERN_MAX = 1024, LEAVE_MS = 50
 
 /* ---- open and close ---- */
 
-static bw_err check_options(const bw_consumer_options *o)
+bw_err bw_group_check_options(const bw_consumer_options *o)
 {
     if (!*o->group_id || strlen(o->group_id) > GROUP_ID_MAX)
         return bw_fail(BW_ERR_INVALID_GROUP_ID, "a group id has 1 to %d characters", GROUP_ID_MAX);
@@ -42,7 +44,7 @@ static void group_free(bw_cgroup *g)
 bw_err bw_group_open(bw_consumer *c)
 {
     bw_consumer_options *o = &c->options;
-    bw_err e = check_options(o);
+    bw_err e = bw_group_check_options(o);
     if (e) return e;
     bw_cgroup *g = calloc(1, sizeof *g);
     if (!g) return bw_fail(BW_ERR_NO_MEMORY, "no memory for a group's member");
@@ -95,6 +97,7 @@ static bw_err check_subscriber(bw_consumer *c, const char *what)
 {
     if (!c) return bw_fail(BW_ERR_INVALID_ARGUMENT, "there is no consumer");
     BW_CHECK_FORK(c->bus);
+    if (c->foreign) return BW_OK;
     if (!c->group) return bw_fail(BW_ERR_INVALID_ARGUMENT, "subscribing is a group's: open the consumer with a group_id");
     return bw_group_check_call(c, what);
 }
@@ -170,8 +173,7 @@ static bw_err check_topic(const char *name)
     return bw_fail(BW_ERR_INVALID_ARGUMENT, "%.100s is not a POSIX extended regular expression: %s", name, why);
 }
 
-/* An array of strings with the strings behind it, one block. */
-static char **copy_names(const char *const *names, size_t count)
+char **bw_names_copy(const char *const *names, size_t count)
 {
     size_t bytes = count * sizeof(char *);
     for (size_t i = 0; i < count; i++) bytes += strlen(names[i]) + 1;
@@ -189,14 +191,15 @@ bw_err bw_consumer_subscribe(bw_consumer *c, const char *const *topics, size_t c
 {
     bw_err e = check_subscriber(c, "bw_consumer_subscribe");
     if (e) return e;
-    bw_cgroup *g = c->group;
     if (!topics || count == 0 || count > TOPICS_MAX)
         return bw_fail(BW_ERR_INVALID_ARGUMENT, "subscribe to 1 to %d topics; to give them up, unsubscribe", TOPICS_MAX);
-    if (g->state == BW_MEMBER_OUT && c->parts)
-        return bw_fail(BW_ERR_INVALID_ARGUMENT, "partitions are assigned by hand; unassign them before subscribing");
     for (size_t i = 0; i < count; i++)
         if ((e = check_topic(topics[i]))) return e;
-    char **copy = copy_names(topics, count);
+    BW_DISPATCH(c->bus, subscribe(c, topics, count));
+    bw_cgroup *g = c->group;
+    if (g->state == BW_MEMBER_OUT && c->parts)
+        return bw_fail(BW_ERR_INVALID_ARGUMENT, "partitions are assigned by hand; unassign them before subscribing");
+    char **copy = bw_names_copy(topics, count);
     if (!copy) return bw_fail(BW_ERR_NO_MEMORY, "no memory to subscribe to %zu topics", count);
     if ((e = bw_consumer_ensure_conn(c))) {
         free(copy);
@@ -279,6 +282,7 @@ bw_err bw_consumer_unsubscribe(bw_consumer *c)
 {
     bw_err e = check_subscriber(c, "bw_consumer_unsubscribe");
     if (e) return e;
+    BW_DISPATCH(c->bus, unsubscribe(c));
     if (c->group->state == BW_MEMBER_OUT) return bw_fail(BW_ERR_NOT_SUBSCRIBED, "this consumer is not subscribed");
     bw_consumer_release(c);
     bw_cgroup_leave(c->group, bw_deadline_in_ms(BW_GROUP_CLOSE_MS));
@@ -300,6 +304,7 @@ bw_err bw_consumer_assignment(bw_consumer *c, bw_topic_partition **parts, size_t
 {
     bw_err e = check_out(c, parts, count);
     if (e) return e;
+    BW_DISPATCH(c->bus, assignment(c, parts, count));
     size_t n = 0, bytes = 0;
     for (const bw_cpart *p = c->parts; p; p = p->next_part, n++) bytes += sizeof **parts + strlen(p->topic) + 1;
     bw_topic_partition *list = malloc(bytes ? bytes : 1);
@@ -320,8 +325,9 @@ bw_err bw_consumer_subscription(bw_consumer *c, const char ***topics, size_t *co
 {
     bw_err e = check_out(c, topics, count);
     if (e) return e;
+    BW_DISPATCH(c->bus, subscription(c, topics, count));
     size_t n = c->group ? c->group->topic_count : 0;
-    char **copy = copy_names(n ? (const char *const *)c->group->topics : NULL, n);
+    char **copy = bw_names_copy(n ? (const char *const *)c->group->topics : NULL, n);
     if (!copy) return bw_fail(BW_ERR_NO_MEMORY, "no memory for a list of %zu topics", n);
     *topics = (const char **)copy;
     *count = n;
@@ -332,6 +338,7 @@ bw_err bw_consumer_group_metadata(bw_consumer *c, bw_group_metadata *out)
 {
     bw_err e = check_out(c, out, out);
     if (e) return e;
+    BW_DISPATCH(c->bus, group_metadata(c, out));
     const bw_cgroup *g = c->group;
     if (!g) return bw_fail(BW_ERR_INVALID_ARGUMENT, "this consumer has no group: open it with a group_id");
     *out = (bw_group_metadata){g->id, g->member, *g->instance ? g->instance : NULL, g->epoch};

@@ -99,6 +99,10 @@ struct bw_cgroup {
 };
 
 /* ---- consumer_group.c ---- */
+/* bw_group_check_options: of options with a group_id. INVALID_GROUP_ID, INVALID_ARGUMENT, UNSUPPORTED_ASSIGNOR. */
+bw_err bw_group_check_options(const bw_consumer_options *o);
+/* bw_names_copy: an array of strings with the strings behind it, one block; NULL: no memory. */
+char **bw_names_copy(const char *const *names, size_t count);
 /* bw_group_open: for options with a group_id. */
 bw_err bw_group_open(bw_consumer *c);
 /* bw_cgroup_leave: commit, tell REVOKED, leave; until the deadline at the latest. The subscription ends. */

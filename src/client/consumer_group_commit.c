@@ -7,6 +7,8 @@
 #include "base/killpoint.h"
 #include "client/consumer_group.h"
 
+#include "client/backend.h"
+
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -407,6 +409,7 @@ bw_err bw_group_check(bw_consumer *c)
 {
     if (!c) return bw_fail(BW_ERR_INVALID_ARGUMENT, "there is no consumer");
     BW_CHECK_FORK(c->bus);
+    if (c->foreign) return BW_OK;
     if (!c->group) return bw_fail(BW_ERR_INVALID_ARGUMENT, "commits are a group's: open the consumer with a group_id");
     return bw_consumer_ensure_conn(c);
 }
@@ -414,7 +417,7 @@ bw_err bw_group_check(bw_consumer *c)
 static bw_err check_may_commit(bw_consumer *c)
 {
     bw_err e = bw_group_check(c);
-    if (e || c->group->state != BW_MEMBER_FENCED) return e;
+    if (e || c->foreign || c->group->state != BW_MEMBER_FENCED) return e;
     return bw_fail(c->group->fenced, "%s", c->group->reason ? c->group->reason : bw_err_text(c->group->fenced));
 }
 
@@ -480,6 +483,7 @@ bw_err bw_consumer_commit(bw_consumer *c, bw_topic_partition *parts, size_t coun
 {
     bw_err e = check_may_commit(c);
     if (e) return e;
+    BW_DISPATCH(c->bus, commit(c, parts, count, timeout_ms));
     bw_cgroup *g = c->group;
     bw_commit *k = NULL;
     e = parts ? commit_given(g, parts, count, &k) : commit_positions(g, NULL, 0, false, &k);
@@ -504,6 +508,7 @@ bw_err bw_consumer_commit_async(bw_consumer *c, const bw_topic_partition *parts,
 {
     bw_err e = check_may_commit(c);
     if (e) return e;
+    BW_DISPATCH(c->bus, commit_async(c, parts, count, callback, opaque));
     bw_cgroup *g = c->group;
     if (g->commit_count >= BW_COMMITS_MAX)
         return bw_fail(BW_ERR_QUEUE_FULL, "group %s: %u commits are on their way; poll, so that their answers are read", g->id, g->commit_count);

@@ -1,6 +1,8 @@
 /* client/consumer_group_committed.c: asking for the offsets that a group has committed. See consumer_group.h. */
 #include "client/consumer_group.h"
 
+#include "client/backend.h"
+
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -55,6 +57,7 @@ bw_err bw_consumer_committed(bw_consumer *c, bw_topic_partition *parts, size_t c
     bw_err e = bw_group_check(c);
     if (e) return e;
     if (!parts || count == 0 || count > BW_COMMIT_PARTS_MAX) return bw_fail(BW_ERR_INVALID_ARGUMENT, "there are no partitions to ask for");
+    BW_DISPATCH(c->bus, committed(c, parts, count, timeout_ms));
     bw_offset_part *list = calloc(count, sizeof *list);
     if (!list) return bw_fail(BW_ERR_NO_MEMORY, "no memory to ask for %zu partitions", count);
     for (size_t i = 0; i < count && !e; i++) {

@@ -6,6 +6,7 @@
  * consumer seeks to the store's offset, and the records come again. A seek ends the present batch, so what was left of it is rewound too.
  * Invariant: between two calls no slot has a transaction (but bw_state_begin's), and the consumer's position in each slot's partition is the
  * store's offset, or there is a rest of a batch that begins there. */
+#include "client/backend.h"
 #include "client/readonly.h"
 #include "client/consumer_group.h"
 #include "state/env.h"
@@ -230,6 +231,7 @@ bw_err bw_state_open(bw_consumer *c, const bw_state_options *options, bw_state *
     if (!c || !out) return bw_fail(BW_ERR_INVALID_ARGUMENT, "bw_state_open: there is no consumer or no place for the state");
     *out = NULL;
     BW_CHECK_FORK(c->bus);
+    if (c->foreign) return bw_backend_refuse("state mode", "its stores follow the generations of a daemon's group; use a transaction");
     if (options && (options->size < sizeof options->size || options->size > 4096))
         return bw_fail(BW_ERR_INVALID_ARGUMENT, "state options: size is not set; begin with BW_STATE_OPTIONS_INIT");
     if (options) memcpy(&o, options, options->size < sizeof o ? options->size : sizeof o);

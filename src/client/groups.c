@@ -1,6 +1,8 @@
 /* client/groups.c: groups from outside: the calls of busway/group.h: one request each. */
 #include "client/admin.h"
 
+#include "client/backend.h"
+
 #include <busway/group.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,7 +26,9 @@ static bw_request group_request(bw_api_key type, const char *group)
 bw_err bw_groups_list(bw_bus *bus, char **json)
 {
     bw_err e = check(bus, "");
+    if (!e && !json) e = bw_fail(BW_ERR_INVALID_ARGUMENT, "there is no place for the answer");
     if (e) return e;
+    BW_DISPATCH(bus, groups_list(bus, json));
     bw_request q = group_request(BW_API_LIST_GROUPS, "");
     return bw_admin_document(bus, &q, json);
 }
@@ -32,7 +36,9 @@ bw_err bw_groups_list(bw_bus *bus, char **json)
 bw_err bw_group_describe(bw_bus *bus, const char *group, char **json)
 {
     bw_err e = check(bus, group);
+    if (!e && !json) e = bw_fail(BW_ERR_INVALID_ARGUMENT, "there is no place for the answer");
     if (e) return e;
+    BW_DISPATCH(bus, group_describe(bus, group, json));
     bw_request q = group_request(BW_API_DESCRIBE_GROUP, group);
     return bw_admin_document(bus, &q, json);
 }
@@ -41,6 +47,7 @@ bw_err bw_group_delete(bw_bus *bus, const char *group)
 {
     bw_err e = check(bus, group);
     if (e) return e;
+    BW_DISPATCH(bus, group_delete(bus, group));
     bw_request q = group_request(BW_API_DELETE_GROUP, group);
     return bw_admin_ask(bus, &q);
 }
@@ -74,6 +81,8 @@ static bw_err ask_parts(bw_bus *bus, bw_api_key type, const char *group, bw_grou
     for (size_t i = 0; i < count && !e; i++)
         if (!offsets[i].topic) e = bw_fail(BW_ERR_INVALID_ARGUMENT, "group '%s': partition %zu of the list has no topic", group, i);
     if (e) return e;
+    if (type == BW_API_OFFSET_COMMIT) BW_DISPATCH(bus, group_offsets_alter(bus, group, offsets, count));
+    BW_DISPATCH(bus, group_offsets_delete(bus, group, offsets, count));
     bw_offset_part *parts = calloc(count, sizeof *parts);
     if (!parts) return bw_fail(BW_ERR_NO_MEMORY, "no memory for a request");
     for (size_t i = 0; i < count; i++)

@@ -2,6 +2,7 @@
 #include "client/producer.h"
 
 #include "client/async.h"
+#include "client/backend.h"
 #include "client/readonly.h"
 #include "client/transaction.h"
 
@@ -53,16 +54,24 @@ bw_err bw_producer_open(bw_bus *bus, const bw_producer_options *options, bw_prod
         free(p);
         return e;
     }
+    if (bus->backend && (e = bus->backend->producer_open(p)) != BW_OK) {
+        bw_ptxn_free(p->txn);
+        free(p->name);
+        free(p);
+        return e;
+    }
     pthread_condattr_t attributes;
     pthread_condattr_init(&attributes);
     pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
     pthread_cond_init(&p->changed, &attributes);
     pthread_condattr_destroy(&attributes);
     pthread_mutex_init(&p->mutex, NULL);
-    pthread_mutex_lock(&bus->mutex);
-    p->next = bus->producers;
-    bus->producers = p;
-    pthread_mutex_unlock(&bus->mutex);
+    if (!p->foreign) {
+        pthread_mutex_lock(&bus->mutex);
+        p->next = bus->producers;
+        bus->producers = p;
+        pthread_mutex_unlock(&bus->mutex);
+    }
     bw_bus_count_handle(bus);
     *out = p;
     return BW_OK;
@@ -129,6 +138,7 @@ static bool wait_changed(bw_producer *p, bw_deadline deadline)
 int bw_producer_poll(bw_producer *p, int32_t timeout_ms)
 {
     if (!p || bw_forked(&p->bus->guard)) return 0;
+    BW_DISPATCH(p->bus, producer_poll(p, timeout_ms));
     pthread_mutex_lock(&p->mutex);
     if (!p->done_head && timeout_ms != 0) {
         bw_deadline deadline = bw_deadline_in_ms(timeout_ms);
@@ -143,6 +153,7 @@ bw_err bw_producer_flush(bw_producer *p, int32_t timeout_ms)
 {
     if (!p) return bw_fail(BW_ERR_INVALID_ARGUMENT, "there is no producer");
     BW_CHECK_FORK(p->bus);
+    BW_DISPATCH(p->bus, flush(p, timeout_ms));
     bw_deadline deadline = bw_deadline_in_ms(timeout_ms);
     bw_err e = BW_OK;
     atomic_fetch_add(&p->flushing, 1);
@@ -228,6 +239,12 @@ bw_err bw_producer_close(bw_producer *p, int32_t timeout_ms)
 {
     if (!p) return BW_OK;
     BW_CHECK_FORK(p->bus);
+    if (p->foreign) {
+        bw_err closed = p->bus->backend->producer_close(p, timeout_ms);
+        atomic_fetch_sub(&p->bus->handles, 1);
+        producer_free(p);
+        return closed;
+    }
     bw_err e = bw_producer_flush(p, timeout_ms);
     atomic_store(&p->closed, true);
     unlist(p);

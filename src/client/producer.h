@@ -162,6 +162,7 @@ struct bw_ptopic {
 
 struct bw_producer {
     bw_bus *bus;
+    void *foreign; /* another backend's (backend.h): `last` stays NULL and nothing below counts but options and name */
     bw_producer *next; /* the bus's list */
     bw_producer_options options;
     char *name;

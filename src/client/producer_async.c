@@ -3,6 +3,7 @@
  * The sender encodes the record into the partition's open batch and returns. A batch is *ready* when it is full, when linger.ms is
  * over, or when somebody flushes or waits for memory; the thread takes it, finishes it (compression, checksum) and appends it or
  * puts it into the socket's queue. With linger 0 batches form by themselves: what gathers while the thread is at work. */
+#include "client/backend.h"
 #include "client/async.h"
 #include "client/partitioner.h"
 #include "client/producer.h"
@@ -160,6 +161,7 @@ bw_err bw_producer_send(bw_producer *p, const char *topic, int32_t partition, co
     if (!record) return bw_fail(BW_ERR_INVALID_ARGUMENT, "there is no record");
     bw_ptopic *t = atomic_load_explicit(&p->last, memory_order_acquire);
     if (!t || strcmp(t->name, topic) != 0 || atomic_load_explicit(&t->gone, memory_order_relaxed)) {
+        if (p->foreign) return p->bus->backend->send(p, topic, partition, record, callback, opaque, timeout_ms);
         e = bw_producer_topic(p, topic, lookup_deadline(timeout_ms), &t);
         if (e) return e;
     }

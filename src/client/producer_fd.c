@@ -2,6 +2,8 @@
  * the producer's mutex together with the list of deliveries, so that it is never unreadable while the list has some. */
 #include "client/producer.h"
 
+#include "client/backend.h"
+
 #include <errno.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -28,6 +30,7 @@ int bw_producer_fd(bw_producer *p)
         bw_bus_forked();
         return -1;
     }
+    BW_DISPATCH(p->bus, producer_fd(p));
     pthread_mutex_lock(&p->mutex);
     if (p->event_fd < 0) {
         p->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

@@ -3,6 +3,7 @@
  * Records for several partitions are taken a window at a time: each record's partition is chosen, the window is sorted by partition
  * (stable: records of a partition keep their order) into a table of our own, and each partition's run is sent in slices of batch.size.
  * Records without a key form a run of their own, whose partition changes with each batch (sticky), as in bw_producer_send. */
+#include "client/backend.h"
 #include "client/partitioner.h"
 #include "client/producer.h"
 
@@ -144,6 +145,7 @@ bw_err bw_producer_send_many(bw_producer *p, const char *topic, int32_t partitio
     if ((count && !records) || count > UINT32_MAX) return bw_fail(BW_ERR_INVALID_ARGUMENT, "bw_producer_send_many: %zu records", count);
     many m = {.producer = p, .topic = topic, .deadline = bw_deadline_in_ms(timeout_ms), .placed = placed};
     for (size_t i = 0; placed && i < count; i++) placed[i] = (bw_placed){-1, -1, BW_ERR_TIMED_OUT};
+    BW_DISPATCH(p->bus, send_many(p, topic, partition, records, count, timeout_ms, placed));
     e = bw_producer_topic(p, topic, m.deadline, &m.t);
     if (e || count == 0) return e;
     uint32_t most = atomic_load_explicit(&m.t->message_max, memory_order_relaxed);

@@ -3,6 +3,7 @@
  * Direct: the partition's lock (and this producer's of the partition) is held from reserve to commit or abort, by one thread; the
  * value is written into the log, behind the tail. Through the daemon, or where the log can't be mapped: into a buffer.
  * A reservation keeps its own copy of key and headers, since the batch is completed with them after the value. */
+#include "client/backend.h"
 #include "client/partitioner.h"
 #include "client/producer.h"
 
@@ -155,6 +156,7 @@ bw_err bw_producer_reserve(bw_producer *p, const char *topic, int32_t partition,
     if (!out) return bw_fail(BW_ERR_INVALID_ARGUMENT, "there is no place for the reservation");
     if (reserve_now(p, topic, partition, meta, value_max, out)) return BW_OK;
     *out = (bw_reservation){NULL, 0, NULL};
+    if (p->foreign) return bw_backend_refuse("bw_producer_reserve", "there is no log to write into; use bw_producer_send");
     bw_held *h = NULL;
     e = hold(meta, value_max, &h);
     if (!e) {

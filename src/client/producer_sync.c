@@ -5,6 +5,7 @@
  * Next to it send_locked, by the two locks. Everything else is in the slow functions below it. */
 #include "client/producer.h"
 
+#include "client/backend.h"
 #include "client/partitioner.h"
 #include "client/transaction.h"
 
@@ -315,6 +316,7 @@ bw_err bw_producer_send_batch(bw_producer *p, const char *topic, int32_t partiti
     if (__builtin_expect(e != BW_OK, 0)) return no_outcome(out, e);
     bw_ptopic *t = atomic_load_explicit(&p->last, memory_order_acquire);
     if (__builtin_expect(!t || strcmp(t->name, topic) != 0 || atomic_load_explicit(&t->gone, memory_order_relaxed), 0)) {
+        if (p->foreign) return p->bus->backend->send_batch(p, topic, partition, records, count, timeout_ms, out);
         e = bw_producer_topic(p, topic, bw_deadline_in_ms(timeout_ms), &t);
         if (e) return no_outcome(out, e);
     }

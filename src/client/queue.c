@@ -1,6 +1,7 @@
 /* client/queue.c: open, poll and close a worker of a queue group; see queue.h. */
 #include "client/queue.h"
 
+#include "client/backend.h"
 #include "client/readonly.h"
 
 #include <stdio.h>
@@ -115,6 +116,7 @@ bw_err bw_queue_open(bw_bus *bus, const bw_queue_options *options, bw_queue **ou
     if (e) return e;
     BW_CHECK_FORK(bus);
     if (bus->readonly) return bw_readonly_refuse(bus, "bw_queue_open");
+    if (bus->backend) return bw_backend_refuse_request(BW_API_QUEUE_JOIN);
     bw_queue *q = calloc(1, sizeof *q);
     if (!q) return bw_fail(BW_ERR_NO_MEMORY, "no memory for a queue");
     q->bus = bus;

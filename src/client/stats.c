@@ -1,4 +1,5 @@
 /* client/stats.c: bw_bus_stats: what a bus does, as JSON. */
+#include "client/backend.h"
 #include "client/consumer.h"
 #include "client/producer.h"
 
@@ -62,6 +63,7 @@ static json_t *routes_json(bw_bus *bus, bool *any, bool *all_direct)
 char *bw_bus_stats(bw_bus *bus)
 {
     if (!bus || bw_forked(&bus->guard)) return NULL;
+    BW_DISPATCH(bus, bus_stats(bus));
     uint64_t records = atomic_load(&bus->records_out), bytes = atomic_load(&bus->bytes_out), batches = atomic_load(&bus->batches_out);
     uint64_t records_in = atomic_load(&bus->records_in), bytes_in = atomic_load(&bus->bytes_in),
              batches_in = atomic_load(&bus->batches_in), waits = atomic_load(&bus->waits), looks = atomic_load(&bus->looks), queued = 0;

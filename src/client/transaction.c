@@ -6,6 +6,7 @@
 #include "client/transaction.h"
 
 #include "client/async.h"
+#include "client/backend.h"
 
 #include <busway/transaction.h>
 
@@ -154,7 +155,7 @@ static bw_err ask_end(bw_producer *p, bool commit, bw_deadline deadline)
 
 /* ---- the calls ---- */
 
-static void now_in(bw_ptxn *t, bw_ptxn_phase phase)
+void bw_ptxn_now_in(bw_ptxn *t, bw_ptxn_phase phase)
 {
     atomic_store(&t->failed, false);
     atomic_store(&t->used, false);
@@ -167,8 +168,9 @@ bw_err bw_transactions_init(bw_producer *p, int32_t timeout_ms)
     if (e) return e;
     if (atomic_load(&p->txn->phase) != BW_PTXN_NEW)
         return bw_fail(BW_ERR_INVALID_TXN_STATE, "transactional id '%s' is initialised already", p->txn->id);
+    BW_DISPATCH(p->bus, txn_init(p, timeout_ms));
     e = ask_init(p, false, bw_deadline_in_ms(timeout_ms));
-    if (!e) now_in(p->txn, BW_PTXN_READY);
+    if (!e) bw_ptxn_now_in(p->txn, BW_PTXN_READY);
     return e;
 }
 
@@ -180,7 +182,8 @@ bw_err bw_transaction_begin(bw_producer *p)
     if (phase != BW_PTXN_READY)
         return bw_fail(BW_ERR_INVALID_TXN_STATE, phase == BW_PTXN_NEW ? "transactional id '%s': call bw_transactions_init first"
                                                                       : "transactional id '%s': a transaction is open", p->txn->id);
-    now_in(p->txn, BW_PTXN_OPEN);
+    BW_DISPATCH(p->bus, txn_begin(p));
+    bw_ptxn_now_in(p->txn, BW_PTXN_OPEN);
     return BW_OK;
 }
 
@@ -203,10 +206,12 @@ bw_err bw_transaction_send_offsets(bw_producer *p, const bw_group_metadata *grou
                                    int32_t timeout_ms)
 {
     bw_err e = check(p);
-    if (!e) e = must_be_open(p->txn, false);
+    if (e) return e;
+    e = must_be_open(p->txn, false);
     if (e) return e;
     if (!group || !group->group_id || (count && !offsets)) return bw_fail(BW_ERR_INVALID_ARGUMENT, "there is no group, or there are no offsets");
     if (count == 0) return BW_OK;
+    BW_DISPATCH(p->bus, txn_send_offsets(p, group, offsets, count, timeout_ms));
     bw_offset_part *parts = calloc(count, sizeof *parts);
     if (!parts) return bw_fail(BW_ERR_NO_MEMORY, "no memory for offsets");
     for (size_t i = 0; i < count; i++)
@@ -244,8 +249,10 @@ static bw_err fail_commit(bw_ptxn *t, bw_err e)
 bw_err bw_transaction_commit(bw_producer *p, int32_t timeout_ms)
 {
     bw_err e = check(p);
-    if (!e) e = must_be_open(p->txn, true);
     if (e) return e;
+    e = must_be_open(p->txn, true);
+    if (e) return e;
+    BW_DISPATCH(p->bus, txn_commit(p, timeout_ms));
     bw_ptxn *t = p->txn;
     bw_deadline deadline = bw_deadline_in_ms(timeout_ms);
     if (atomic_load(&t->phase) == BW_PTXN_OPEN) {
@@ -253,14 +260,14 @@ bw_err bw_transaction_commit(bw_producer *p, int32_t timeout_ms)
         if (e == BW_ERR_TIMED_OUT) return e;
         if (atomic_load(&t->failed)) return abortable(t);
         if (!atomic_load(&t->used)) {
-            now_in(t, BW_PTXN_READY);
+            bw_ptxn_now_in(t, BW_PTXN_READY);
             return BW_OK;
         }
         atomic_store(&t->phase, BW_PTXN_COMMITTING);
     }
     e = ask_end(p, true, deadline);
     if (e) return fail_commit(t, e);
-    now_in(t, BW_PTXN_READY);
+    bw_ptxn_now_in(t, BW_PTXN_READY);
     return BW_OK;
 }
 
@@ -288,6 +295,7 @@ bw_err bw_transaction_abort(bw_producer *p, int32_t timeout_ms)
     bw_ptxn *t = p->txn;
     uint32_t phase = atomic_load(&t->phase);
     if (phase != BW_PTXN_OPEN && phase != BW_PTXN_ABORTING) return must_be_open(t, false);
+    BW_DISPATCH(p->bus, txn_abort(p, timeout_ms));
     bool clean = phase == BW_PTXN_OPEN && !atomic_load(&t->failed);
     atomic_store(&t->phase, BW_PTXN_ABORTING);
     bw_deadline deadline = bw_deadline_in_ms(timeout_ms);
@@ -299,6 +307,6 @@ bw_err bw_transaction_abort(bw_producer *p, int32_t timeout_ms)
         atomic_store(&t->phase, BW_PTXN_FENCED);
         return e == BW_ERR_PRODUCER_FENCED ? e : fenced(t);
     }
-    if (!e) now_in(t, BW_PTXN_READY);
+    if (!e) bw_ptxn_now_in(t, BW_PTXN_READY);
     return e;
 }

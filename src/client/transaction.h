@@ -32,6 +32,8 @@ struct bw_ptxn {
 bw_err bw_ptxn_check_send(bw_ptxn *t);
 /* bw_ptxn_fail: a batch of it, or what else belongs to it, came to this. Any thread. */
 void bw_ptxn_fail(bw_ptxn *t, bw_err e, const char *message);
+/* bw_ptxn_now_in: a phase begins, without what failed before. */
+void bw_ptxn_now_in(bw_ptxn *t, bw_ptxn_phase phase);
 bw_err bw_ptxn_open(const bw_producer_options *o, bw_ptxn **out);
 void bw_ptxn_free(bw_ptxn *t);
 

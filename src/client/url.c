@@ -5,6 +5,7 @@
  *   ipc:///PATH[?transport=…]
  *   tcp://HOST[:PORT][?heartbeat=40s]
  *   tls+tcp://HOST[:PORT][?ca=FILE][&certificate=FILE&key=FILE][&server-name=NAME][&heartbeat=40s]
+ *   kafka://HOST:PORT[,HOST:PORT]…[?NAME=VALUE[&…]]  (kafka/config.c)
  * PATH takes %XX for bytes that a URL gives a meaning to ('?' and '%'); every other byte stands for itself. */
 #include "client/url.h"
 
@@ -197,8 +198,6 @@ static bw_err parse_options(const char *url, const char *options, bw_url *out)
 
 static bw_err refuse_scheme(const char *text)
 {
-    if (strncmp(text, "kafka://", 8) == 0)
-        return bw_fail(BW_ERR_UNSUPPORTED, "URL \"%s\": kafka:// is not supported by this version; use dir:, ipc:, tcp: or tls+tcp:", text);
     if (text[0] == '/' || text[0] == '.')
         return bw_fail(BW_ERR_INVALID_ARGUMENT, "URL \"%s\" is a plain path: write dir:%s for a folder or ipc://%s for a socket", text,
                        text, text[0] == '/' ? text : "/…");
@@ -235,6 +234,11 @@ bw_err bw_url_parse(const char *text, bw_url *out)
         rest = text + 6;
     } else if (strncmp(text, "tcp://", 6) == 0 || strncmp(text, "tls+tcp://", 10) == 0) {
         return parse_remote(text, strstr(text, "://") + 3, out);
+    } else if (strncmp(text, "kafka://", 8) == 0) {
+        out->kafka = true;
+        if (strlen(text + 8) >= sizeof out->path) return bw_fail(BW_ERR_INVALID_ARGUMENT, "URL: longer than %d bytes", PATH_MAX - 1);
+        memcpy(out->path, text + 8, strlen(text + 8) + 1);
+        return BW_OK;
     } else {
         return refuse_scheme(text);
     }
@@ -278,6 +282,10 @@ bw_err bw_url_choose(bw_url *out, bool *own_folder)
 
 void bw_url_print(const bw_url *url, char *out, size_t size)
 {
+    if (url->kafka) { /* its options may hold a password */
+        snprintf(out, size, "kafka://%.*s", (int)strcspn(url->path, "/?"), url->path);
+        return;
+    }
     if (url->remote) {
         snprintf(out, size, "%s://%s", url->at.tls ? "tls+tcp" : "tcp", url->path);
         return;

@@ -15,6 +15,7 @@ typedef struct bw_url {
     bool read_only;         /* ?mode=ro: no coordinator, nothing is written */
     bool self_coordinator;  /* ?coordinator=self: carried in this process when the folder has none */
     bool remote;            /* tcp:, tls+tcp:; what they say is in `at` */
+    bool kafka;             /* kafka://: path is everything behind it, for the backend */
     bool transport_given;   /* ?transport= */
     bw_transport transport;
     char idle_exit[24];     /* "30s": passed to the daemon as it is */

@@ -1,0 +1,107 @@
+/* client/kafka/transaction.c: a producer's transactions on a cluster. The phases are those of client/transaction.c, whose calls check them;
+ * librdkafka's three kinds of errors are Busway's: fatal: PRODUCER_FENCED; must be aborted: TRANSACTION_ABORTABLE; else: ask again. */
+#include "client/kafka/producer.h"
+
+#include <string.h>
+
+/* error is destroyed. aborting: what can only be aborted is being aborted. */
+static bw_err outcome(bw_kproducer *p, rd_kafka_error_t *error, bool aborting, const char *what)
+{
+    if (!error) return BW_OK;
+    bw_ptxn *t = p->producer->txn;
+    rd_kafka_resp_err_t code = RK(error_code)(error);
+    bool fatal = RK(error_is_fatal)(error), must_abort = RK(error_txn_requires_abort)(error);
+    bw_err e = bw_kafka_error(code);
+    if (e == BW_ERR_INVALID_PRODUCER_EPOCH && fatal) e = BW_ERR_PRODUCER_FENCED;
+    if (fatal && e == BW_ERR_PRODUCER_FENCED) atomic_store(&t->phase, BW_PTXN_FENCED);
+    bw_fail(e, "transactional id '%s': %s: %s (librdkafka: %s)", t->id, what, RK(error_string)(error), RK(err2name)(code));
+    RK(error_destroy)(error);
+    if (fatal || aborting || !must_abort) return e;
+    char why[400];
+    snprintf(why, sizeof why, "%s", bw_error_message());
+    bw_ptxn_fail(t, e, why);
+    return bw_fail(BW_ERR_TRANSACTION_ABORTABLE, "the transaction can only be aborted (%s); call bw_transaction_abort", why);
+}
+
+bw_err bw_kafka_txn_init(bw_producer *producer, int32_t timeout_ms)
+{
+    bw_kproducer *p = producer->foreign;
+    bw_deadline deadline = bw_deadline_in_ms(timeout_ms);
+    for (;;) {
+        rd_kafka_error_t *error = RK(init_transactions)(p->rk, bw_kafka_left_ms(deadline));
+        bool again = error && RK(error_is_retriable)(error) && RK(error_code)(error) != RD_KAFKA_RESP_ERR__TIMED_OUT;
+        if (again && bw_deadline_left_ns(deadline) > 0) {
+            RK(error_destroy)(error);
+            bw_kafka_nap(50);
+            continue;
+        }
+        bw_err e = outcome(p, error, false, "init");
+        if (!e) bw_ptxn_now_in(producer->txn, BW_PTXN_READY);
+        return e;
+    }
+}
+
+bw_err bw_kafka_txn_begin(bw_producer *producer)
+{
+    bw_kproducer *p = producer->foreign;
+    bw_err e = outcome(p, RK(begin_transaction)(p->rk), false, "begin");
+    if (!e) bw_ptxn_now_in(producer->txn, BW_PTXN_OPEN);
+    return e;
+}
+
+bw_err bw_kafka_txn_send_offsets(bw_producer *producer, const bw_group_metadata *group, const bw_topic_partition *offsets, size_t count,
+                                 int32_t timeout_ms)
+{
+    bw_kproducer *p = producer->foreign;
+    rd_kafka_consumer_group_metadata_t *m = RK(consumer_group_metadata_new_with_genid)(
+        group->group_id, group->member_epoch, group->member_id ? group->member_id : "", group->group_instance_id);
+    if (!m) return bw_fail(BW_ERR_NO_MEMORY, "no memory for offsets");
+    rd_kafka_topic_partition_list_t *list = RK(topic_partition_list_new)((int)count);
+    for (size_t i = 0; i < count; i++) {
+        rd_kafka_topic_partition_t *to = RK(topic_partition_list_add)(list, offsets[i].topic, offsets[i].partition);
+        to->offset = offsets[i].offset;
+        if (offsets[i].metadata) { /* librdkafka frees it with the list, by the C library's free */
+            to->metadata = strdup(offsets[i].metadata);
+            to->metadata_size = to->metadata ? strlen(offsets[i].metadata) : 0;
+        }
+    }
+    bw_err e = outcome(p, RK(send_offsets_to_transaction)(p->rk, list, m, timeout_ms), false, "offsets");
+    RK(topic_partition_list_destroy)(list);
+    RK(consumer_group_metadata_destroy)(m);
+    return e;
+}
+
+static void deliver(bw_kproducer *p)
+{
+    pthread_mutex_lock(&p->mutex);
+    while (p->done) bw_kproducer_deliver(p);
+    pthread_mutex_unlock(&p->mutex);
+}
+
+bw_err bw_kafka_txn_commit(bw_producer *producer, int32_t timeout_ms)
+{
+    bw_kproducer *p = producer->foreign;
+    bw_ptxn *t = producer->txn;
+    bw_err e = BW_OK;
+    if (atomic_load(&t->phase) == BW_PTXN_OPEN) { /* every record has its outcome first: one that failed is the reason then */
+        e = bw_kafka_flush(producer, timeout_ms);
+        if (e) return e;
+        if (atomic_load(&t->failed)) return bw_ptxn_check_send(t);
+        atomic_store(&t->phase, BW_PTXN_COMMITTING);
+    }
+    e = outcome(p, RK(commit_transaction)(p->rk, timeout_ms), false, "commit");
+    deliver(p);
+    if (!e) bw_ptxn_now_in(t, BW_PTXN_READY);
+    else if (e == BW_ERR_TRANSACTION_ABORTABLE) atomic_store(&t->phase, BW_PTXN_OPEN);
+    return e;
+}
+
+bw_err bw_kafka_txn_abort(bw_producer *producer, int32_t timeout_ms)
+{
+    bw_kproducer *p = producer->foreign;
+    bw_ptxn *t = producer->txn;
+    atomic_store(&t->phase, BW_PTXN_ABORTING);
+    bw_err e = outcome(p, RK(abort_transaction)(p->rk, timeout_ms), true, "abort");
+    if (!e) bw_ptxn_now_in(t, BW_PTXN_READY);
+    return e;
+}
