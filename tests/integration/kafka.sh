@@ -18,14 +18,18 @@ if [ ! -x "$build/kafka/kafka_mock" ]; then
 fi
 
 coproc mock { exec "$build/kafka/kafka_mock" 3; }
-trap 'eval "exec ${mock[1]}>&-"; wait 2>/dev/null' EXIT
+trap 'kill "$mock_PID" 2>/dev/null; wait 2>/dev/null' EXIT
 read -r brokers <&"${mock[0]}"
 export KAFKA_URL=kafka://$brokers BUSWAY_URL=kafka://$brokers
 
-# -- the library --
-"$build/kafka/test_kafka" >"$tmp/test_kafka.log" 2>&1 || { grep -vE 'RUN|OK \]' "$tmp/test_kafka.log"; fail=$((fail + $(grep -c '^\[  FAILED  \] test_' "$tmp/test_kafka.log") / 2)); }
-pass=$((pass + $(grep -c '^\[       OK \]' "$tmp/test_kafka.log")))
-[ "$(grep -c '^\[       OK \]' "$tmp/test_kafka.log")" -ge 15 ] || bad "too few tests ran: $(tail -3 "$tmp/test_kafka.log")"
+# -- the library: what waits for rebalances waits side by side --
+running=()
+start_tests() { # program, pattern of tests
+    "$build/kafka/$1" ${2:+"$2"} >"$tmp/kafka.${#running[@]}.log" 2>&1 &
+    running+=("$!")
+}
+start_tests test_kafka
+for one in '*group_divides*' '*by_hand*' '*auto_commit*' '*no_offset*'; do start_tests test_kafka_groups "$one"; done
 
 # -- the command --
 expect() { # what, wanted, got
@@ -36,8 +40,23 @@ expect "consume" "one two three" "$("$busway" consume words -c 3 2>&1 | tr '\n' 
 expect "consume to the end" "two three" "$("$busway" consume words -p 0 -o 1 -e 2>&1 | tr '\n' ' ' | sed 's/ $//')"
 expect "consume the last" "three h=1 0 2" "$("$busway" consume words -p 0 -o -1 -e -f '%s %h %p %o\n' 2>&1)"
 expect "consume in a group" 3 "$("$busway" consume words -G readers -c 3 2>&1 | wc -l)"
-"$busway" status 2>&1 | grep -q 'Apache Kafka cluster' && ok || bad "status: $("$busway" status 2>&1 | head -3)"
-"$busway" topic list 2>&1 | grep -q '^words  *4' && ok || bad "topic list: $("$busway" topic list 2>&1 | head -5)"
-"$busway" quota list 2>&1 | grep -q 'not on a Kafka cluster' && ok || bad "quota list is not refused by name"
+says() { # pattern, command…
+    local text
+    text=$("${@:2}" 2>&1)
+    if grep -q -- "$1" <<<"$text"; then ok; else bad "${*:3}: no \"$1\" in: $(head -3 <<<"$text")"; fi
+}
+says 'Apache Kafka cluster' "$busway" status
+says '^words  *4' "$busway" topic list
+says 'not on a Kafka cluster' "$busway" quota list
+says 'not on a Kafka cluster' "$busway" queue list
+
+tests=0
+for i in "${!running[@]}"; do
+    wait "${running[i]}" || { grep -vE 'RUN|OK \]|SKIPPED' "$tmp/kafka.$i.log"; fail=$((fail + 1)); }
+    n=$(grep -c '^\[       OK \]' "$tmp/kafka.$i.log")
+    tests=$((tests + n))
+done
+pass=$((pass + tests))
+[ "$tests" -ge 15 ] || bad "only $tests tests of the library passed"
 echo "$pass passed, $fail failed"
 [ $fail -eq 0 ]

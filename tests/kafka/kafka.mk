@@ -1,6 +1,6 @@
 # kafka://: programs of the tests, and `make test-kafka`, which runs them against a real Apache Kafka (java, Maven Central once).
 ifeq ($(WITH_RDKAFKA),1)
-KAFKA_TEST_BIN := $(B)/kafka/test_kafka $(B)/kafka/kafka_mock
+KAFKA_TEST_BIN := $(patsubst tests/%.c,$(B)/%,$(wildcard tests/kafka/test_*.c)) $(B)/kafka/kafka_mock
 $(B)/kafka/kafka_mock: tests/kafka/kafka_mock.c
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(ALL_CFLAGS) -MMD -MP $(LDFLAGS_$(VARIANT)) $< -lrdkafka -o $@

@@ -111,7 +111,8 @@ export KAFKA_URL KAFKA_REAL=1 KAFKA_FOLDER=$folder BUSWAY=$root/$build/busway BU
 export LD_LIBRARY_PATH=$root/$build
 if [ $# -gt 0 ]; then "$@"; exit; fi
 pass=0 fail=0
-for test in "$build"/kafka/test_kafka tests/kafka/real_*.sh; do
+for test in "$build"/kafka/test_kafka* tests/kafka/real_*.sh; do
+    case $test in *.d) continue ;; esac
     [ -x "$test" ] || continue
     if "$test"; then pass=$((pass + 1)); else fail=$((fail + 1)); echo "FAIL  $test"; fi
 done
