@@ -201,7 +201,9 @@ static bw_err refuse_scheme(const char *text)
     if (text[0] == '/' || text[0] == '.')
         return bw_fail(BW_ERR_INVALID_ARGUMENT, "URL \"%s\" is a plain path: write dir:%s for a folder or ipc://%s for a socket", text,
                        text, text[0] == '/' ? text : "/…");
-    return bw_fail(BW_ERR_INVALID_ARGUMENT, "URL \"%s\": a bus is dir:/folder, ipc:///folder/bus.sock, tcp://host:port or tls+tcp://host:port", text);
+    return bw_fail(BW_ERR_INVALID_ARGUMENT,
+                   "URL \"%s\": a bus is dir:/folder, ipc:///folder/bus.sock, tcp://host:port, tls+tcp://host:port "
+                   "or kafka://host:port", text);
 }
 
 static bw_err parse_remote(const char *text, const char *rest, bw_url *out)
