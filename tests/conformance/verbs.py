@@ -228,7 +228,7 @@ def bus_stats(w: World, s: Dict[str, Any]) -> Any:
 
 @verb("version")
 def version(w: World, s: Dict[str, Any]) -> Any:
-    text = busway.library_version()
+    text = busway.__version__
     major, minor, patch = (int(n) for n in text.split("."))
     return {"version": text, "major": major, "minor": minor, "patch": patch}
 
