@@ -3,8 +3,6 @@
 
 #include <string.h>
 
-
-
 /* Interned strings compare by pointer nearly always; the text decides otherwise. */
 static int name_index(PyObject *given, const char *const *names, int count)
 {
@@ -114,9 +112,9 @@ const char *bwpy_text(PyObject *o, const char *what)
     return text;
 }
 
-PyObject *bwpy_bytes_or_none(const void *data, size_t len, bool null)
+PyObject *bwpy_bytes_or_none(const void *data, size_t len)
 {
-    if (null) Py_RETURN_NONE;
+    if (!data) Py_RETURN_NONE;
     return PyBytes_FromStringAndSize(data, (Py_ssize_t)len);
 }
 
@@ -174,11 +172,12 @@ int bwpy_get_headers(PyObject *o, bwpy_headers *h)
     if (!items) return -1;
     Py_ssize_t n = PyList_Size(items);
     h->keep = PyList_New(0);
-    h->items = n ? PyMem_Calloc((size_t)n, sizeof *h->items) : NULL;
-    int r = !h->keep ? -1 : 0;
-    if (n && !h->items) {
-        PyErr_NoMemory();
-        r = -1;
+    int r = h->keep ? 0 : -1;
+    if (r == 0 && n) {
+        PyObject *room = PyBytes_FromStringAndSize(NULL, n * (Py_ssize_t)sizeof *h->items);
+        if (!room || PyList_Append(h->keep, room) < 0) r = -1;
+        else h->items = (bw_header *)(void *)PyBytes_AsString(room);
+        Py_XDECREF(room); /* the list has it */
     }
     for (Py_ssize_t i = 0; i < n && r == 0; i++) r = one_header(PyList_GetItem(items, i), h, i);
     Py_DECREF(items);
@@ -189,7 +188,6 @@ int bwpy_get_headers(PyObject *o, bwpy_headers *h)
 
 void bwpy_put_headers(bwpy_headers *h)
 {
-    PyMem_Free(h->items);
     Py_XDECREF(h->keep);
     h->items = NULL;
     h->keep = NULL;
@@ -206,7 +204,7 @@ PyObject *bwpy_headers_list(const bw_record_view *record)
     bw_header_iter_init(&it, record);
     while ((r = bw_header_iter_next(&it, &header)) == 1) {
         PyObject *name = PyUnicode_DecodeUTF8(header.name, (Py_ssize_t)header.name_len, "surrogateescape");
-        PyObject *value = bwpy_bytes_or_none(header.value, header.value_len, !header.value);
+        PyObject *value = bwpy_bytes_or_none(header.value, header.value_len);
         PyObject *pair = name && value ? PyTuple_Pack(2, name, value) : NULL;
         Py_XDECREF(name);
         Py_XDECREF(value);
@@ -222,4 +220,57 @@ PyObject *bwpy_headers_list(const bw_record_view *record)
         return bwpy_raise(BW_ERR_CORRUPT, NULL);
     }
     return list;
+}
+
+/* ---- partitions ---- */
+
+PyObject *bwpy_parts_list(const bw_topic_partition *parts, size_t count)
+{
+    PyObject *list = PyList_New((Py_ssize_t)count);
+    for (size_t i = 0; list && i < count; i++) {
+        const bw_topic_partition *p = &parts[i];
+        PyObject *one = Py_BuildValue("(siLizi)", p->topic, (int)p->partition, (long long)p->offset, (int)p->leader_epoch, p->metadata,
+                                      (int)p->error);
+        if (!one || PyList_SetItem(list, (Py_ssize_t)i, one) < 0) {
+            Py_DECREF(list);
+            return NULL;
+        }
+    }
+    return list;
+}
+
+int bwpy_get_parts(PyObject *list, bw_topic_partition **parts, size_t *count, PyObject **keep)
+{
+    *parts = NULL;
+    *count = 0;
+    *keep = NULL;
+    if (list == Py_None) return 0;
+    PyObject *tuple = PySequence_Tuple(list);
+    if (!tuple) return -1;
+    Py_ssize_t n = PyTuple_Size(tuple);
+    *parts = PyMem_Calloc((size_t)n + 1, sizeof **parts); /* never NULL when a list was given */
+    if (!*parts) {
+        Py_DECREF(tuple);
+        PyErr_NoMemory();
+        return -1;
+    }
+    for (Py_ssize_t i = 0; i < n; i++) {
+        long long offset;
+        int partition, epoch;
+        bw_topic_partition *p = &(*parts)[i];
+        PyObject *one = PyTuple_GetItem(tuple, i);
+        if (!PyTuple_Check(one) || !PyArg_ParseTuple(one, "siLiz", &p->topic, &partition, &offset, &epoch, &p->metadata)) {
+            if (!PyErr_Occurred()) PyErr_SetString(PyExc_TypeError, "tuples are wanted");
+            Py_DECREF(tuple);
+            PyMem_Free(*parts);
+            *parts = NULL;
+            return -1;
+        }
+        p->partition = partition;
+        p->offset = offset;
+        p->leader_epoch = epoch;
+    }
+    *count = (size_t)n;
+    *keep = tuple;
+    return 0;
 }

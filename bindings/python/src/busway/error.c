@@ -2,9 +2,11 @@
  * code that the table does not know (a newer library) becomes RetriableError, FatalError or FinalError by what the library says of it. */
 #include "_busway.h"
 
-PyObject *bwpy_error, *bwpy_closed, *bwpy_concurrent, *bwpy_released, *bwpy_forked;
+#include <string.h>
+
+PyObject *bwpy_closed, *bwpy_concurrent, *bwpy_released, *bwpy_forked;
 static PyObject *by_code;  /* dict: int to class */
-static PyObject *retriable, *final, *fatal;
+static PyObject *retriable, *final, *fatal; /* classes */
 
 static PyObject *class_of(bw_err e)
 {
@@ -41,14 +43,14 @@ PyObject *bwpy_raise(bw_err e, const char *message)
     return NULL;
 }
 
-/* _set_errors(table, base, retriable, final, fatal, closed, concurrent, released, forked) */
+/* _set_errors(table, retriable, final, fatal, closed, concurrent, released, forked) */
 PyObject *bwpy_set_errors(PyObject *self, PyObject *args)
 {
     (void)self;
-    PyObject *o[9];
-    if (!PyArg_ParseTuple(args, "O!OOOOOOOO", &PyDict_Type, &o[0], &o[1], &o[2], &o[3], &o[4], &o[5], &o[6], &o[7], &o[8])) return NULL;
-    PyObject **to[9] = {&by_code, &bwpy_error, &retriable, &final, &fatal, &bwpy_closed, &bwpy_concurrent, &bwpy_released, &bwpy_forked};
-    for (int i = 0; i < 9; i++) {
+    PyObject *o[8];
+    if (!PyArg_ParseTuple(args, "O!OOOOOOO", &PyDict_Type, &o[0], &o[1], &o[2], &o[3], &o[4], &o[5], &o[6], &o[7])) return NULL;
+    PyObject **to[8] = {&by_code, &retriable, &final, &fatal, &bwpy_closed, &bwpy_concurrent, &bwpy_released, &bwpy_forked};
+    for (int i = 0; i < 8; i++) {
         PyObject *old = *to[i];
         Py_INCREF(o[i]);
         *to[i] = o[i];

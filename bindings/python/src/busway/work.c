@@ -1,41 +1,83 @@
-/* work.c: waiting with an ear for signals, helper threads for calls that can't be cut into slices, the library's log, fork.
+/* work.c: waiting with an ear for signals: time-outs in slices, helper threads for calls that can't be cut into slices; fork.
  *
- * Helper threads know nothing of Python: they run jobs, which are plain C memory. The main thread hands one over and waits for it in
- * slices; an interrupt abandons the job, whose `end` then runs in the helper. At most IDLE_MAX of them stay when there is nothing to do.
- *
- * The log callback may come from any thread at any time, also while the interpreter ends: it writes to a ring under a mutex of its own and
- * asks for a pending call; the ring is emptied with the GIL. What does not fit is counted and told. */
+ * Helper threads know nothing of Python: they run jobs, which are plain C memory but for `keep`. The main thread hands one over and waits
+ * for it in slices; an interrupt abandons the job, whose `drop` then runs in the helper; it and what it keeps are freed by the next
+ * one that holds the GIL (the grave). At most IDLE_MAX helpers stay when there is nothing to do. */
 #include "_busway.h"
 
 #include <errno.h>
+#include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <time.h>
 
-enum { IDLE_MAX = 4, RING = 128, TEXT = 400, STACK_BYTES = 512 << 10 };
+enum { IDLE_MAX = 4, STACK_BYTES = 512 << 10 };
 enum { QUEUED = 0, RUNNING, DONE, ABANDONED };
 
 unsigned bwpy_generation = 1;
 
-static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER; /* guards the next three lines and the jobs' states */
 static pthread_cond_t work_came = PTHREAD_COND_INITIALIZER, work_done; /* work_done: monotonic clock */
-static bwpy_job *queue, *queue_tail;
+static bwpy_job *queue, *queue_tail, *grave;
 static int idle, queued;
 static unsigned long main_thread;
-
-static struct { int level; char text[TEXT]; } ring[RING];
-static unsigned ring_from, ring_count, ring_lost;
-static bool ring_pending;
-static pthread_mutex_t ring_mutex = PTHREAD_MUTEX_INITIALIZER;
-static PyObject *log_handler;
-
-/* ---- helper threads ---- */
 
 void bwpy_note(bwpy_job *job, bw_err e)
 {
     job->error = e;
     if (e) snprintf(job->message, sizeof job->message, "%s", bw_error_message());
 }
+
+void *bwpy_job_new(size_t size, void (*run)(bwpy_job *), PyObject *keep, bwpy_core *core)
+{
+    bwpy_job *job = calloc(1, size);
+    if (!job) return PyErr_NoMemory();
+    job->run = run;
+    job->keep = keep;
+    Py_XINCREF(keep);
+    job->core = core;
+    if (core) {
+        atomic_fetch_add(&core->refs, 1);
+        atomic_fetch_add(&core->inside, 1);
+    }
+    return job;
+}
+
+void bwpy_core_unref(bwpy_core *core)
+{
+    if (atomic_fetch_sub(&core->refs, 1) == 1) free(core);
+}
+
+static void out_of_core(bwpy_job *job)
+{
+    if (!job->core) return;
+    atomic_fetch_sub(&job->core->inside, 1);
+    bwpy_core_unref(job->core);
+    job->core = NULL;
+}
+
+void bwpy_job_free(bwpy_job *job)
+{
+    out_of_core(job);
+    Py_XDECREF(job->keep);
+    free(job);
+}
+
+static void bury(void)
+{
+    if (!grave) return;
+    pthread_mutex_lock(&mutex);
+    bwpy_job *all = grave;
+    grave = NULL;
+    pthread_mutex_unlock(&mutex);
+    while (all) {
+        bwpy_job *job = all;
+        all = job->next;
+        bwpy_job_free(job);
+    }
+}
+
+/* ---- helper threads ---- */
 
 static void *helper(void *unused)
 {
@@ -65,20 +107,27 @@ static void *helper(void *unused)
             continue;
         }
         pthread_mutex_unlock(&mutex);
-        job->end(job, true);
+        if (job->drop) job->drop(job);
+        out_of_core(job);
         pthread_mutex_lock(&mutex);
+        job->next = grave;
+        grave = job;
     }
 }
 
-/* Under the mutex. */
+/* Under the mutex. Signals are the main thread's. */
 static int start_helper(void)
 {
     pthread_attr_t attributes;
     pthread_t thread;
+    sigset_t all, before;
+    sigfillset(&all);
     pthread_attr_init(&attributes);
     pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
     pthread_attr_setstacksize(&attributes, STACK_BYTES);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
     int r = pthread_create(&thread, &attributes, helper, NULL);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
     pthread_attr_destroy(&attributes);
     return r;
 }
@@ -104,7 +153,7 @@ static bool hand_over(bwpy_job *job)
     return true;
 }
 
-static void wait_slice(bwpy_job *job)
+static bool wait_slice(bwpy_job *job)
 {
     struct timespec until;
     clock_gettime(CLOCK_MONOTONIC, &until);
@@ -115,17 +164,18 @@ static void wait_slice(bwpy_job *job)
     }
     pthread_mutex_lock(&mutex);
     while (job->state != DONE && pthread_cond_timedwait(&work_done, &mutex, &until) != ETIMEDOUT) {}
+    bool done = job->state == DONE;
     pthread_mutex_unlock(&mutex);
+    return done;
 }
 
-/* true: it had been done. */
+/* true: it is the caller's again: it was done, or nobody had begun. */
 static bool abandon(bwpy_job *job)
 {
     pthread_mutex_lock(&mutex);
-    bool done = job->state == DONE;
-    if (!done && job->state == QUEUED) { /* nobody has begun: take it out */
-        bwpy_job **at = &queue;
-        bwpy_job *before = NULL;
+    bool mine = job->state == DONE;
+    if (!mine && job->state == QUEUED) {
+        bwpy_job **at = &queue, *before = NULL;
         while (*at && *at != job) {
             before = *at;
             at = &(*at)->next;
@@ -135,36 +185,39 @@ static bool abandon(bwpy_job *job)
             if (queue_tail == job) queue_tail = before;
             queued--;
         }
-        done = true;
-    } else if (!done) {
+        job->error = BW_ERR_WOKEN; /* it never ran: there is no result to drop */
+        mine = true;
+    } else if (!mine) {
         job->state = ABANDONED;
     }
     pthread_mutex_unlock(&mutex);
-    return done;
+    return mine;
 }
 
 int bwpy_run(bwpy_job *job)
 {
+    bury();
     if (!bwpy_is_main() || !hand_over(job)) {
         Py_BEGIN_ALLOW_THREADS
         job->run(job);
         Py_END_ALLOW_THREADS
+        bwpy_drain_log();
         return 0;
     }
     for (;;) {
-        int state;
+        bool done;
         Py_BEGIN_ALLOW_THREADS
-        wait_slice(job);
-        pthread_mutex_lock(&mutex);
-        state = job->state;
-        pthread_mutex_unlock(&mutex);
+        done = wait_slice(job);
         Py_END_ALLOW_THREADS
-        if (state == DONE) {
+        if (done) {
             bwpy_drain_log();
             return 0;
         }
         if (PyErr_CheckSignals() < 0) {
-            if (abandon(job)) job->end(job, true);
+            if (abandon(job)) {
+                if (job->state == DONE && job->drop) job->drop(job);
+                bwpy_job_free(job);
+            }
             return -1;
         }
     }
@@ -178,6 +231,8 @@ static int64_t now_ms(void)
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
+
+int64_t bwpy_deadline_after(int64_t ms) { return now_ms() + ms; }
 
 int bwpy_deadline(PyObject *seconds, int64_t *deadline)
 {
@@ -210,79 +265,11 @@ int32_t bwpy_left(int64_t deadline)
     return left <= 0 ? 0 : left > INT32_MAX ? INT32_MAX : (int32_t)left;
 }
 
-/* ---- the log ---- */
-
-static int drain_later(void *unused)
+void bwpy_pause(void)
 {
-    (void)unused;
-    bwpy_drain_log();
-    return 0;
-}
-
-void bwpy_log(void *opaque, bw_log_level level, const char *message)
-{
-    (void)opaque;
-    pthread_mutex_lock(&ring_mutex);
-    bool ask = !ring_pending && Py_IsInitialized();
-    if (ring_count < RING) {
-        unsigned at = (ring_from + ring_count++) % RING;
-        ring[at].level = (int)level;
-        snprintf(ring[at].text, TEXT, "%s", message);
-    } else {
-        ring_lost++;
-    }
-    if (ask) ring_pending = true;
-    pthread_mutex_unlock(&ring_mutex);
-    if (ask && Py_AddPendingCall(drain_later, NULL) != 0) { /* their queue is full: the next message, or call, tries again */
-        pthread_mutex_lock(&ring_mutex);
-        ring_pending = false;
-        pthread_mutex_unlock(&ring_mutex);
-    }
-}
-
-void bwpy_drain_log(void)
-{
-    static bool draining; /* guarded by the GIL */
-    if (draining || (!ring_count && !ring_lost)) return;
-    draining = true;
-    PyObject *type, *value, *trace;
-    PyErr_Fetch(&type, &value, &trace);
-    for (;;) {
-        char text[TEXT];
-        int level = BW_LOG_WARN;
-        pthread_mutex_lock(&ring_mutex);
-        ring_pending = false;
-        bool have = ring_count > 0 || ring_lost > 0;
-        if (ring_count > 0) {
-            level = ring[ring_from].level;
-            memcpy(text, ring[ring_from].text, TEXT);
-            ring_from = (ring_from + 1) % RING;
-            ring_count--;
-        } else if (ring_lost > 0) {
-            snprintf(text, TEXT, "%u messages came too fast and are lost", ring_lost);
-            ring_lost = 0;
-        }
-        pthread_mutex_unlock(&ring_mutex);
-        if (!have) break;
-        if (!log_handler) continue;
-        PyObject *line = PyUnicode_DecodeUTF8(text, (Py_ssize_t)strlen(text), "replace");
-        PyObject *r = line ? PyObject_CallFunction(log_handler, "iO", level, line) : NULL;
-        Py_XDECREF(line);
-        if (r) Py_DECREF(r);
-        else PyErr_WriteUnraisable(log_handler);
-    }
-    PyErr_Restore(type, value, trace);
-    draining = false;
-}
-
-PyObject *bwpy_set_log(PyObject *self, PyObject *handler)
-{
-    (void)self;
-    PyObject *old = log_handler;
-    log_handler = handler == Py_None ? NULL : handler;
-    Py_XINCREF(log_handler);
-    Py_XDECREF(old);
-    Py_RETURN_NONE;
+    Py_BEGIN_ALLOW_THREADS
+    nanosleep(&(struct timespec){0, 1000000}, NULL);
+    Py_END_ALLOW_THREADS
 }
 
 /* ---- fork ---- */
@@ -290,41 +277,40 @@ PyObject *bwpy_set_log(PyObject *self, PyObject *handler)
 static void before_fork(void)
 {
     pthread_mutex_lock(&mutex);
-    pthread_mutex_lock(&ring_mutex);
+    bwpy_log_fork_lock();
 }
 
 static void after_in_parent(void)
 {
-    pthread_mutex_unlock(&ring_mutex);
+    bwpy_log_fork_unlock(false);
     pthread_mutex_unlock(&mutex);
 }
 
-/* The helpers are gone, and with them whatever they were at. */
-static void after_in_child(void)
+static void init_conditions(void)
 {
     pthread_condattr_t attributes;
-    pthread_mutex_init(&mutex, NULL);
-    pthread_mutex_init(&ring_mutex, NULL);
     pthread_cond_init(&work_came, NULL);
     pthread_condattr_init(&attributes);
     pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
     pthread_cond_init(&work_done, &attributes);
     pthread_condattr_destroy(&attributes);
-    queue = queue_tail = NULL;
+}
+
+/* The helpers are gone, and with them whatever they were at. */
+static void after_in_child(void)
+{
+    bwpy_log_fork_unlock(true);
+    pthread_mutex_init(&mutex, NULL);
+    init_conditions();
+    queue = queue_tail = grave = NULL;
     idle = queued = 0;
-    ring_count = ring_lost = 0;
-    ring_pending = false;
     bwpy_generation++;
     main_thread = PyThread_get_thread_ident();
 }
 
 int bwpy_work_init(void)
 {
-    pthread_condattr_t attributes;
-    pthread_condattr_init(&attributes);
-    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-    pthread_cond_init(&work_done, &attributes);
-    pthread_condattr_destroy(&attributes);
+    init_conditions();
     PyObject *threading = PyImport_ImportModule("threading");
     PyObject *thread = threading ? PyObject_CallMethod(threading, "main_thread", NULL) : NULL;
     PyObject *ident = thread ? PyObject_GetAttrString(thread, "ident") : NULL;
