@@ -14,7 +14,7 @@
 # librdkafka-dev is optional: without it kafka:// URLs say that it was not there.
 BUILD_PACKAGES := gcc libc6-dev libnng-dev liblmdb-dev libmsgpack-dev libisal-dev liblz4-dev libzstd-dev libsnappy-dev \
                   zlib1g-dev libmbedtls-dev libjansson-dev libinih-dev uthash-dev libxxhash-dev
-TEST_PACKAGES := python3 librdkafka-dev golang-go pkg-config libcmocka-dev clang libclang-rt-14-dev spin libfuse3-dev e2fsprogs
+TEST_PACKAGES := python3 python3-dev python3-venv python3-setuptools python3-wheel python3-pytest python3-numpy mypy librdkafka-dev golang-go pkg-config libcmocka-dev clang libclang-rt-14-dev spin libfuse3-dev e2fsprogs
 
 VERSION := $(shell sed -n 's/.*BW_VERSION_STRING "\(.*\)"/\1/p' include/busway/version.h)
 SOVERSION := $(firstword $(subst ., ,$(VERSION)))

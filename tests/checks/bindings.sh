@@ -23,8 +23,9 @@ def text(folder, *kinds):
 def python_has(name, py, c):
     owner, _, member = name.rpartition(".")
     if owner:
-        body = re.search(rf"^class {owner}\b.*?(?=^class |\Z)", py, re.M | re.S)
-        return bool(body) and bool(re.search(rf"^    (?:@property\n    )?(?:async )?def {member}\(|^    {member}\b[:=]|^    {member} ?[:=]", body[0], re.M))
+        bodies = re.findall(rf"^class {owner}\b.*?(?=^class |\Z)", py, re.M | re.S)  # the extension's and the package's
+        member = rf"^    (?:@property\n    )?(?:async )?def {member}\(|^    {member}\b[:=]|^    {member} ?[:=]"
+        return any(re.search(member, body, re.M) for body in bodies)
     return bool(re.search(rf"^(?:async )?def {name}\(|^class {name}\b|^{name}\b ?[:=]", py, re.M))
 
 def go_has(name, go):

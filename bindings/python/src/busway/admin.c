@@ -74,6 +74,17 @@ static bw_err queue_settle(admin_job *j)
     return bw_queue_settle(j->bus, j->a, j->b, (int32_t)j->n[0], j->n[1], j->n[2], (bw_queue_outcome)j->n[3], &j->out[0]);
 }
 
+static bw_err offset_end(admin_job *j)
+{
+    return bw_offset_end(j->bus, j->a, (int32_t)j->n[0], (bw_read_limit)j->n[1], &j->out[0]);
+}
+
+static bw_err link_add(admin_job *j) { return bw_link_add(j->bus, j->a, j->pairs, j->count); }
+static bw_err link_alter(admin_job *j) { return bw_link_alter(j->bus, j->a, j->pairs, j->count); }
+static bw_err link_remove(admin_job *j) { return bw_link_remove(j->bus, j->a); }
+static bw_err links_list(admin_job *j) { return bw_links_list(j->bus, &j->json); }
+static bw_err link_describe(admin_job *j) { return bw_link_describe(j->bus, j->a, &j->json); }
+
 static const struct {
     const char *name;
     admin_fn call;
@@ -85,6 +96,8 @@ static const struct {
     {"group_offsets_alter", offsets_alter}, {"group_offsets_delete", offsets_delete}, {"transactions_list", transactions_list},
     {"transaction_describe", transaction_describe}, {"transaction_abort", transaction_abort}, {"producers_describe", producers_describe},
     {"queue_describe", queue_describe}, {"queue_peek", queue_peek}, {"queue_settle", queue_settle}, {"queue_delete", queue_delete},
+    {"offset_end", offset_end}, {"link_add", link_add}, {"link_alter", link_alter}, {"link_remove", link_remove}, {"links_list", links_list},
+    {"link_describe", link_describe},
 };
 
 static void run_admin(bwpy_job *job)

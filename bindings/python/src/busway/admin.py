@@ -4,7 +4,7 @@ from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Seque
 
 from . import _busway
 from .exceptions import error_for
-from .types import Offset, OffsetRange, TopicPartition, choose, offset_number, parts_in
+from .types import LIMITS, Offset, OffsetRange, TopicPartition, choose, offset_number, parts_in
 
 QUOTA_DEFAULT = "<default>"
 _OUTCOMES = {"done": 1, "again": 2, "dead": 3}
@@ -61,6 +61,10 @@ class Admin:
 
     def offsets_range(self, topic: str, partition: int) -> OffsetRange:
         return OffsetRange(*self._call("offsets_range", topic, None, None, partition)[1:4])
+
+    def offset_end(self, topic: str, partition: int, read_limit: str = "visible") -> int:
+        """The offset behind the last record that a reader with this limit may see now."""
+        return self._call("offset_end", topic, None, None, partition, choose("read_limit", read_limit, LIMITS))[1]
 
     def offset_for_time(self, topic: str, partition: int, timestamp_ms: int) -> Tuple[int, int]:
         """(offset, its timestamp) of the first record with a timestamp >= timestamp_ms; (end, -1): none."""
@@ -129,6 +133,30 @@ class Admin:
     def abort_transaction(self, transactional_id: str) -> None:
         """Of any producer, which is told TransactionAbortableError."""
         self._call("transaction_abort", transactional_id)
+
+    # ---- links between daemons
+
+    def add_link(self, link: str, options: Mapping[str, Any]) -> None:
+        """The daemon copies topics from or to a peer: {"url": "ipc:///run/y/bus.sock", "topics": "a,^b"}; busway/link.h has the options.
+        Kept when it returns; it connects in the background. LINK_EXISTS."""
+        self._call("link_add", link, items=self._pairs(options))
+
+    def alter_link(self, link: str, options: Mapping[str, Any]) -> None:
+        """{"paused": True} stops it. UNKNOWN_LINK."""
+        self._call("link_alter", link, items=self._pairs(options))
+
+    def remove_link(self, link: str) -> None:
+        """What was copied stays."""
+        self._call("link_remove", link)
+
+    def links(self) -> List[Dict[str, Any]]:
+        result: List[Dict[str, Any]] = self._json("links_list")
+        return result
+
+    def describe_link(self, link: str) -> Dict[str, Any]:
+        """With its parts."""
+        result: Dict[str, Any] = self._json("link_describe", link)
+        return result
 
     # ---- queues
 

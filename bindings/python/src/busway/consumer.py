@@ -4,11 +4,11 @@ from typing import Any, Callable, Iterable, List, Optional, Sequence, Tuple, Uni
 
 from . import _busway
 from .exceptions import BuswayError, InvalidArgumentError
-from .types import GroupMetadata, Offset, OFFSET_BEGINNING, OFFSET_END, OFFSET_INVALID, Timeout, TopicPartition, choose, offset_number, parts_in, parts_out
+from .types import (LIMITS, OFFSET_BEGINNING, OFFSET_END, OFFSET_INVALID, GroupMetadata, Offset, Timeout, TopicPartition, choose,
+                    offset_number, parts_in, parts_out)
 
 RESETS = {"none": 0, "error": 0, "earliest": 1, "beginning": 1, "latest": 2, "end": 2}
 ISOLATIONS = {"read_uncommitted": 0, "read_committed": 1}
-LIMITS = {"visible": 0, "durable": 1}
 _ASSIGN, _UNASSIGN, _SEEK, _SEEK_TIME, _POSITION, _PAUSE, _RESUME = range(7)
 
 RebalanceCallback = Callable[["Consumer", List[TopicPartition]], object]

@@ -53,6 +53,11 @@ class BuswayError(Exception):
         return ERRORS[self.code][0] if self.code in ERRORS else "UNKNOWN"
 
     @property
+    def text(self) -> str:
+        """The one-line text of the code."""
+        return ERRORS[self.code][1] if self.code in ERRORS else ""
+
+    @property
     def retriable(self) -> bool:
         return isinstance(self, RetriableError)
 

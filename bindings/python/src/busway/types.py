@@ -8,6 +8,8 @@ from .exceptions import BuswayError, InvalidArgumentError, error_for
 OFFSET_BEGINNING = -2
 OFFSET_END = -1
 OFFSET_INVALID = -1001
+#: What a reader may see.
+LIMITS = {"visible": 0, "durable": 1, "replicated": 2}
 
 #: None: for ever; seconds otherwise.
 Timeout = Optional[float]
