@@ -9,7 +9,7 @@
  *               leaving or coming, until every member has acknowledged its share; and how many of the others were touched meanwhile
  *   isolation   the same log read to its end with isolation read_committed and read_uncommitted, in turn: the medians' ratio
  * The bounds are the project's. Everything runs in children; the process that reports opens no bus. */
-#include "bench.h"
+#include "apart.h"
 
 #include <busway/busway.h>
 #include <errno.h>
@@ -25,22 +25,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define ROWS_MAX 16
 #define SAMPLES_MAX 512
 #define RESTART_PARTITIONS 4
 #define READ_BATCH 100u
 #define VALUE 100u
 
-typedef struct row {
-    char name[64], unit[12];
-    double value, bound; /* bound < 0: none */
-    bool at_least;
-} row;
-
 typedef struct shared {
-    row rows[ROWS_MAX];
-    size_t count;
-    char error[600];
+    apart a; /* first */
     _Atomic int victim_part; /* what the victim reads; -1: nothing yet */
     _Atomic uint64_t listens_ns;
     _Atomic bool stop;
@@ -56,24 +47,10 @@ typedef struct scene {
 
 static void add(scene *c, const char *name, double value, const char *unit, double bound, bool at_least)
 {
-    if (c->s->count == ROWS_MAX) return;
-    row *r = &c->s->rows[c->s->count++];
-    *r = (row){.value = value, .bound = bound, .at_least = at_least};
-    snprintf(r->name, sizeof r->name, "%s", name);
-    snprintf(r->unit, sizeof r->unit, "%s", unit);
+    apart_add(&c->s->a, name, value, unit, bound, at_least);
 }
 
-static bool failed(scene *c, const char *what)
-{
-    snprintf(c->s->error, sizeof c->s->error, "%s: %s", what, bw_error_message());
-    return false;
-}
-
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return x < y ? -1 : x > y;
-}
+static bool failed(scene *c, const char *what) { return apart_failed(&c->s->a, what); }
 
 static bw_bus *open_bus(scene *c)
 {
@@ -185,7 +162,7 @@ static bool failover(scene *c, uint32_t samples)
     stop_writer(c, writer);
     bw_consumer_close(m.c);
     bw_bus_close(bus);
-    qsort(took, samples, sizeof *took, by_value);
+    qsort(took, samples, sizeof *took, apart_by_value);
     add(c, "member killed, its partition read again: p50", took[samples / 2], "ms", 5, false);
     add(c, "member killed, its partition read again: p99", took[samples * 99 / 100], "ms", 20, false);
     return true;
@@ -294,8 +271,8 @@ static bool restart(scene *c, uint32_t samples)
         bw_consumer_close(m[i].c);
         bw_bus_close(bus[i]);
     }
-    qsort(back, samples, sizeof *back, by_value);
-    qsort(longest, samples, sizeof *longest, by_value);
+    qsort(back, samples, sizeof *back, apart_by_value);
+    qsort(longest, samples, sizeof *longest, apart_by_value);
     add(c, "daemon killed, listens again, members back: p50", back[samples / 2], "ms", -1, false);
     add(c, "daemon killed, listens again, members back: most", back[samples - 1], "ms", 200, false);
     add(c, "longest poll that does not wait, meanwhile: p50", longest[samples / 2], "ms", -1, false);
@@ -336,7 +313,7 @@ static double settle(scene *c, member *m, int n, int partitions, uint64_t begun)
         }
         uint64_t now = bench_now_ns();
         if (sum == partitions && most - least <= 1) return (double)(now - begun) / 1e9;
-        if (now > until) return snprintf(c->s->error, sizeof c->s->error, "%d of %d partitions after %d s", sum, partitions, SWEEP_MOST_S), -1;
+        if (now > until) return snprintf(c->s->a.error, sizeof c->s->a.error, "%d of %d partitions after %d s", sum, partitions, SWEEP_MOST_S), -1;
     }
 }
 
@@ -432,7 +409,7 @@ static bool isolation(scene *c, uint32_t records, uint32_t rounds)
         for (int k = 0; k < 2; k++)
             if ((rate[k][i ? i - 1 : 0] = read_log(c, bus, k ? BW_READ_COMMITTED : BW_READ_UNCOMMITTED, records)) < 0) return false;
     bw_bus_close(bus);
-    for (int k = 0; k < 2; k++) qsort(rate[k], rounds, sizeof **rate, by_value);
+    for (int k = 0; k < 2; k++) qsort(rate[k], rounds, sizeof **rate, apart_by_value);
     add(c, "read uncommitted", rate[0][rounds / 2] / 1e6, "M/s", -1, true);
     add(c, "read committed beside read uncommitted", rate[1][rounds / 2] / rate[0][rounds / 2], "x", 0.95, true);
     return true;
@@ -449,46 +426,17 @@ static bool run_all(scene *c)
     return good;
 }
 
-static void report(const shared *s, FILE *json, bool table)
+static bool run(apart *shared_, const bench_daemon *d, const char *program, const char *dir, bool quick)
 {
-    if (table) printf("%-52s %14s %-10s %s\n", "members of groups", "Busway", "", "bound");
-    fprintf(json, "[");
-    for (size_t i = 0; i < s->count; i++) {
-        const row *r = &s->rows[i];
-        bool met = r->at_least ? r->value >= r->bound : r->value <= r->bound;
-        char bound[64] = "";
-        if (r->bound >= 0) snprintf(bound, sizeof bound, "%s %g  %s", r->at_least ? ">=" : "<=", r->bound, met ? "met" : "MISSED");
-        if (table) printf("%-52s %14.2f %-10s %s\n", r->name, r->value, r->unit, bound);
-        fprintf(json, "%s\n  {\"case\":\"groups\",\"figure\":\"%s\",\"value\":%.3f,\"unit\":\"%s\",\"bound\":%g,\"met\":%s}", i ? "," : "", r->name,
-                r->value, r->unit, r->bound, r->bound < 0 ? "null" : met ? "true" : "false");
-    }
-    fprintf(json, "\n]\n");
-    fflush(stdout);
+    scene c = {.s = (shared *)shared_, .quick = quick, .program = program, .daemon = d->pid};
+    snprintf(c.url, sizeof c.url, "%s", d->url);
+    snprintf(c.runtime, sizeof c.runtime, "%s", d->runtime);
+    snprintf(c.data, sizeof c.data, "%s/data", dir);
+    return run_all(&c);
 }
 
 bool bench_groups_run(const char *program, const char *dir, bool quick, FILE *json, bool table)
 {
-    shared *s = mmap(NULL, sizeof *s, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (s == MAP_FAILED) return false;
-    bench_daemon d = {0};
-    scene c = {.s = s, .quick = quick, .program = program};
-    bool ok = bench_daemon_start(&d, program, dir, s->error, sizeof s->error);
-    snprintf(c.url, sizeof c.url, "%s", d.url);
-    snprintf(c.runtime, sizeof c.runtime, "%s", d.runtime);
-    snprintf(c.data, sizeof c.data, "%s/data", dir);
-    c.daemon = d.pid;
-    fflush(NULL);
-    pid_t pid = ok ? fork() : -1;
-    if (pid == 0) {
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
-        _exit(run_all(&c) ? 0 : 1);
-    }
-    int status = 0;
-    ok = pid > 0 && waitpid(pid, &status, 0) == pid && status == 0;
-    if (d.pid) bench_daemon_stop(&d);
-    if (d.runtime[0]) bench_remove_tree(d.runtime);
-    report(s, json, table);
-    if (!ok) fprintf(stderr, "busway-bench: groups: %s\n", s->error[0] ? s->error : "it was killed");
-    munmap(s, sizeof *s);
-    return ok;
+    static const apart_case apart_groups = {"groups", "members of groups", sizeof(shared), run};
+    return apart_run(&apart_groups, program, dir, quick, json, table);
 }

@@ -6,7 +6,7 @@
  *   redelivery         a worker that holds a record is killed (SIGKILL): from the kill until another one, which waits, has the record
  *   delayed            records with times spread over two seconds: how much later than its time a worker has each; early ones counted
  * The bounds are the project's. Everything runs in children; the process that reports opens no bus. */
-#include "bench.h"
+#include "apart.h"
 
 #include <busway/busway.h>
 #include <limits.h>
@@ -23,19 +23,10 @@
 #define PARTITIONS 4
 #define VALUE 100u
 #define BATCH 100u
-#define ROWS_MAX 16
 #define SAMPLES_MAX 4096
 
-typedef struct row {
-    char name[64], unit[12];
-    double value, bound; /* bound < 0: none */
-    bool at_least;
-} row;
-
 typedef struct shared {
-    row rows[ROWS_MAX];
-    size_t count;
-    char error[600];
+    apart a; /* first */
     _Atomic uint64_t done, ready;
     _Atomic bool failed;
     _Atomic int64_t killed_ns;
@@ -49,23 +40,13 @@ typedef struct scene {
 
 static void add(scene *c, const char *name, double value, const char *unit, double bound, bool at_least)
 {
-    if (c->s->count == ROWS_MAX) return;
-    row *r = &c->s->rows[c->s->count++];
-    *r = (row){.value = value, .bound = bound, .at_least = at_least};
-    snprintf(r->name, sizeof r->name, "%s", name);
-    snprintf(r->unit, sizeof r->unit, "%s", unit);
+    apart_add(&c->s->a, name, value, unit, bound, at_least);
 }
 
 static bool failed(scene *c, const char *what)
 {
-    if (!atomic_exchange(&c->s->failed, true)) snprintf(c->s->error, sizeof c->s->error, "%.80s: %.400s", what, bw_error_message());
+    if (!atomic_exchange(&c->s->failed, true)) (void)apart_failed(&c->s->a, what);
     return false;
-}
-
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
 }
 
 static int64_t wall_us(void)
@@ -183,7 +164,7 @@ static bool one_at_a_time(scene *c, uint64_t records)
     (void)bw_queue_close(q);
     bw_bus_close(bus);
     if (ok) {
-        qsort(us, records, sizeof *us, by_value);
+        qsort(us, records, sizeof *us, apart_by_value);
         add(c, "one at a time, acknowledged and on the disk: p50", us[records / 2], "us", -1, false);
     }
     free(us);
@@ -242,7 +223,7 @@ static bool redelivery(scene *c, uint32_t kills)
     (void)bw_queue_close(q);
     bw_bus_close(bus);
     if (!ok || !q) return false;
-    qsort(ms, kills, sizeof *ms, by_value);
+    qsort(ms, kills, sizeof *ms, apart_by_value);
     add(c, "killed worker, record at another: p50", ms[kills / 2], "ms", -1, false);
     add(c, "killed worker, record at another: p99", ms[kills * 99 / 100], "ms", 20, false);
     return true;
@@ -279,7 +260,7 @@ static bool delayed(scene *c, uint32_t records)
     }
     if (!q || bw_queue_close(q)) return failed(c, "delayed close");
     bw_bus_close(bus);
-    qsort(late, records, sizeof *late, by_value);
+    qsort(late, records, sizeof *late, apart_by_value);
     add(c, "delayed records that came early", early, "records", 0, false);
     add(c, "delayed, later than its time: p50", late[records / 2], "ms", -1, false);
     add(c, "delayed, later than its time: p99", late[records * 99 / 100], "ms", 20, false);
@@ -298,43 +279,16 @@ static bool run_all(scene *c)
     return one_at_a_time(c, c->quick ? 200 : 2000) && redelivery(c, c->quick ? 20 : 200) && delayed(c, c->quick ? 400 : 4000);
 }
 
-static void report(const shared *s, FILE *json, bool table)
+static bool run(apart *shared_, const bench_daemon *d, const char *program, const char *dir, bool quick)
 {
-    if (table) printf("%-52s %14s %-10s %s\n", "queue groups", "Busway", "", "bound");
-    fprintf(json, "[");
-    for (size_t i = 0; i < s->count; i++) {
-        const row *r = &s->rows[i];
-        bool met = r->at_least ? r->value >= r->bound : r->value <= r->bound;
-        char bound[64] = "";
-        if (r->bound >= 0) snprintf(bound, sizeof bound, "%s %g  %s", r->at_least ? ">=" : "<=", r->bound, met ? "met" : "MISSED");
-        if (table) printf("%-52s %14.*f %-10s %s\n", r->name, r->value < 1000 ? 2 : 0, r->value, r->unit, bound);
-        fprintf(json, "%s\n  {\"case\":\"queue\",\"figure\":\"%s\",\"value\":%.3f,\"unit\":\"%s\",\"bound\":%g,\"met\":%s}", i ? "," : "", r->name,
-                r->value, r->unit, r->bound, r->bound < 0 ? "null" : met ? "true" : "false");
-    }
-    fprintf(json, "\n]\n");
-    fflush(stdout);
+    (void)program, (void)dir;
+    scene c = {.s = (shared *)shared_, .quick = quick};
+    snprintf(c.url, sizeof c.url, "%s", d->url);
+    return run_all(&c);
 }
 
 bool bench_queue_run(const char *program, const char *dir, bool quick, FILE *json, bool table)
 {
-    shared *s = mmap(NULL, sizeof *s, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (s == MAP_FAILED) return false;
-    bench_daemon d = {0};
-    scene c = {.s = s, .quick = quick};
-    bool ok = bench_daemon_start(&d, program, dir, s->error, sizeof s->error);
-    snprintf(c.url, sizeof c.url, "%s", d.url);
-    fflush(NULL);
-    pid_t pid = ok ? fork() : -1;
-    if (pid == 0) {
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
-        _exit(run_all(&c) ? 0 : 1);
-    }
-    int status = 0;
-    ok = pid > 0 && waitpid(pid, &status, 0) == pid && status == 0;
-    if (d.pid) bench_daemon_stop(&d);
-    if (d.runtime[0]) bench_remove_tree(d.runtime);
-    report(s, json, table);
-    if (!ok) fprintf(stderr, "busway-bench: queue: %s\n", s->error[0] ? s->error : "it was killed");
-    munmap(s, sizeof *s);
-    return ok;
+    static const apart_case apart_queue = {"queue", "queue groups", sizeof(shared), run};
+    return apart_run(&apart_queue, program, dir, quick, json, table);
 }

@@ -1,8 +1,8 @@
 /* bench/single.c: one run of one case, described on the command line, one line of JSON out: what `make bench-peers` is made of.
  *
  * SPEC is a list of key=value between commas: of=limit|direct|ipc, kind=e2e|rtt_spin|rtt_sleep|commit, way=batch|reserve|async,
- * record_bytes, batch, partitions, bytes (of records that are timed), warm (bytes before that), round_trips, points (e2e: the rate of each of so many equal
- * parts), keep=1 (nothing is deleted behind). */
+ * record_bytes, batch, partitions, bytes (of records that are timed), warm (bytes before that), round_trips, points (e2e: the rate of
+ * each of so many equal parts), keep=1 (nothing is deleted behind). */
 #include "bench.h"
 
 #include <stdio.h>

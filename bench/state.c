@@ -7,7 +7,7 @@
  *   beside it    a producer on the socket without a quota, beside a throttled one that is stopped every other 200 ms: how much slower, in per
  *                cent, the windows with it are than those around
  * The bounds are the project's. Everything runs in children; the process that reports opens no bus. */
-#include "bench.h"
+#include "apart.h"
 
 #include <busway/busway.h>
 #include <math.h>
@@ -24,20 +24,11 @@
 #define BATCH 100u
 #define TXN 1000
 #define RATE 20000000.0
-#define ROWS_MAX 16
 #define PAIRS 5
 #define WINDOW_NS UINT64_C(200000000)
 
-typedef struct row {
-    char name[64], unit[12];
-    double value, bound; /* bound < 0: none */
-    bool at_least;
-} row;
-
 typedef struct shared {
-    row rows[ROWS_MAX];
-    size_t count;
-    char error[600];
+    apart a; /* first */
     _Atomic bool stop;
 } shared;
 
@@ -49,18 +40,10 @@ typedef struct scene {
 
 static void add(scene *c, const char *name, double value, const char *unit, double bound, bool at_least)
 {
-    if (c->s->count == ROWS_MAX) return;
-    row *r = &c->s->rows[c->s->count++];
-    *r = (row){.value = value, .bound = bound, .at_least = at_least};
-    snprintf(r->name, sizeof r->name, "%s", name);
-    snprintf(r->unit, sizeof r->unit, "%s", unit);
+    apart_add(&c->s->a, name, value, unit, bound, at_least);
 }
 
-static bool failed(scene *c, const char *what)
-{
-    if (!c->s->error[0]) snprintf(c->s->error, sizeof c->s->error, "%.80s: %.400s", what, bw_error_message());
-    return false;
-}
+static bool failed(scene *c, const char *what) { return apart_failed(&c->s->a, what); }
 
 static bw_bus *open_bus(scene *c, const char *client, bw_transport transport)
 {
@@ -215,12 +198,6 @@ static bool receiving(scene *c, const char *client, double warm_s, double timed_
     return true;
 }
 
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 /* One client sends without a pause; the throttled one beside it is stopped and let go on, a window each: a window beside it is compared with
  * the two around it, so that the disk's and the machine's slow changes fall out. */
 static bool beside(scene *c)
@@ -255,7 +232,7 @@ static bool beside(scene *c)
     bw_bus_close(bus);
     if (!ok || status) return failed(c, "beside");
     for (int i = 0; i < pairs; i++) slower[i] = ((rate[2 * i] + rate[2 * i + 2]) / 2 / rate[2 * i + 1] - 1) * 100;
-    qsort(slower, (size_t)pairs, sizeof *slower, by_value);
+    qsort(slower, (size_t)pairs, sizeof *slower, apart_by_value);
     add(c, "a client beside one of 200 kB/s, slower (median)", slower[pairs / 2], "%", 2, false);
     return true;
 }
@@ -275,43 +252,16 @@ static bool run_all(scene *c)
     return set_quota(c, "slow", "producer_byte_rate", 200000) && beside(c);
 }
 
-static void report(const shared *s, FILE *json, bool table)
+static bool run(apart *shared_, const bench_daemon *d, const char *program, const char *dir, bool quick)
 {
-    if (table) printf("%-52s %14s %-10s %s\n", "state mode and quotas", "Busway", "", "bound");
-    fprintf(json, "[");
-    for (size_t i = 0; i < s->count; i++) {
-        const row *r = &s->rows[i];
-        bool met = r->at_least ? r->value >= r->bound : r->value <= r->bound;
-        char bound[64] = "";
-        if (r->bound >= 0) snprintf(bound, sizeof bound, "%s %g  %s", r->at_least ? ">=" : "<=", r->bound, met ? "met" : "MISSED");
-        if (table) printf("%-52s %14.*f %-10s %s\n", r->name, r->value < 1000 ? 2 : 0, r->value, r->unit, bound);
-        fprintf(json, "%s\n  {\"case\":\"state\",\"figure\":\"%s\",\"value\":%.3f,\"unit\":\"%s\",\"bound\":%g,\"met\":%s}", i ? "," : "", r->name,
-                r->value, r->unit, r->bound, r->bound < 0 ? "null" : met ? "true" : "false");
-    }
-    fprintf(json, "\n]\n");
-    fflush(stdout);
+    (void)program, (void)dir;
+    scene c = {.s = (shared *)shared_, .quick = quick};
+    snprintf(c.url, sizeof c.url, "%s", d->url);
+    return run_all(&c);
 }
 
 bool bench_state_run(const char *program, const char *dir, bool quick, FILE *json, bool table)
 {
-    shared *s = mmap(NULL, sizeof *s, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (s == MAP_FAILED) return false;
-    bench_daemon d = {0};
-    scene c = {.s = s, .quick = quick};
-    bool ok = bench_daemon_start(&d, program, dir, s->error, sizeof s->error);
-    snprintf(c.url, sizeof c.url, "%s", d.url);
-    fflush(NULL);
-    pid_t pid = ok ? fork() : -1;
-    if (pid == 0) {
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
-        _exit(run_all(&c) ? 0 : 1);
-    }
-    int status = 0;
-    ok = pid > 0 && waitpid(pid, &status, 0) == pid && status == 0;
-    if (d.pid) bench_daemon_stop(&d);
-    if (d.runtime[0]) bench_remove_tree(d.runtime);
-    report(s, json, table);
-    if (!ok) fprintf(stderr, "busway-bench: state: %s\n", s->error[0] ? s->error : "it was killed");
-    munmap(s, sizeof *s);
-    return ok;
+    static const apart_case apart_state = {"state", "state mode and quotas", sizeof(shared), run};
+    return apart_run(&apart_state, program, dir, quick, json, table);
 }

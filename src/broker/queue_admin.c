@@ -1,38 +1,11 @@
 /* broker/queue_admin.c: QUEUE_DESCRIBE, QUEUE_PEEK, QUEUE_SETTLE, QUEUE_DELETE: what people ask of queue groups. Documents in msgpack;
  * names as in busway/queue.h. */
+#include "broker/document.h"
 #include "broker/queue.h"
 
-#include <msgpack/pack.h>
 #include <stdlib.h>
 
 #define PEEK_MAX 10000u
-
-static int append(void *data, const char *bytes, size_t len) { return bw_buf_append(data, bytes, len) ? -1 : 0; }
-static int put_text(msgpack_packer *pk, const char *text)
-{
-    size_t len = strlen(text);
-    return msgpack_pack_str(pk, len) | (len ? msgpack_pack_str_body(pk, text, len) : 0);
-}
-static int key_text(msgpack_packer *pk, const char *key, const char *text) { return put_text(pk, key) | put_text(pk, text); }
-static int key_int(msgpack_packer *pk, const char *key, int64_t v) { return put_text(pk, key) | msgpack_pack_int64(pk, v); }
-static int key_bool(msgpack_packer *pk, const char *key, bool v)
-{
-    return put_text(pk, key) | (v ? msgpack_pack_true(pk) : msgpack_pack_false(pk));
-}
-
-static void send_doc(bw_broker *b, bw_op *op, int bad)
-{
-    if (bad) {
-        bw_op_fail(op, bw_fail(BW_ERR_NO_MEMORY, "no memory for the answer"));
-        return;
-    }
-    bw_answer a;
-    bw_answer_init(&a, &op->request);
-    a.doc = b->doc.data;
-    a.doc_len = b->doc.len;
-    bw_op_finish(op, &a);
-    if (b->doc.cap > (256u << 10)) bw_buf_free(&b->doc);
-}
 
 static bw_err need_group(bw_broker *b, bw_str name, bw_queue_group **out)
 {
@@ -117,15 +90,14 @@ void bw_handle_queue_describe(bw_broker *b, bw_op *op)
         return;
     }
     msgpack_packer pk;
-    b->doc.len = 0;
-    msgpack_packer_init(&pk, &b->doc, append);
+    bw_doc_begin(b, &pk);
     uint32_t n = 0;
     bw_queue_group *each;
     HASH_ITER(hh, b->queues->groups, each, tmp) n += !each->deleting && (!g || each == g);
     int bad = msgpack_pack_array(&pk, n);
     HASH_ITER(hh, b->queues->groups, each, tmp)
         if (!each->deleting && (!g || each == g)) bad |= put_group(&pk, each);
-    send_doc(b, op, bad);
+    bw_doc_send(b, op, bad);
 }
 
 bw_err bw_queue_groups_each(bw_broker *b, bw_queue_each_fn fn, void *opaque)
@@ -172,8 +144,7 @@ void bw_handle_queue_peek(bw_broker *b, bw_op *op)
     uint32_t delayed = q->delays.count < most - n - late ? q->delays.count : most - n - late;
     int64_t now_ns = bw_clock_mono_ns();
     msgpack_packer pk;
-    b->doc.len = 0;
-    msgpack_packer_init(&pk, &b->doc, append);
+    bw_doc_begin(b, &pk);
     int bad = msgpack_pack_map(&pk, 4);
     bad |= key_int(&pk, "start_offset", s->start) | key_int(&pk, "next_offset", s->end);
     bad |= put_text(&pk, "records") | msgpack_pack_array(&pk, late + n);
@@ -189,7 +160,7 @@ void bw_handle_queue_peek(bw_broker *b, bw_op *op)
         bad |= msgpack_pack_map(&pk, 2) | key_int(&pk, "offset", q->delays.heap[i].offset);
         bad |= key_int(&pk, "deliver_at", q->delays.heap[i].due_ms);
     }
-    send_doc(b, op, bad);
+    bw_doc_send(b, op, bad);
 }
 
 /* ---- by hand ---- */

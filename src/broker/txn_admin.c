@@ -1,39 +1,10 @@
 /* broker/txn_admin.c: what people ask of transactions: documents in msgpack, and an abort by hand. Names as in busway/transaction.h. */
+#include "broker/document.h"
 #include "broker/txn_internal.h"
 
 #include "log/producers.h"
 
-#include <msgpack/pack.h>
 #include <stdlib.h>
-
-static int append(void *data, const char *bytes, size_t len) { return bw_buf_append(data, bytes, len) ? -1 : 0; }
-
-static int put_text(msgpack_packer *pk, const char *text)
-{
-    size_t len = strlen(text);
-    return msgpack_pack_str(pk, len) | (len ? msgpack_pack_str_body(pk, text, len) : 0);
-}
-static int key_text(msgpack_packer *pk, const char *key, const char *text) { return put_text(pk, key) | put_text(pk, text); }
-static int key_int(msgpack_packer *pk, const char *key, int64_t v) { return put_text(pk, key) | msgpack_pack_int64(pk, v); }
-
-static void begin_doc(bw_broker *b, msgpack_packer *pk)
-{
-    b->doc.len = 0;
-    msgpack_packer_init(pk, &b->doc, append);
-}
-
-static void send_doc(bw_broker *b, bw_op *op, int bad)
-{
-    if (bad) {
-        bw_op_fail(op, bw_fail(BW_ERR_NO_MEMORY, "no memory for the answer"));
-        return;
-    }
-    bw_answer a;
-    bw_answer_init(&a, &op->request);
-    a.doc = b->doc.data;
-    a.doc_len = b->doc.len;
-    bw_op_finish(op, &a);
-}
 
 /* ---- transactions ---- */
 
@@ -58,12 +29,12 @@ void bw_handle_list_transactions(bw_broker *b, bw_op *op)
 {
     if (!loaded(b, op)) return;
     msgpack_packer pk;
-    begin_doc(b, &pk);
+    bw_doc_begin(b, &pk);
     int bad = msgpack_pack_array(&pk, b->txns ? HASH_CNT(by_id, b->txns->by_id) : 0);
     bw_txn *t, *tmp;
     if (b->txns)
         HASH_ITER(by_id, b->txns->by_id, t, tmp) bad |= put_head(&pk, t, 0);
-    send_doc(b, op, bad);
+    bw_doc_send(b, op, bad);
 }
 
 static bw_txn *named(bw_broker *b, bw_op *op)
@@ -81,7 +52,7 @@ void bw_handle_describe_transaction(bw_broker *b, bw_op *op)
     bw_txn *t = named(b, op);
     if (!t) return;
     msgpack_packer pk;
-    begin_doc(b, &pk);
+    bw_doc_begin(b, &pk);
     int bad = put_head(&pk, t, 2);
     bad |= put_text(&pk, "partitions") | msgpack_pack_array(&pk, t->state.part_count);
     for (uint32_t i = 0; i < t->state.part_count; i++) {
@@ -95,7 +66,7 @@ void bw_handle_describe_transaction(bw_broker *b, bw_op *op)
         bad |= msgpack_pack_map(&pk, 4) | key_text(&pk, "group", o->group) | key_text(&pk, "topic", o->topic);
         bad |= key_int(&pk, "partition", o->partition) | key_int(&pk, "offset", o->offset);
     }
-    send_doc(b, op, bad);
+    bw_doc_send(b, op, bad);
 }
 
 void bw_handle_abort_transaction(bw_broker *b, bw_op *op)
@@ -184,10 +155,10 @@ static void producers_done(bw_broker *b, bw_job *job)
     struct pack p;
     if (job->error) answer_error(job);
     else {
-        begin_doc(b, &p.pk);
+        bw_doc_begin(b, &p.pk);
         p.bad = msgpack_pack_array(&p.pk, bw_producers_count(q->table));
         bw_producers_each(q->table, false, bw_clock_mono_ms(), put_producer, &p);
-        send_doc(b, job->op, p.bad);
+        bw_doc_send(b, job->op, p.bad);
     }
     end_job(job);
 }

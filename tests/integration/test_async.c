@@ -1,5 +1,5 @@
 /* Asynchronous producing on both transports ($BUSWAY_TEST_TRANSPORT): callbacks, batching, memory, time-outs, closing. */
-#include "support/bus.h"
+#include "support/one_bus.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -12,26 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-static test_daemon the_daemon;
-static bw_bus *bus;
-
-static int set_up(void **state)
-{
-    (void)state;
-    daemon_make(&the_daemon);
-    daemon_start(&the_daemon);
-    bus = test_bus(the_daemon.url);
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    bw_bus_close(bus);
-    daemon_remove(&the_daemon);
-    return 0;
-}
 
 typedef struct outcome { int calls; bw_err error; int64_t offset; int32_t partition; pthread_t thread; } outcome;
 

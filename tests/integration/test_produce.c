@@ -1,5 +1,5 @@
 /* Producing on both transports ($BUSWAY_TEST_TRANSPORT): synchronous, batches, reserve, codecs, headers, errors, acks. */
-#include "support/bus.h"
+#include "support/one_bus.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -14,26 +14,6 @@
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-static test_daemon the_daemon;
-static bw_bus *bus;
-
-static int set_up(void **state)
-{
-    (void)state;
-    daemon_make(&the_daemon);
-    daemon_start(&the_daemon);
-    bus = test_bus(the_daemon.url);
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    bw_bus_close(bus);
-    daemon_remove(&the_daemon);
-    return 0;
-}
 
 static void test_send_sync_gives_dense_offsets_and_is_read_back(void **state)
 {

@@ -1,5 +1,5 @@
 /* Many records in one call, sending without waiting, and the producer's descriptor, on both transports ($BUSWAY_TEST_TRANSPORT). */
-#include "support/bus.h"
+#include "support/one_bus.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -12,26 +12,6 @@
 #include <string.h>
 
 enum { RECORDS = 5000, PARTITIONS = 4 };
-
-static test_daemon the_daemon;
-static bw_bus *bus;
-
-static int set_up(void **state)
-{
-    (void)state;
-    daemon_make(&the_daemon);
-    daemon_start(&the_daemon);
-    bus = test_bus(the_daemon.url);
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    bw_bus_close(bus);
-    daemon_remove(&the_daemon);
-    return 0;
-}
 
 typedef struct seen {
     int64_t offset[RECORDS]; /* by the number in the value; -1: not seen */

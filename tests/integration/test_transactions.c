@@ -1,5 +1,5 @@
 /* Transactions through the public API: what committed readers see, errors and what they say, the daemon killed in the middle of one. */
-#include "support/bus.h"
+#include "support/one_bus.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -13,26 +13,6 @@
 #include <unistd.h>
 
 enum { PATIENCE = 20000 };
-
-static test_daemon the_daemon;
-static bw_bus *bus;
-
-static int set_up(void **state)
-{
-    (void)state;
-    daemon_make(&the_daemon);
-    daemon_start(&the_daemon);
-    bus = test_bus(the_daemon.url);
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    bw_bus_close(bus);
-    daemon_remove(&the_daemon);
-    return 0;
-}
 
 static bw_producer *open_with(const char *id, int32_t timeout_ms, bw_acks acks)
 {
