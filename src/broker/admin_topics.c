@@ -1,5 +1,5 @@
 /* broker/admin_topics.c: requests about topics: metadata, create, delete, alter, offsets, delete records. */
-#include "broker/core.h"
+#include "broker/links.h"
 
 #include <stdlib.h>
 
@@ -47,6 +47,7 @@ static void fill_meta(const bw_topic *t, bw_topic_meta *m)
 
 void bw_handle_metadata(bw_broker *b, bw_op *op)
 {
+    if (op->session->linking) op->session->linking->changed = false; /* from here on it is told again */
     const bw_request *r = &op->request;
     bw_topic *t = NULL, *tmp;
     bw_answer a;

@@ -44,6 +44,7 @@ void bw_daemon_config_init(bw_daemon_config *c)
 void bw_daemon_config_fini(bw_daemon_config *c)
 {
     for (size_t i = 0; i < bw_daemon_option_count; i++) bw_option_clear(&bw_daemon_options[i], c);
+    bw_daemon_config_links_fini(c);
     free(c->topic_defaults);
     c->topic_defaults = NULL;
 }
@@ -60,6 +61,13 @@ bw_err bw_daemon_config_copy(bw_daemon_config *to, const bw_daemon_config *from)
             bw_daemon_config_fini(to);
             return e;
         }
+    }
+    for (size_t i = 0; i < from->link_option_count; i++) {
+        const bw_link_option *o = &from->link_options[i];
+        bw_err e = bw_daemon_config_link(to, o->link, o->name, o->value);
+        if (!e) continue;
+        bw_daemon_config_fini(to);
+        return e;
     }
     if (from->topic_defaults) *to->topic_defaults = *from->topic_defaults;
     to->event = from->event;

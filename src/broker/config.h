@@ -13,6 +13,11 @@
 /* Called for each event the daemon logs. fields: "key=value" text after the event, already escaped; may be "". */
 typedef void (*bw_event_fn)(void *opaque, bw_log_level level, const char *event, const char *fields);
 
+/* One option of a [link NAME] section, as it was written. */
+typedef struct bw_link_option {
+    char *link, *name, *value;
+} bw_link_option;
+
 typedef struct bw_daemon_config {
     char *data_dir;
     char *runtime_dir;      /* default: <data_dir>/run */
@@ -61,6 +66,8 @@ typedef struct bw_daemon_config {
     int64_t disk_reserve_bytes;          /* space kept for commits and deletes; below it appends get no new capacity */
     /* defaults for topics: log.retention.ms & co. are given as the topic names in [topic-defaults] */
     struct bw_topic_config *topic_defaults;
+    bw_link_option *link_options;        /* in the order of the file */
+    size_t link_option_count;
     bw_event_fn event; /* set by the program */
     void *event_opaque;
 } bw_daemon_config;
@@ -97,6 +104,9 @@ bw_err bw_daemon_config_copy(bw_daemon_config *to, const bw_daemon_config *from)
 bw_err bw_daemon_config_set(bw_daemon_config *c, const char *name, const char *value);
 /* bw_daemon_config_check: what depends on several options. */
 bw_err bw_daemon_config_check(bw_daemon_config *c);
+/* bw_daemon_config_link: one option of a link, as text. INVALID_CONFIG: given twice, too many. */
+bw_err bw_daemon_config_link(bw_daemon_config *c, const char *link, const char *name, const char *value);
+void bw_daemon_config_links_fini(bw_daemon_config *c);
 /* bw_daemon_config_reference: the reference as mdoc/roff-free plain text, or as the body of a man page. */
 bw_err bw_daemon_config_reference(bw_buf *out, bool man);
 

@@ -2,6 +2,7 @@
  *
  *   # comment            options before any section, or in [daemon], are the daemon's
  *   [topic-defaults]     Kafka's topic names: retention.ms = 7d
+ *   [link NAME]          a link to a peer, with the options of `busway link add`: url = tcp://berlin:7070
  *
  * inih's handler is not told the line: the reader counts, and inih hands over each line before it reads the next. An option given twice
  * is an error, but for `listen`, whose values add up. */
@@ -69,8 +70,9 @@ static bw_err add_to_list(bw_daemon_config *c, const bw_option *o, const char *v
 static bw_err take_option(file_reader *r, const char *section, const char *name, const char *value)
 {
     bool topics = !strcmp(section, "topic-defaults");
+    if (!strncmp(section, "link ", 5) && section[5]) return bw_daemon_config_link(r->config, section + 5, name, value);
     if (!topics && *section && strcmp(section, "daemon"))
-        return bw_fail(BW_ERR_INVALID_CONFIG, "unknown section [%.60s]; there are [daemon] and [topic-defaults]", section);
+        return bw_fail(BW_ERR_INVALID_CONFIG, "unknown section [%.60s]; there are [daemon], [topic-defaults] and [link NAME]", section);
     const bw_option *table = topics ? bw_topic_options : bw_daemon_options;
     const bw_option *o = bw_option_find(table, topics ? bw_topic_option_count : bw_daemon_option_count, name, strlen(name));
     if (topics) {

@@ -238,10 +238,9 @@ void bw_link_stream_answer(bw_broker *b, struct bw_link_stream *st, bw_op *op, b
     a.link.part_count = n;
     a.link.codec = (int8_t)codec;
     a.link.plain = (uint32_t)plain;
-    a.link.changed = st->changed;
+    a.link.changed = st->session->linking && st->session->linking->changed;
     a.payload = payload->data;
     a.payload_len = payload->len;
-    st->changed = false;
     bw_op_finish(op, &a);
 }
 
@@ -258,7 +257,7 @@ static bool serve_one(bw_broker *b, struct bw_link_stream *st, bool last)
     b->payload.len = 0;
     st->has_merged = false;
     size_t n = collect(b, st, most, &b->payload, parts);
-    bool done = n > 0 || last || st->changed;
+    bool done = n > 0 || last || s->linking->changed;
     if (done) {
         st->ops = op->next;
         if (!st->ops) st->ops_last = NULL;
@@ -400,11 +399,11 @@ void bw_link_streams_serve_session(bw_broker *b, bw_session *s)
 
 void bw_link_topics_changed(bw_broker *b)
 {
-    for (bw_session *s = b->sessions; s; s = s->next)
-        for (struct bw_link_stream *st = s->linking ? s->linking->streams : NULL; st; st = st->next) {
-            st->changed = true;
-            bw_link_stream_serve(b, st);
-        }
+    for (bw_session *s = b->sessions; s; s = s->next) {
+        if (!s->linking) continue;
+        s->linking->changed = true;
+        for (struct bw_link_stream *st = s->linking->streams; st; st = st->next) bw_link_stream_serve(b, st);
+    }
 }
 
 void bw_link_streams_drop(bw_broker *b, bw_session *s)

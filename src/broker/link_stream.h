@@ -37,7 +37,7 @@ struct bw_link_stream {
     bool skip_own;  /* if it said who it is */
     bool filters;
     bool has_merged; /* the answer being made has batches that a merge wrote */
-    bool blocked, working, ended, changed;
+    bool blocked, working, ended;
     bw_op *ops, *ops_last;
     bw_timer timer; /* max_wait of the first */
     size_t turn, count;

@@ -78,6 +78,7 @@ void bw_handle_link_hello(bw_broker *b, bw_op *op)
     }
     bw_answer a;
     bw_answer_init(&a, &op->request);
+    (void)bw_linking_of(op->session); /* it is told of changes from here on */
     memcpy(a.link.origin, mine.b, 16);
     a.link.incarnation = b->incarnation;
     bw_op_finish(op, &a);

@@ -50,6 +50,7 @@ void bw_link_drop_session(bw_broker *b, bw_session *s); /* appends and streams *
 struct bw_linking {
     struct bw_link_append *appends, *appends_last; /* in order; the first is at work */
     struct bw_link_stream *streams;
+    bool changed; /* topics came, went or grew since it last listed them */
 };
 struct bw_linking *bw_linking_of(bw_session *s); /* NULL: no memory; link_fetch.c */
 /* bw_link_log_id: whose records a request brings; of_link: the place where its link keeps how far it has come. */

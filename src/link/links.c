@@ -252,6 +252,36 @@ static bool load_one(void *opaque, const void *key, size_t key_len, const void *
     return true;
 }
 
+static bw_err one_static(bw_links *l, const bw_daemon_config *config, const char *name)
+{
+    bw_link_spec s;
+    bw_endpoint *peer = NULL;
+    bw_err e = bw_link_spec_init(&s, bw_str_of(name));
+    for (size_t i = 0; !e && i < config->link_option_count; i++) {
+        const bw_link_option *o = &config->link_options[i];
+        if (!strcmp(o->link, name)) e = bw_link_spec_set(&s, o->name, strlen(o->name), o->value, strlen(o->value));
+    }
+    if (!e) e = bw_link_spec_check(&s);
+    if (!e) e = bw_endpoint_open_peer(&s, &peer);
+    if (!e) peer->ops->close(peer);
+    s.is_static = true;
+    if (!e) return run(l, &s);
+    bw_link_spec_fini(&s);
+    bw_error_context(e, "the configuration's link '%.64s'", name);
+    return BW_ERR_INVALID_CONFIG;
+}
+
+/* One of the same name that is stored rests while the configuration has it. */
+static bw_err start_static(bw_links *l, const bw_daemon_config *config)
+{
+    bw_err e = BW_OK;
+    for (size_t i = 0; !e && i < config->link_option_count; i++) {
+        const char *name = config->link_options[i].link;
+        if (!find(l, bw_str_of(name))) e = one_static(l, config, name);
+    }
+    return e;
+}
+
 bw_err bw_links_start(bw_broker *b, const bw_daemon_config *config, bw_links **out)
 {
     bw_links *l = calloc(1, sizeof *l);
@@ -264,8 +294,9 @@ bw_err bw_links_start(bw_broker *b, const bw_daemon_config *config, bw_links **o
     *l = (bw_links){.broker = b, .config = config};
     x->links = l;
     bw_err e = bw_store_each(b->store, BW_TABLE_LINKS, "l", 1, load_one, x);
+    if (!e) e = start_static(l, config);
     for (size_t i = 0; i < x->count; i++) {
-        if (!e) e = run(l, &x->specs[i]);
+        if (!e && !find(l, bw_str_of(x->specs[i].name))) e = run(l, &x->specs[i]);
         else bw_link_spec_fini(&x->specs[i]);
     }
     free(x);
