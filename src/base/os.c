@@ -447,13 +447,31 @@ bool bw_os_is_unshared(int fd)
     return fcntl(fd, F_SETLEASE, F_UNLCK) == 0;
 }
 
+/* Before Linux 6.5 there is no cachestat(2). */
+static uint64_t pages_mapped_in(int fd, uint64_t len, uint64_t page)
+{
+    uint64_t cached = 0, pages = (len + page - 1) / page;
+    void *map = mmap(NULL, len, PROT_READ, MAP_SHARED, fd, 0);
+    if (map == MAP_FAILED) return 0;
+    unsigned char *in = malloc(pages);
+    if (in && mincore(map, len, in) == 0)
+        for (uint64_t i = 0; i < pages; i++) cached += in[i] & 1;
+    free(in);
+    munmap(map, len);
+    return cached;
+}
+
 bool bw_os_is_cached(int fd, off_t len)
 {
     enum { CALL_CACHESTAT = 451, LACKING = 64 }; /* one of so many pages may be missing */
     struct { uint64_t at, len; } range = {0, (uint64_t)len};
     struct { uint64_t cache, dirty, writeback, evicted, recently_evicted; } stat = {0};
-    if (enter(BW_OS_cachestat) || syscall(CALL_CACHESTAT, fd, &range, &stat, 0)) return false;
-    uint64_t pages = (uint64_t)len / (uint64_t)sysconf(_SC_PAGESIZE);
+    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), pages = (uint64_t)len / page;
+    if (len <= 0) return false;
+    if (enter(BW_OS_cachestat) || syscall(CALL_CACHESTAT, fd, &range, &stat, 0)) {
+        if (errno != ENOSYS) return false;
+        stat.cache = pages_mapped_in(fd, (uint64_t)len, page);
+    }
     return stat.cache + pages / LACKING >= pages;
 }
 
