@@ -57,7 +57,7 @@ func (w *pollWait) close() {
 }
 
 // pollPoller is pollHeld by the poller. The look at the consumer is made inside Read, behind its forgetting what was told before, so that no
-// event falls between the look and the wait.
+// event falls between the look and the wait; and until the descriptor is not readable any more, since Go waits for changes alone.
 func (c *consumer) pollPoller(ctx context.Context) (Batch, bool, error) {
 	if c.wait == nil {
 		if err := c.openWait(); err != nil {
@@ -71,8 +71,13 @@ func (c *consumer) pollPoller(ctx context.Context) (Batch, bool, error) {
 	code := C.int32_t(ErrTimedOut)
 	for Code(code) == ErrTimedOut {
 		_ = c.wait.file.SetReadDeadline(time.Now().Add(pollSlice))
-		err := c.wait.conn.Read(func(uintptr) bool {
-			code = c.pollC(0)
+		err := c.wait.conn.Read(func(fd uintptr) bool {
+			if c.state != nil {
+				code = -1
+				return true
+			}
+			c.dead()
+			code = C.bwgo_reader_poll_edge(c.r, C.int(fd))
 			return Code(code) != ErrTimedOut
 		})
 		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {

@@ -129,6 +129,8 @@ void bwgo_reader_close(bwgo_reader *r); /* the outcomes of commits stay until bw
 void bwgo_reader_free(bwgo_reader *r);
 /* The next batch and all its records, in one call. message is in the reader. */
 int32_t bwgo_reader_poll(bwgo_reader *r, int32_t timeout_ms);
+/* Without waiting, for a poller that is told of changes alone: TIMED_OUT only when the descriptor is not readable any more. */
+int32_t bwgo_reader_poll_edge(bwgo_reader *r, int fd);
 bwgo_result bwgo_reader_place(int what, bwgo_reader *r, const char *topic, int32_t partition, int64_t at);
 enum { BWGO_ASSIGN, BWGO_UNASSIGN, BWGO_SEEK, BWGO_SEEK_TIME, BWGO_POSITION, BWGO_PAUSE, BWGO_RESUME };
 bwgo_result bwgo_reader_subscribe(bwgo_reader *r, char **topics, size_t count);

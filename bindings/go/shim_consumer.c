@@ -5,9 +5,10 @@
 #include "shim.h"
 #include "shim_private.h"
 
+#include <poll.h>
 #include <stdio.h>
 
-enum { VIEWS_FIRST = 512 };
+enum { VIEWS_FIRST = 512, POLLS_MOST = 1000 };
 
 static void on_rebalance(bw_consumer *consumer, bw_rebalance event, const bw_topic_partition *parts, size_t count, void *opaque)
 {
@@ -100,6 +101,16 @@ int32_t bwgo_reader_poll(bwgo_reader *r, int32_t timeout_ms)
     r->count = 0;
     r->broken = 0;
     return bwgo_reader_take(r, bw_consumer_poll(r->consumer, timeout_ms, &r->batch));
+}
+
+int32_t bwgo_reader_poll_edge(bwgo_reader *r, int fd)
+{
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+    for (int i = 0; i < POLLS_MOST; i++) { /* what rings after that is told anew */
+        int32_t code = bwgo_reader_poll(r, 0);
+        if (code != BW_ERR_TIMED_OUT || poll(&p, 1, 0) <= 0) return code;
+    }
+    return BW_ERR_TIMED_OUT;
 }
 
 bwgo_result bwgo_reader_place(int what, bwgo_reader *r, const char *topic, int32_t partition, int64_t at)
