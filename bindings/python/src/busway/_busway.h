@@ -309,6 +309,13 @@ struct bwpy_batch {
         (c)->saved = NULL;                 \
         PyEval_RestoreThread(back_);       \
     } while (0)
+/* bwpy_saved: for a callback: the thread's state, taken: what the callback calls saves its own. */
+static inline PyThreadState *bwpy_saved(bwpy_consumer *c)
+{
+    PyThreadState *saved = c->saved;
+    c->saved = NULL;
+    return saved;
+}
 /* bwpy_retire: the present batch ends here; records of it that were not given come again. -1 and BufferError while it has views. */
 int bwpy_retire(bwpy_consumer *c, bw_consumer *handle);
 /* bwpy_fetch: the next batch into the consumer: 1; 0 when the time is over; -1 with an exception. The consumer is entered. */

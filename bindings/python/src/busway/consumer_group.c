@@ -1,15 +1,40 @@
 /* consumer_group.c: where a consumer reads, and what its group knows of it.
  *
- * Calls that libbusway runs callbacks in (commit, committed, subscribe's poll) stay in the calling thread, in slices; those that may ask
- * the daemon without callbacks (assign, seek by time) go through a helper when it is the main thread that waits. */
+ * What may ask the daemon goes through a helper when it is the main thread that waits, so that Ctrl-C ends it; callbacks that run inside a
+ * commit are then called in the helper's thread, while the main thread waits. unsubscribe, bounded by two seconds, stays where it is. */
 #include "_busway.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-enum { COMMIT_SLICE_MS = 500 };
+/* ---- callbacks of the library: in a thread that polls, closes, … (c->saved is its state), or in the one that commits for it ---- */
 
-/* ---- callbacks of the library, inside BWPY_CONSUMER_BEGIN and END ---- */
+typedef struct back {
+    bool in_callback;
+    PyGILState_STATE gil;
+    unsigned long thread;
+    bool helper;
+} back;
+
+static back to_python(bwpy_consumer *c)
+{
+    back b = {false, PyGILState_UNLOCKED, 0, c->saved == NULL};
+    if (b.helper) b.gil = PyGILState_Ensure();
+    else PyEval_RestoreThread(bwpy_saved(c));
+    b.in_callback = c->in_callback;
+    b.thread = c->base.thread;
+    c->in_callback = true;
+    c->base.thread = PyThread_get_thread_ident();
+    return b;
+}
+
+static void from_python(bwpy_consumer *c, back b)
+{
+    c->in_callback = b.in_callback;
+    c->base.thread = b.thread;
+    if (b.helper) PyGILState_Release(b.gil);
+    else c->saved = PyEval_SaveThread();
+}
 
 static void call_python(bwpy_consumer *c, PyObject *callback, PyObject *args)
 {
@@ -26,12 +51,9 @@ void bwpy_on_rebalance(bw_consumer *consumer, bw_rebalance event, const bw_topic
 {
     (void)consumer;
     bwpy_consumer *c = opaque;
-    PyEval_RestoreThread(c->saved);
-    bool before = c->in_callback;
-    c->in_callback = true;
+    back b = to_python(c);
     if (c->on_rebalance) call_python(c, c->on_rebalance, Py_BuildValue("(iN)", (int)event, bwpy_parts_list(parts, count)));
-    c->in_callback = before;
-    c->saved = PyEval_SaveThread();
+    from_python(c, b);
 }
 
 typedef struct commit_note {
@@ -44,15 +66,12 @@ static void on_commit(bw_consumer *consumer, bw_err error, const bw_topic_partit
     (void)consumer;
     commit_note *note = opaque;
     bwpy_consumer *c = note->consumer;
-    PyEval_RestoreThread(c->saved);
-    bool before = c->in_callback;
-    c->in_callback = true;
+    back b = to_python(c);
     PyObject *failed = error ? bwpy_make_error(error, NULL) : (Py_INCREF(Py_None), Py_None);
     call_python(c, note->callback, failed ? Py_BuildValue("(NN)", failed, bwpy_parts_list(parts, count)) : NULL);
     Py_DECREF(note->callback);
     free(note);
-    c->in_callback = before;
-    c->saved = PyEval_SaveThread();
+    from_python(c, b);
 }
 
 /* ---- places ---- */
@@ -259,27 +278,56 @@ static PyObject *positions(bwpy_consumer *c, bw_consumer *handle, PyObject *offs
 
 typedef bw_err (*parts_call)(bw_consumer *consumer, bw_topic_partition *parts, size_t count, int32_t timeout_ms);
 
-/* The call, again and again until it is not TIMED_OUT (to commit the same offsets twice does no harm). The list with each one's outcome;
- * the whole call's error goes to *error. */
-static PyObject *in_slices(bwpy_consumer *c, bw_consumer *handle, PyObject *list, int64_t deadline, parts_call call, bw_err *error)
+typedef struct parts_job {
+    bwpy_job job;
+    parts_call call;
+    bw_consumer *consumer;
+    bw_topic_partition *parts;
+    size_t count;
+    int32_t timeout_ms;
+} parts_job;
+
+static void run_parts(bwpy_job *job)
+{
+    parts_job *j = (parts_job *)job;
+    bwpy_note(job, j->call(j->consumer, j->parts, j->count, j->timeout_ms));
+}
+
+/* The list with each one's outcome; *error and message: the whole call's. parts is None for all that is assigned. */
+static PyObject *call_parts(bwpy_consumer *c, bw_consumer *handle, PyObject *list, int64_t deadline, parts_call call, bw_err *error,
+                            char message[512])
 {
     bw_topic_partition *parts;
     size_t count;
-    PyObject *keep;
-    if (bwpy_get_parts(list, &parts, &count, &keep) < 0) return NULL;
-    PyObject *result = NULL;
-    for (;;) {
-        int32_t left = bwpy_left(deadline);
-        if (bwpy_is_main() && (left < 0 || left > COMMIT_SLICE_MS)) left = COMMIT_SLICE_MS;
-        BWPY_CONSUMER_BEGIN(c);
-        *error = call(handle, parts, count, left);
-        BWPY_CONSUMER_END(c);
-        if (bwpy_callback_error(c) < 0 || PyErr_CheckSignals() < 0) break;
-        if (*error == BW_ERR_TIMED_OUT && !bwpy_over(deadline)) continue;
-        result = bwpy_parts_list(parts, count);
-        break;
+    PyObject *keep_parts;
+    if (bwpy_get_parts(list, &parts, &count, &keep_parts) < 0) return NULL;
+    PyObject *room = PyBytes_FromStringAndSize((char *)parts, (Py_ssize_t)(count * sizeof *parts));
+    PyObject *keep = room ? PyTuple_Pack(2, keep_parts ? keep_parts : Py_None, room) : NULL, *result = NULL;
+    parts_job *j = keep ? bwpy_job_new(sizeof *j, run_parts, keep, c->base.core) : NULL;
+    if (j) {
+        j->call = call;
+        j->consumer = handle;
+        j->parts = parts ? (bw_topic_partition *)(void *)PyBytes_AsString(room) : NULL;
+        j->count = count;
+        j->timeout_ms = bwpy_left(deadline);
+        int r = 0;
+        if (c->in_callback) { /* the library is in this thread already */
+            BWPY_CONSUMER_BEGIN(c);
+            run_parts(&j->job);
+            BWPY_CONSUMER_END(c);
+        } else {
+            r = bwpy_run(&j->job);
+        }
+        if (r == 0) {
+            *error = j->job.error;
+            strncpy(message, j->job.message, 511);
+            result = bwpy_callback_error(c) < 0 ? NULL : bwpy_parts_list(j->parts, count);
+            bwpy_job_free(&j->job);
+        }
     }
     PyMem_Free(parts);
+    Py_XDECREF(keep_parts);
+    Py_XDECREF(room);
     Py_XDECREF(keep);
     return result;
 }
@@ -295,11 +343,12 @@ PyObject *bwpy_commit(PyObject *self, PyObject *args)
     if (!handle) return NULL;
     PyObject *what = positions(c, handle, offsets);
     bw_err e = BW_OK;
-    if (what) result = in_slices(c, handle, what, deadline, bw_consumer_commit, &e);
+    char message[512] = "";
+    if (what) result = call_parts(c, handle, what, deadline, bw_consumer_commit, &e, message);
     Py_XDECREF(what);
     bwpy_leave(&c->base);
     if (!result || !e) return result;
-    PyObject *exception = bwpy_make_error(e, NULL);
+    PyObject *exception = bwpy_make_error(e, message);
     if (exception && PyObject_SetAttrString(exception, "partitions", result) == 0) PyErr_SetObject((PyObject *)Py_TYPE(exception), exception);
     Py_XDECREF(exception);
     Py_DECREF(result);
@@ -316,7 +365,8 @@ PyObject *bwpy_committed(PyObject *self, PyObject *args)
     if (!PyArg_ParseTuple(args, "OO", &parts, &timeout) || bwpy_deadline(timeout, &deadline) < 0) return NULL;
     bw_consumer *handle = bwpy_enter(&c->base);
     if (!handle) return NULL;
-    result = in_slices(c, handle, parts, deadline, bw_consumer_committed, &e);
+    char message[512] = "";
+    result = call_parts(c, handle, parts, deadline, bw_consumer_committed, &e, message);
     bwpy_leave(&c->base);
     if (!result || !e) return result;
     bool each = false; /* an error of one partition is in the list; one of the whole call is raised */
@@ -324,7 +374,7 @@ PyObject *bwpy_committed(PyObject *self, PyObject *args)
         if (PyLong_AsLong(PyTuple_GetItem(PyList_GetItem(result, i), 5)) == (long)e) each = true;
     if (each) return result;
     Py_DECREF(result);
-    return bwpy_raise(e, NULL);
+    return bwpy_raise(e, message);
 }
 
 /* _commit_async(offsets or None, callback or None) */

@@ -10,7 +10,7 @@
 
 static const char *const kind_names[] = {"bus", "producer", "consumer", "queue", "state"};
 
-enum { FINAL_MS = 2000, STUCK_MS = 5000 };
+enum { FINAL_MS = 2000, STUCK_MS = 1000 };
 
 bwpy_handle *bwpy_handle_new(PyTypeObject *type, bwpy_kind kind, bwpy_handle *parent, void *c)
 {

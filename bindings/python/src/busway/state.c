@@ -146,7 +146,7 @@ static bw_err handle_record(bw_state_txn *txn, const bw_batch *batch, const bw_r
     handling *h = opaque;
     bwpy_consumer *c = consumer_of(h->state);
     bw_err e = BW_OK;
-    PyEval_RestoreThread(c->saved);
+    PyEval_RestoreThread(bwpy_saved(c));
     if (!batch->topic || strcmp(batch->topic, c->topic_name) != 0) {
         c->topic_name[0] = 0;
         strncat(c->topic_name, batch->topic ? batch->topic : "", sizeof c->topic_name - 1);
