@@ -47,3 +47,12 @@ bw_err bw_backend_refuse_request(uint16_t type)
         return bw_backend_refuse(bw_api_name(type), "it is a request to a Busway daemon");
     }
 }
+
+static bw_err no_cluster(void) { return bw_fail(BW_ERR_UNSUPPORTED, "this bus is no cluster"); }
+
+bw_err bw_cluster_topics(bw_bus *bus, bw_backend_topic **out, size_t *count)
+{
+    return bus->backend ? bus->backend->topics(bus, out, count) : no_cluster();
+}
+
+bw_err bw_cluster_id(bw_bus *bus, char *out, size_t size) { return bus->backend ? bus->backend->cluster_id(bus, out, size) : no_cluster(); }

@@ -8,6 +8,7 @@
 #define BW_CLIENT_BACKEND_H
 
 #include "client/bus.h"
+#include "client/cluster.h"
 
 #include <busway/admin.h>
 #include <busway/consumer.h>
@@ -76,6 +77,10 @@ typedef struct bw_backend {
     bw_err (*group_delete)(bw_bus *bus, const char *group);
     bw_err (*group_offsets_alter)(bw_bus *bus, const char *group, bw_group_offset *offsets, size_t count);
     bw_err (*group_offsets_delete)(bw_bus *bus, const char *group, bw_group_offset *offsets, size_t count);
+
+    /* links: all topics, malloc'd; the cluster's own name of itself */
+    bw_err (*topics)(bw_bus *bus, bw_backend_topic **out, size_t *count);
+    bw_err (*cluster_id)(bw_bus *bus, char *out, size_t size);
 } bw_backend;
 
 /* bw_kafka_backend: the table for kafka:// (kafka/backend.c). Without librdkafka at build time: bw_backend_kafka says so. */

@@ -5,6 +5,7 @@
 #include "link/channel.h"
 #include "link/endpoint.h"
 #include "link/endpoint_bus.h"
+#include "link/kafka.h"
 #include "link/spec.h"
 
 #include <jansson.h>
@@ -383,6 +384,7 @@ bw_err bw_endpoint_open_peer(const bw_link_spec *spec, bw_endpoint **out)
 {
     char name[BW_LINK_NAME_MAX + 8];
     bw_channel *channel;
+    if (bw_link_spec_is_cluster(spec)) return bw_endpoint_open_kafka(spec, out);
     snprintf(name, sizeof name, "link %s", spec->name);
     bw_err e = bw_channel_open_remote(spec->url, name, &channel);
     return e ? e : make(channel, spec, out);

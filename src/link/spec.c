@@ -314,6 +314,8 @@ void bw_link_spec_each(const bw_link_spec *s, void (*fn)(void *opaque, const cha
     bw_buf_free(&text);
 }
 
+bool bw_link_spec_is_cluster(const bw_link_spec *s) { return s->url && !strncmp(s->url, "kafka://", 8); }
+
 bw_err bw_link_spec_check(const bw_link_spec *s)
 {
     if (!s->url) return bw_fail(BW_ERR_INVALID_ARGUMENT, "link '%s' has no url: where is the peer?", s->name);
@@ -325,6 +327,11 @@ bw_err bw_link_spec_check(const bw_link_spec *s)
     if (s->groups.count && s->mode == BW_LINK_MERGE)
         return bw_fail(BW_ERR_INVALID_ARGUMENT,
                        "link '%s': the offsets of a merge are its own: groups' committed offsets travel with mirrors only", s->name);
+    if (bw_link_spec_is_cluster(s) && s->push && s->mode == BW_LINK_MIRROR)
+        return bw_fail(BW_ERR_INVALID_ARGUMENT, "link '%s': a Kafka cluster gives records offsets of its own: mode=merge", s->name);
+    if (bw_link_spec_is_cluster(s) && s->groups.count)
+        return bw_fail(BW_ERR_INVALID_ARGUMENT, "link '%s': groups' offsets do not travel from or to a Kafka cluster; busway migrate copies them",
+                       s->name);
     const char *name = s->rename ? s->rename : s->prefix;
     if (name && s->rename && bw_topic_name_check(name, strlen(name)) != BW_OK) return bw_error_context(BW_ERR_INVALID_TOPIC,
                                                                                                        "link '%s': rename", s->name);

@@ -60,6 +60,8 @@ bw_err bw_link_spec_decode(bw_str name, const void *data, size_t len, bw_link_sp
 /* bw_link_spec_each: every option that differs from its default. */
 void bw_link_spec_each(const bw_link_spec *s, void (*fn)(void *opaque, const char *name, const char *value), void *opaque);
 
+/* bw_link_spec_is_cluster: the peer is a Kafka cluster. */
+bool bw_link_spec_is_cluster(const bw_link_spec *s);
 /* bw_patterns_match: *priority of the first that matches. Names of the daemon's own topics ("__…") match by name only. */
 bool bw_patterns_match(const bw_patterns *p, const char *name, int32_t *priority);
 /* bw_link_spec_target: the target's name of a source topic. INVALID_TOPIC: too long. */

@@ -52,4 +52,6 @@ const bw_backend bw_kafka_backend = {
     .group_delete = bw_kafka_group_delete,
     .group_offsets_alter = bw_kafka_group_offsets_alter,
     .group_offsets_delete = bw_kafka_group_offsets_delete,
+    .topics = bw_kafka_topics,
+    .cluster_id = bw_kafka_cluster_id,
 };

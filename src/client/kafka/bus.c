@@ -162,3 +162,34 @@ bw_err bw_kafka_status(bw_bus *bus, char **json)
     json_decref(o);
     return *json ? BW_OK : bw_fail(BW_ERR_NO_MEMORY, "no memory for the answer");
 }
+
+/* ---- for links ---- */
+
+bw_err bw_kafka_topics(bw_bus *bus, bw_backend_topic **out, size_t *count)
+{
+    bw_kbus *k = bw_kbus_of(bus);
+    const struct rd_kafka_metadata *m;
+    *out = NULL;
+    *count = 0;
+    bw_err e = ask_metadata(k, k->rk, NULL, true, bw_bus_request_deadline(bus), &m);
+    if (e) return e;
+    *out = calloc((size_t)m->topic_cnt + 1, sizeof **out);
+    for (int i = 0; *out && i < m->topic_cnt; i++) {
+        const struct rd_kafka_metadata_topic *t = &m->topics[i];
+        if (t->err || t->partition_cnt < 1 || strlen(t->topic) > BW_TOPIC_NAME_MAX) continue;
+        memcpy((*out)[*count].name, t->topic, strlen(t->topic) + 1);
+        (*out)[(*count)++].partitions = t->partition_cnt;
+    }
+    RK(metadata_destroy)(m);
+    return *out ? BW_OK : bw_fail(BW_ERR_NO_MEMORY, "no memory for the list of topics");
+}
+
+bw_err bw_kafka_cluster_id(bw_bus *bus, char *out, size_t size)
+{
+    bw_kbus *k = bw_kbus_of(bus);
+    char *id = RK(clusterid)(k->rk, bus->request_timeout_ms);
+    if (!id) return bw_fail(BW_ERR_UNSUPPORTED, "kafka://%s does not say which cluster it is", k->brokers);
+    snprintf(out, size, "%s", id);
+    RK(mem_free)(k->rk, id);
+    return BW_OK;
+}

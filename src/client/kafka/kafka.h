@@ -75,6 +75,8 @@ bw_err bw_kafka_partitions(bw_kbus *k, rd_kafka_t *rk, const char *topic, bool c
 bw_err bw_kafka_metadata(bw_kbus *k, const char *topic, bw_deadline deadline, const struct rd_kafka_metadata **out);
 bw_err bw_kafka_topic_partitions(bw_bus *bus, const char *topic, int32_t *count);
 bw_err bw_kafka_status(bw_bus *bus, char **json);
+bw_err bw_kafka_topics(bw_bus *bus, bw_backend_topic **out, size_t *count);
+bw_err bw_kafka_cluster_id(bw_bus *bus, char *out, size_t size);
 
 /* ---- offsets.c ---- */
 /* bw_kafka_offsets: in place: each partition's offset by its `offset`: a time, or BW_OFFSET_END, BW_OFFSET_BEGINNING. err of each is set. */
