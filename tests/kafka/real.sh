@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # kafka:// against a real Apache Kafka 3.9 in KRaft mode: the same tests as on the mock cluster, with what only a real one has.
-# usage: real.sh [start FOLDER | stop FOLDER | COMMAND…]
-#   without arguments: starts a cluster, runs the tests, stops it. start and stop: a cluster that stays (FOLDER/url has its URL).
+# usage: real.sh [start FOLDER | stop FOLDER | restart FOLDER | COMMAND…]
+#   without arguments: starts a cluster, runs the tests, stops it. start and stop: a cluster that stays (FOLDER/url has its URL). restart: killed, and
+#   started again.
 #   COMMAND…: the same with $KAFKA_URL and $KAFKA_REAL set, instead of the tests
 # Needs java (11 or later), and Kafka's jars: from $KAFKA_JARS, or from build/compat/jars, where maven puts them the first time
 # (Maven Central, about 100 MB). What is missing is named, and the tests are skipped.
@@ -91,16 +92,21 @@ start() {
     launch
 }
 
+kill_it() {
+    kill -9 "$(cat "$folder/pid")" 2>/dev/null
+    while kill -0 "$(cat "$folder/pid")" 2>/dev/null; do sleep 0.05; done
+}
+
 stop() {
     [ -f "$folder/pid" ] || return 0
-    kill -9 "$(cat "$folder/pid")" 2>/dev/null
-    wait 2>/dev/null
+    kill_it
     rm -f "$folder/pid"
 }
 
 case ${1:-} in
 start) folder=$2; start; exit ;;
 stop) folder=$2; stop; exit ;;
+restart) folder=$2; kill_it; launch; exit ;;
 esac
 
 folder=$(mktemp -d "${TMPDIR:-/tmp}/bw-kafka.XXXXXX")
