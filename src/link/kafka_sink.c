@@ -284,7 +284,10 @@ static bw_err send_positions(bw_kend *k)
     return e;
 }
 
-static bool is_of_the_record(bw_err e) { return e == BW_ERR_RECORD_TOO_LARGE || e == BW_ERR_INVALID_RECORD || e == BW_ERR_CORRUPT || e == BW_ERR_NOT_PERMITTED; }
+static bool is_of_the_record(bw_err e)
+{
+    return e == BW_ERR_RECORD_TOO_LARGE || e == BW_ERR_INVALID_RECORD || e == BW_ERR_CORRUPT || e == BW_ERR_NOT_PERMITTED;
+}
 
 /* Nothing of it is there: whose record was refused stands still, the others begin anew where they were. */
 static void fail_pieces(bw_kend *k)
