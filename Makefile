@@ -61,7 +61,7 @@ NOT_BUILT := src/client/kafka/%
 endif
 
 LIB_LIBS := -lmbedtls -lmbedx509 -lmbedcrypto -llz4 -lzstd -lsnappy -lz -lisal -ljansson -llmdb
-DAEMON_LIBS := $(LIB_LIBS) -lnng -linih
+DAEMON_LIBS := $(LIB_LIBS) -lnng -linih -lcrypt
 LIB_LAYERS := base format log proto state client
 DAEMON_LAYERS := base format log meta proto transport broker listen state client link daemon
 layer_src = $(filter-out $(NOT_BUILT),$(foreach l,$(1),$(shell find src/$(l) -name '*.c' 2>/dev/null | sort)))

@@ -14,5 +14,6 @@
 #include <busway/replica.h>
 #include <busway/transaction.h>
 #include <busway/state.h>
+#include <busway/user.h>
 #include <busway/version.h>
 #endif

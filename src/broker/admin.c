@@ -4,6 +4,7 @@
 #include "broker/offsets.h"
 #include "broker/txn.h"
 #include "broker/quota_admit.h"
+#include "broker/users.h"
 #include "broker/replica.h"
 
 #include "base/os.h"
@@ -52,6 +53,8 @@ int bw_role_of_name(const char *name, size_t len)
 
 bw_role bw_broker_role_of(bw_broker *b, const bw_peer *peer)
 {
+    const bw_user *user = peer->remote && *peer->subject ? bw_users_find(b, peer->subject, strlen(peer->subject)) : NULL;
+    if (user && user->kind == BW_USER_CERTIFICATE) return user->role;
     if (peer->remote) return (bw_role)bw_role_of_name(b->config.anonymous_role, strlen(b->config.anonymous_role));
     if (peer->uid < 0) return BW_ROLE_NONE;
     if (peer->uid == 0 || (uint64_t)peer->uid == b->uid) return BW_ROLE_ADMIN;
@@ -173,6 +176,10 @@ static const api apis[BW_API_KEY_COUNT] = {
     [BW_API_QUEUE_SETTLE] = {bw_handle_queue_settle, BW_ROLE_ADMIN, true},
     [BW_API_QUEUE_DELETE] = {bw_handle_queue_delete, BW_ROLE_ADMIN, true},
     [BW_API_SET_QUOTA] = {bw_handle_set_quota, BW_ROLE_ADMIN, false},
+    [BW_API_AUTHENTICATE] = {bw_handle_authenticate, BW_ROLE_NONE, false},
+    [BW_API_SET_USER] = {bw_handle_set_user, BW_ROLE_ADMIN, false},
+    [BW_API_REMOVE_USER] = {bw_handle_remove_user, BW_ROLE_ADMIN, false},
+    [BW_API_LIST_USERS] = {bw_handle_list_users, BW_ROLE_ADMIN, false},
     [BW_API_PING] = {handle_ping, BW_ROLE_READER, false},
     [BW_API_LIST_QUOTAS] = {bw_handle_list_quotas, BW_ROLE_READER, false},
     [BW_API_REPLICA_ACK] = {bw_handle_replica_ack, BW_ROLE_ADMIN, true},
@@ -202,7 +209,7 @@ static bw_err refuse_remote(const bw_session *s, uint16_t type)
     static const char *const needs[] = {"nothing", "to be let in", "the right to produce", "an administrator"};
     if (type == BW_API_HELLO) return BW_OK;
     return bw_fail(BW_ERR_NOT_PERMITTED, "%s needs %s; this is %s, whose role is %s", bw_api_name(type), needs[apis[type].role],
-                   s->peer.address, bw_role_name(s->role));
+                   *s->user ? s->user : s->peer.address, bw_role_name(s->role));
 }
 
 static bw_err refuse(const bw_broker *b, const bw_op *op)

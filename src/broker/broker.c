@@ -4,6 +4,7 @@
 #include "broker/offsets.h"
 #include "broker/txn.h"
 #include "broker/quota_admit.h"
+#include "broker/users.h"
 
 #include "base/os.h"
 #include "log/wait.h"
@@ -76,6 +77,7 @@ static void destroy(bw_broker *b)
     if (b->guard.word) bw_fork_guard_fini(&b->guard);
     bw_timers_free(&b->timers);
     bw_quotas_free(b->quotas);
+    bw_users_free(b);
     bw_reactor_close(b->reactor);
     bw_buf_free(&b->payload);
     bw_buf_free(&b->scratch);
@@ -148,6 +150,7 @@ static bw_err start(bw_broker *b)
     if (!e) say_repair(b);
     if (!e) e = bw_origin_load(b);
     if (!e) e = bw_quota_load(b);
+    if (!e) e = bw_users_load(b);
     if (!e) e = share_runtime(b);
     if (!e) e = bw_offsets_load(b);
     if (!e) e = bw_broker_bring_up(b);
@@ -223,6 +226,7 @@ void bw_broker_stop(bw_broker *b)
     b->draining = true;
     bw_cleaner_stop(b);
     bw_opener_stop(b);
+    bw_auth_stop(b);
     bw_worker_stop(b); /* its outcomes are in the queue, as the committer's */
     bw_committer_stop(b);
     bw_keeper_stop(b);

@@ -27,6 +27,9 @@ typedef struct bw_peer {
 
 typedef enum bw_role { BW_ROLE_NONE = 0, BW_ROLE_READER = 1 /* consume */, BW_ROLE_CLIENT = 2 /* produce, consume */, BW_ROLE_ADMIN = 3 } bw_role;
 
+/* bw_session_role: what its peer may do now. Broker thread (within `reply`). */
+typedef struct bw_session bw_session;
+bw_role bw_session_role(const bw_session *s);
 /* bw_role_name, bw_role_of_name: "none", "reader", "client", "admin"; -1: it is none of them. */
 const char *bw_role_name(bw_role role);
 int bw_role_of_name(const char *name, size_t len);

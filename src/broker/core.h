@@ -114,6 +114,7 @@ struct bw_session {
     struct bw_linking *linking;      /* links.h; NULL: it is no link's */
     uint64_t mailboxes[BW_MAILBOXES / 64]; /* bit: this session's */
     int pid_fd;
+    char user[64];  /* who it has proved to be, remotely; "" */
     bool in_groups; /* it is, or was, some member's connection */
     uint32_t parked; /* its requests that wait at a part */
     bool over_limit; /* one connection too many: everything is refused */
@@ -222,6 +223,9 @@ struct bw_job {
 };
 
 struct bw_broker {
+    struct bw_user *users; /* users.h */
+    uint32_t user_count;
+    struct bw_auth *auth; /* NULL: no thread yet */
     bw_daemon_config config;
     int64_t started_mono_ms, started_wall_ms;
     uint64_t uid;

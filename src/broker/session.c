@@ -11,6 +11,7 @@
 
 #include "base/os.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 /* One piece of memory for a request and the event that brings it. */
@@ -63,6 +64,8 @@ void bw_broker_session_closed(bw_broker *b, bw_session *s)
     bw_broker_push(b, &s->close_event);
 }
 
+bw_role bw_session_role(const bw_session *s) { return s->role; }
+
 int64_t bw_broker_idle_ms(bw_broker *b)
 {
     int64_t since = atomic_load(&b->idle_since_ms);
@@ -98,6 +101,7 @@ static void session_opened(bw_broker *b, bw_session *s)
     s->over_limit = is_over_limit(b, s);
     s->number = ++b->next_session;
     s->role = bw_broker_role_of(b, &s->peer);
+    if (s->peer.remote) snprintf(s->user, sizeof s->user, "%.63s", s->peer.subject);
     s->next = b->sessions;
     if (s->next) s->next->prev = s;
     b->sessions = s;

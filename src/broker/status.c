@@ -127,8 +127,9 @@ static int64_t resident_bytes(void)
 
 static int put_connection(msgpack_packer *pk, const bw_session *s)
 {
-    int bad = msgpack_pack_map(pk, 15);
+    int bad = msgpack_pack_map(pk, 16);
     bad |= key_int(pk, "id", (int64_t)s->number) | key_text(pk, "client", s->client_id) | key_text(pk, "address", s->peer.address);
+    bad |= key_text(pk, "user", s->user);
     bad |= key_int(pk, "pid", s->peer.pid) | key_int(pk, "uid", s->peer.uid) | key_text(pk, "role", bw_role_name(s->role));
     bad |= key_int(pk, "since_ms", s->since_wall_ms) | key_text(pk, "transport", s->transport) | key_text(pk, "why_not_direct", s->reason);
     bad |= key_int(pk, "direct_writer_topics", bw_attach_writers(s)) | key_int(pk, "requests", (int64_t)s->requests);

@@ -90,6 +90,7 @@ int cli_exit_for(bw_err err)
     case BW_ERR_LOCK_HELD:
         return CLI_UNREACHABLE;
     case BW_ERR_NOT_PERMITTED:
+    case BW_ERR_AUTHENTICATION_FAILED:
         return CLI_DENIED;
     default:
         return CLI_FAILURE;
@@ -105,8 +106,19 @@ static void on_log(void *opaque, bw_log_level level, const char *message)
     fprintf(stderr, "busway: %s\n", message);
 }
 
+/* The URL of a remote daemon without whom and what it may tell of us. */
+static const char *url_place(const char *url, char *out, size_t size)
+{
+    const char *rest = strstr(url, "://"), *query = rest ? rest + strcspn(rest, "?") : NULL;
+    const char *at = rest ? memchr(rest, '@', (size_t)(query - rest)) : NULL;
+    if (!rest || (strncmp(url, "tcp://", 6) != 0 && strncmp(url, "tls+tcp://", 10) != 0)) return url;
+    snprintf(out, size, "%.*s%.*s", (int)(rest + 3 - url), url, (int)(query - (at ? at + 1 : rest + 3)), at ? at + 1 : rest + 3);
+    return out;
+}
+
 int cli_connect(cli *c, bw_bus **out)
 {
+    char place[400];
     bw_bus_options options = BW_BUS_OPTIONS_INIT;
     options.transport = c->transport;
     options.client_id = "busway";
@@ -116,7 +128,7 @@ int cli_connect(cli *c, bw_bus **out)
     bw_err e = bw_bus_open(c->url, &options, out);
     if (e == BW_OK) return CLI_OK;
     const char *url = c->url ? c->url : getenv("BUSWAY_URL");
-    return cli_error_bw(c, e, "cannot open %s", url ? url : "the default bus");
+    return cli_error_bw(c, e, "cannot open %s", url ? url_place(url, place, sizeof place) : "the default bus");
 }
 
 bool cli_parse_int(const char *text, int64_t min, int64_t max, int64_t *out)

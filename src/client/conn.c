@@ -358,34 +358,58 @@ static bw_err keep_hello(bw_conn *c, const bw_answer *a, const char *path)
     return BW_OK;
 }
 
-/* With the mutex, as the pumper, before anybody else may submit. */
+/* One request of the handshake. With the mutex, as the pumper, before anybody else may submit. */
+static bw_err ask_first(bw_conn *c, bw_request *q, const char *path, bw_deadline deadline, bw_reply *reply)
+{
+    reply_init(reply);
+    waiting w = {.pending = {.done = answered, .correlation = c->next_correlation++}, .conn = c, .reply = reply};
+    if (w.pending.correlation == 0) w.pending.correlation = c->next_correlation++;
+    q->correlation = w.pending.correlation;
+    bw_buf frame = {0};
+    bw_err e = bw_request_encode(q, &frame, false);
+    if (!e) e = bw_conn_send_locked(c, &w.pending, &frame, NULL, 0);
+    if (frame.data) explicit_bzero(frame.data, frame.len);
+    bw_buf_free(&frame);
+    while (!e && !w.finished) e = bw_conn_pump(c, -1, deadline);
+    bool in_time = w.finished;
+    if (!in_time) bw_conn_lose(c); /* nothing may point at this frame any more; it finishes w, too late to count */
+    if (in_time && e != BW_ERR_TLS_FAILED) e = w.error ? w.error : read_answer(&w.frame, q->type, reply);
+    if (e == BW_ERR_NOT_CONNECTED)
+        e = bw_fail(BW_ERR_NO_COORDINATOR, "the daemon at %s closed the connection before it had answered", path);
+    if (e == BW_ERR_TIMED_OUT) e = bw_fail(BW_ERR_NO_COORDINATOR, "the daemon at %s does not answer", path);
+    return e;
+}
+
+static bw_err prove(bw_conn *c, const char *path, bw_deadline deadline)
+{
+    char secret[256];
+    bool given;
+    bw_reply reply;
+    bw_request q;
+    bw_err e = bw_remote_secret(c->options.remote, secret, &given);
+    if (e || !given) return e;
+    bw_request_init(&q, BW_API_AUTHENTICATE);
+    q.user.name = bw_str_of(c->options.remote->user);
+    q.user.secret = bw_str_of(secret);
+    e = ask_first(c, &q, path, deadline, &reply);
+    explicit_bzero(secret, sizeof secret);
+    bw_reply_fini(&reply);
+    return e == BW_ERR_AUTHENTICATION_FAILED ? bw_error_context(e, "%s", path) : e;
+}
+
 static bw_err shake_hands(bw_conn *c, const char *path, bw_deadline deadline)
 {
     bw_reply reply;
-    reply_init(&reply);
-    waiting w = {.pending = {.done = answered, .correlation = c->next_correlation++}, .conn = c, .reply = &reply};
-    if (w.pending.correlation == 0) w.pending.correlation = c->next_correlation++;
     bw_request q;
     bw_request_init(&q, BW_API_HELLO);
     q.version_min = BW_PROTOCOL_VERSION_MIN;
     q.version_max = BW_PROTOCOL_VERSION;
     q.client_id = bw_str_of(c->options.client_id);
     q.client_pid = (int32_t)getpid();
-    q.correlation = w.pending.correlation;
-    bw_buf frame = {0};
-    bw_err e = bw_request_encode(&q, &frame, false);
-    if (!e) e = bw_conn_send_locked(c, &w.pending, &frame, NULL, 0);
-    bw_buf_free(&frame);
-    while (!e && !w.finished) e = bw_conn_pump(c, -1, deadline);
-    bool in_time = w.finished;
-    if (!in_time) bw_conn_lose(c); /* nothing may point at this frame any more; it finishes w, too late to count */
-    if (in_time && e != BW_ERR_TLS_FAILED) e = w.error ? w.error : read_answer(&w.frame, BW_API_HELLO, &reply);
+    bw_err e = ask_first(c, &q, path, deadline, &reply);
     if (!e) e = keep_hello(c, &reply.answer, path);
-    if (e == BW_ERR_NOT_CONNECTED)
-        e = bw_fail(BW_ERR_NO_COORDINATOR, "the daemon at %s closed the connection before it had answered", path);
-    if (e == BW_ERR_TIMED_OUT) e = bw_fail(BW_ERR_NO_COORDINATOR, "the daemon at %s does not answer", path);
     bw_reply_fini(&reply);
-    return e;
+    return !e && c->options.remote ? prove(c, path, deadline) : e;
 }
 
 static bw_err open_way(bw_conn *c, const char *path, bw_deadline deadline, int *fd, bw_tls **tls, bool *refused)

@@ -208,7 +208,8 @@ static bw_err nothing(bw_consumer *c, bw_batch *batch)
         bw_cpart *p = c->parts;
         while (p->direct) p = p->next_part;
         name_part(p, batch);
-        return bw_fail(BW_ERR_NOT_CONNECTED, "there is no connection to the daemon; it is tried again");
+        return c->away ? bw_fail(c->away, "%s; it is tried again", c->away_why)
+                       : bw_fail(BW_ERR_NOT_CONNECTED, "there is no connection to the daemon; it is tried again");
     }
     if (c->group && c->group->state == BW_MEMBER_WANTS && !c->parts && !bw_conn_is_up(&c->conn)) {
         *batch = (bw_batch){.partition = -1};

@@ -120,6 +120,8 @@ struct bw_consumer {
     uint32_t conn_epoch;
     uint32_t next_subscription;
     bw_item *items, **items_tail, *giving, *spare;
+    bw_err away;       /* why it could not connect again, when the daemon is there and does not want us: BW_OK: it is not that */
+    char away_why[300];
     bw_deadline reconnect_at;
     bool turn_ipc; /* both kinds: take turns */
     /* an event loop's descriptor */

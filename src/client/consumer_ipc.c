@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -375,8 +376,11 @@ bw_err bw_consumer_give_ipc(bw_consumer *c, bw_batch *batch)
     if (bw_conn_is_up(&c->conn)) {
         bw_conn_try_pump(&c->conn, -1, 0);
     } else if (bw_clock_mono_ns() >= c->reconnect_at) {
-        if (bw_consumer_reconnect(c, bw_deadline_in_ms(QUICK_CONNECT_MS)) != BW_OK)
-            c->reconnect_at = bw_deadline_in_ms(RECONNECT_NAP_MS);
+        bw_err again = bw_consumer_reconnect(c, bw_deadline_in_ms(QUICK_CONNECT_MS));
+        if (again) c->reconnect_at = bw_deadline_in_ms(RECONNECT_NAP_MS);
+        bool turned_away = again == BW_ERR_AUTHENTICATION_FAILED || again == BW_ERR_TLS_FAILED || again == BW_ERR_UNSUPPORTED_VERSION;
+        c->away = turned_away ? again : BW_OK;
+        if (turned_away) snprintf(c->away_why, sizeof c->away_why, "%s", bw_error_message());
     }
     return c->items ? give_queued(c, batch) : BW_ERR_EMPTY;
 }

@@ -276,6 +276,8 @@ void bw_ppart_enqueue(bw_ppart *part, bw_pbatch *b);
 void bw_ppart_drive(bw_ppart *part);
 /* bw_ppart_care: what drive can't do since it waits: connect again, get a producer id. Bounded by the deadline. */
 bw_err bw_ppart_care(bw_ppart *part, bw_deadline deadline);
+/* bw_ppart_refuse: care ended with what no waiting mends (the thread's message says what): batches that wait, and were never sent, end so. */
+void bw_ppart_refuse(bw_ppart *part, bw_err e);
 /* bw_ppart_withdraw: everything of the queue out of it, nothing in flight any more; to be completed by the caller. */
 bw_pbatch *bw_ppart_withdraw(bw_ppart *part);
 /* bw_ppart_take_back: complete with e everything that has no outcome. false: some of it had been sent. (producer.c) */

@@ -370,7 +370,9 @@ static bool serve_part(bw_ppart *part, bw_deadline now, bw_deadline *next)
     if (part->head) {
         *next = bw_deadline_first(*next, bw_ppart_expire(part, now));
         if (atomic_load(&part->attention) || !bw_conn_is_up(&p->bus->conn)) {
-            if (bw_ppart_care(part, bw_deadline_in_ms(CARE_MS)) != BW_OK)
+            bw_err e = bw_ppart_care(part, bw_deadline_in_ms(CARE_MS));
+            if (e == BW_ERR_NOT_PERMITTED || e == BW_ERR_AUTHENTICATION_FAILED) bw_ppart_refuse(part, e);
+            if (e)
                 *next = bw_deadline_first(*next, now + (int64_t)BW_RETRY_BACKOFF_MS * 1000000);
         }
         bw_ppart_drive(part);

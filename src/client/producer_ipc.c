@@ -373,6 +373,21 @@ bw_err bw_ppart_care(bw_ppart *part, bw_deadline deadline)
     return want ? take_id(part, deadline) : BW_OK;
 }
 
+void bw_ppart_refuse(bw_ppart *part, bw_err e)
+{
+    char text[512];
+    snprintf(text, sizeof text, "%s", bw_error_message());
+    for (;;) {
+        pthread_mutex_lock(&part->queue_lock);
+        bw_pbatch *b = part->head;
+        while (b && (b->sync || b->abandoned || b->in_doubt || b->state != BW_PBATCH_WAITING)) b = b->next;
+        if (b) queue_remove(part, b);
+        pthread_mutex_unlock(&part->queue_lock);
+        if (!b) return;
+        bw_pbatch_complete(b, e, -1, BW_NO_TIMESTAMP, text);
+    }
+}
+
 static bool caller_wakes(void *opaque)
 {
     bw_pbatch *b = opaque;

@@ -4,7 +4,10 @@
 #include "base/os.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
+#include <stdlib.h>
+#include <string.h>
 
 enum { LEAST_MS = 50, MOST_MS = 5000 };
 
@@ -63,4 +66,37 @@ bw_err bw_remote_connect(const bw_remote *r, bw_deadline deadline, int *fd, bw_t
     bw_os_close(*fd);
     *fd = -1;
     return e;
+}
+
+static bool is_loopback(const char *host) { return !strncmp(host, "127.", 4) || !strcmp(host, "::1") || !strcmp(host, "localhost"); }
+
+static bw_err read_secret_file(const char *path, char out[256])
+{
+    int fd = bw_os_open(AT_FDCWD, path, O_RDONLY | O_CLOEXEC, 0);
+    if (fd < 0) return bw_fail(BW_ERR_INVALID_CONFIG, "the secret's file '%s': %s", path, strerror(errno));
+    ssize_t n = bw_os_pread(fd, out, 255, 0);
+    bw_os_close(fd);
+    if (n < 0) return bw_fail(BW_ERR_INVALID_CONFIG, "the secret's file '%s' can't be read", path);
+    out[n] = 0;
+    out[strcspn(out, "\r\n")] = 0;
+    return *out ? BW_OK : bw_fail(BW_ERR_INVALID_CONFIG, "the secret's file '%s' has an empty first line", path);
+}
+
+bw_err bw_remote_secret(const bw_remote *r, char out[256], bool *given)
+{
+    char text[BW_TCP_TEXT_MAX];
+    const char *found = *r->secret_variable ? getenv(r->secret_variable) : r->secret;
+    *given = *r->secret_file || (found && *found);
+    if (!*given) {
+        if (*r->user) return bw_fail(BW_ERR_INVALID_CONFIG, "%s@%s: there is no password: password-file= or $BUSWAY_PASSWORD", r->user,
+                                     bw_tcp_place_print(&r->place, text));
+        return BW_OK;
+    }
+    if (!r->tls && !r->insecure && !is_loopback(r->place.host))
+        return bw_fail(BW_ERR_NOT_PERMITTED, "%s: the secret would go in the clear over the network; use tls+tcp://, or allow it by insecure=yes",
+                       bw_tcp_place_print(&r->place, text));
+    if (*r->secret_file) return read_secret_file(r->secret_file, out);
+    if (strlen(found) > 255) return bw_fail(BW_ERR_INVALID_CONFIG, "the secret is longer than 255 bytes");
+    memcpy(out, found, strlen(found) + 1);
+    return BW_OK;
 }

@@ -23,8 +23,16 @@ typedef struct bw_remote {
     bool tls;
     char ca[BW_REMOTE_FILE_MAX], certificate[BW_REMOTE_FILE_MAX], key[BW_REMOTE_FILE_MAX]; /* PEM files; "": none given */
     char server_name[BW_TCP_HOST_MAX + 1];                                                    /* of the certificate; "": the host */
+    bool insecure;                /* secrets may go over a network that is not encrypted */
+    char user[64];                /* "": a token, or nobody */
+    char secret[256];             /* password or token; "" */
+    char secret_file[BW_REMOTE_FILE_MAX]; /* instead: its first line, read anew at each connection */
+    char secret_variable[24];     /* instead: of the environment */
 } bw_remote;
 
+/* bw_remote_secret: what proves who we are; *given false: nothing is to be proved. INVALID_CONFIG (the file), NOT_PERMITTED (it would go in the
+ * clear over a network). */
+bw_err bw_remote_secret(const bw_remote *r, char out[256], bool *given);
 /* bw_remote_connect: a connection, with TLS when it is asked for (*tls, over *fd; else NULL). Files are read anew each time. As bw_tcp_connect;
  * INVALID_CONFIG (a file), TLS_FAILED (the message says why). */
 bw_err bw_remote_connect(const bw_remote *r, bw_deadline deadline, int *fd, bw_tls **tls, bool *refused);

@@ -3,13 +3,11 @@
  *   dir:PATH[?idle-exit=30s][&coordinator=self|daemon][&transport=auto|direct|ipc]
  *   dir:PATH?mode=ro
  *   ipc:///PATH[?transport=…]
- *   tcp://HOST[:PORT][?heartbeat=40s]
- *   tls+tcp://HOST[:PORT][?ca=FILE][&certificate=FILE&key=FILE][&server-name=NAME][&heartbeat=40s]
+ *   tcp://…, tls+tcp://…: see url_remote.c
  *   kafka://HOST:PORT[,HOST:PORT]…[?NAME=VALUE[&…]]  (kafka/config.c)
  * PATH takes %XX for bytes that a URL gives a meaning to ('?' and '%'); every other byte stands for itself. */
 #include "client/url.h"
 
-#include "proto/message.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -27,7 +25,7 @@ static int hex_digit(char c)
     return -1;
 }
 
-static bw_err unescape(const char *url, const char *from, size_t len, char *out, size_t size)
+bw_err bw_url_unescape(const char *url, const char *from, size_t len, char *out, size_t size)
 {
     size_t n = 0;
     for (size_t i = 0; i < len; i++) {
@@ -82,7 +80,7 @@ static bw_err make_absolute(const char *url, const char *raw, char out[PATH_MAX]
 }
 
 /* In ms; -1: it is none. A plain number is ms. */
-static int64_t parse_duration(const char *value, size_t len)
+int64_t bw_url_duration(const char *value, size_t len)
 {
     static const struct { const char *name; int64_t ms; } units[] = {{"", 1}, {"ms", 1}, {"s", 1000}, {"m", 60000}, {"h", 3600000}, {"d", 86400000}};
     size_t digits = 0;
@@ -98,54 +96,13 @@ static int64_t parse_duration(const char *value, size_t len)
 
 static bool is_text(const char *s, size_t len, const char *text) { return strlen(text) == len && memcmp(s, text, len) == 0; }
 
-/* The value, with %XX decoded, into out. */
-static bw_err take_text(const char *url, bw_str name, bw_str value, char *out, size_t size)
-{
-    if (!value.len) return bw_fail(BW_ERR_INVALID_ARGUMENT, "URL \"%s\": %.*s is empty", url, (int)name.len, name.data);
-    return unescape(url, value.data, value.len, out, size);
-}
-
-/* What TLS takes. NOT_FOUND: it is no such option. */
-static bw_err parse_tls_option(const char *url, bw_str name, bw_str value, bw_remote *at)
-{
-    const struct { const char *name; char *out; size_t size; } texts[] = {
-        {"ca", at->ca, sizeof at->ca}, {"certificate", at->certificate, sizeof at->certificate}, {"key", at->key, sizeof at->key},
-        {"server-name", at->server_name, sizeof at->server_name},
-    };
-    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
-        if (!bw_str_is(name, texts[i].name)) continue;
-        if (!at->tls) return bw_fail(BW_ERR_INVALID_ARGUMENT, "URL \"%s\": %s is for tls+tcp://", url, texts[i].name);
-        return take_text(url, name, value, texts[i].out, texts[i].size);
-    }
-    return BW_ERR_NOT_FOUND;
-}
-
-/* What a remote daemon's URL takes. NOT_FOUND: it is no such option. */
-static bw_err parse_remote_option(const char *url, bw_str name, bw_str value, bw_remote *at)
-{
-    if (bw_str_is(name, "heartbeat")) {
-        int64_t ms = parse_duration(value.data, value.len);
-        if (ms < 100 || ms > 3600000)
-            return bw_fail(BW_ERR_INVALID_ARGUMENT, "URL \"%s\": heartbeat is a duration from 100ms to 1h, not \"%.*s\"", url, (int)value.len,
-                           value.data);
-        at->heartbeat_ms = (int32_t)ms;
-        return BW_OK;
-    }
-    return parse_tls_option(url, name, value, at);
-}
-
 static bw_err parse_option(const char *url, const char *option, size_t len, bw_url *out)
 {
     const char *equals = memchr(option, '=', len);
     size_t name_len = equals ? (size_t)(equals - option) : len;
     const char *value = equals ? equals + 1 : option + len;
     size_t value_len = len - (size_t)(value - option);
-    if (out->remote) {
-        bw_err e = parse_remote_option(url, (bw_str){option, name_len}, (bw_str){value, value_len}, &out->at);
-        if (e != BW_ERR_NOT_FOUND) return e;
-        return bw_fail(BW_ERR_INVALID_ARGUMENT, "URL \"%s\": unknown option \"%.*s\"; there are heartbeat, ca, certificate, key and server-name", url,
-                       (int)name_len, option);
-    }
+    if (out->remote) return bw_url_remote_option(url, (bw_str){option, name_len}, (bw_str){value, value_len}, &out->at);
     if (is_text(option, name_len, "transport")) {
         out->transport_given = true;
         if (is_text(value, value_len, "auto")) out->transport = BW_TRANSPORT_AUTO;
@@ -171,7 +128,7 @@ static bw_err parse_option(const char *url, const char *option, size_t len, bw_u
     if (is_text(option, name_len, "idle-exit")) {
         if (!out->embedded)
             return bw_fail(BW_ERR_INVALID_ARGUMENT, "URL \"%s\": idle-exit is for dir: URLs; this daemon is not the library's", url);
-        if (parse_duration(value, value_len) < 0 || value_len >= sizeof out->idle_exit)
+        if (bw_url_duration(value, value_len) < 0 || value_len >= sizeof out->idle_exit)
             return bw_fail(BW_ERR_INVALID_ARGUMENT, "URL \"%s\": idle-exit is a duration such as 30s, 500ms or 5m, not \"%.*s\"", url,
                            (int)value_len, value);
         memcpy(out->idle_exit, value, value_len);
@@ -182,7 +139,7 @@ static bw_err parse_option(const char *url, const char *option, size_t len, bw_u
                    out->embedded ? ", idle-exit, coordinator and mode" : "");
 }
 
-static bw_err parse_options(const char *url, const char *options, bw_url *out)
+bw_err bw_url_options(const char *url, const char *options, bw_url *out)
 {
     while (*options) {
         size_t len = strcspn(options, "&");
@@ -206,23 +163,6 @@ static bw_err refuse_scheme(const char *text)
                    "or kafka://host:port", text);
 }
 
-static bw_err parse_remote(const char *text, const char *rest, bw_url *out)
-{
-    size_t len = strcspn(rest, "?");
-    char place[BW_TCP_TEXT_MAX];
-    out->remote = true;
-    out->at.heartbeat_ms = BW_REMOTE_HEARTBEAT_MS;
-    bw_err e = bw_tcp_place_parse(rest, len, &out->at.place);
-    out->at.tls = text[1] == 'l';
-    if (!e && !out->at.place.port) e = bw_fail(BW_ERR_INVALID_ARGUMENT, "nobody can listen on port 0");
-    if (e) return bw_error_context(e, "URL \"%s\"", text);
-    snprintf(out->path, sizeof out->path, "%s", bw_tcp_place_print(&out->at.place, place));
-    e = rest[len] == '?' ? parse_options(text, rest + len + 1, out) : BW_OK;
-    if (!e && !*out->at.certificate != !*out->at.key)
-        return bw_fail(BW_ERR_INVALID_ARGUMENT, "URL \"%s\": certificate and key are given together", text);
-    return e;
-}
-
 bw_err bw_url_parse(const char *text, bw_url *out)
 {
     memset(out, 0, sizeof *out);
@@ -235,7 +175,7 @@ bw_err bw_url_parse(const char *text, bw_url *out)
     } else if (strncmp(text, "ipc://", 6) == 0) {
         rest = text + 6;
     } else if (strncmp(text, "tcp://", 6) == 0 || strncmp(text, "tls+tcp://", 10) == 0) {
-        return parse_remote(text, strstr(text, "://") + 3, out);
+        return bw_url_remote(text, strstr(text, "://") + 3, out);
     } else if (strncmp(text, "kafka://", 8) == 0) {
         out->kafka = true;
         if (strlen(text + 8) >= sizeof out->path) return bw_fail(BW_ERR_INVALID_ARGUMENT, "URL: longer than %d bytes", PATH_MAX - 1);
@@ -249,9 +189,9 @@ bw_err bw_url_parse(const char *text, bw_url *out)
     if (!out->embedded && rest[0] != '/')
         return bw_fail(BW_ERR_INVALID_ARGUMENT, "URL \"%s\": the socket's path must be absolute: ipc:///%s", text, rest);
     char raw[PATH_MAX];
-    bw_err e = unescape(text, rest, path_len, raw, sizeof raw);
+    bw_err e = bw_url_unescape(text, rest, path_len, raw, sizeof raw);
     if (!e) e = make_absolute(text, raw, out->path);
-    if (!e && rest[path_len] == '?') e = parse_options(text, rest + path_len + 1, out);
+    if (!e && rest[path_len] == '?') e = bw_url_options(text, rest + path_len + 1, out);
     if (!e && out->read_only && (out->self_coordinator || (out->transport_given && out->transport == BW_TRANSPORT_IPC)))
         return bw_fail(BW_ERR_INVALID_ARGUMENT, "URL \"%s\": mode=ro reads the files itself: there is no coordinator and no socket", text);
     return e;

@@ -4,6 +4,7 @@
 
 #include "base/err.h"
 #include "client/remote.h"
+#include "proto/message.h"
 
 #include <busway/bus.h>
 #include <limits.h>
@@ -30,5 +31,14 @@ bw_err bw_url_parse(const char *text, bw_url *out);
 bw_err bw_url_choose(bw_url *out, bool *own_folder);
 /* bw_url_print: the canonical text; at most size bytes. */
 void bw_url_print(const bw_url *url, char *out, size_t size);
+
+/* Shared by url.c and url_remote.c; `url` is the text for messages. bw_url_unescape: %XX. bw_url_duration: in ms, -1: it is none; a plain number is
+ * ms. bw_url_options: what stands behind '?'. */
+bw_err bw_url_unescape(const char *url, const char *from, size_t len, char *out, size_t size);
+int64_t bw_url_duration(const char *value, size_t len);
+bw_err bw_url_options(const char *url, const char *options, bw_url *out);
+/* bw_url_remote: text is tcp://… or tls+tcp://…, rest what stands behind "://". */
+bw_err bw_url_remote(const char *text, const char *rest, bw_url *out);
+bw_err bw_url_remote_option(const char *url, bw_str name, bw_str value, bw_remote *at);
 
 #endif

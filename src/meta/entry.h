@@ -19,7 +19,7 @@
     X(INFO, 0, "info", true) X(TOPICS, 1, "topics", true) X(RECOVERY, 2, "recovery", false) X(PRODUCERS, 3, "producers", true) \
     X(OFFSETS, 4, "offsets", true) X(GROUPS, 5, "groups", true) X(TRANSACTIONS, 6, "transactions", true)                       \
     X(QUEUES, 7, "queues", true) X(QUOTAS, 8, "quotas", true) X(SNAPSHOTS, 9, "producer-snapshots", false)                      \
-    X(LINKS, 10, "links", true) X(MERGES, 11, "merges", true)
+    X(LINKS, 10, "links", true) X(MERGES, 11, "merges", true) X(USERS, 12, "users", true)
 
 typedef enum bw_meta_table {
 #define BW_TABLE_ENUM(id, number, name, essential) BW_TABLE_##id = number,

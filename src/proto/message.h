@@ -93,6 +93,10 @@ typedef enum bw_api_key {
     BW_API_PROMOTE = 86,
     BW_API_SET_ASIDE = 87,
     /* connections from other hosts: message_remote.h */
+    BW_API_AUTHENTICATE = 90,
+    BW_API_SET_USER = 91,
+    BW_API_REMOVE_USER = 92,
+    BW_API_LIST_USERS = 93,
     BW_API_PING = 94,
     BW_API_KEY_COUNT
 } bw_api_key;
@@ -112,6 +116,7 @@ static inline bw_str bw_str_of(const char *text) { return (bw_str){text, text ? 
 #include "proto/message_quota.h"
 #include "proto/message_link.h"
 #include "proto/message_replica.h"
+#include "proto/message_remote.h"
 
 typedef struct bw_config_pair { bw_str name; bw_str value; bool has_value; } bw_config_pair;
 
@@ -160,6 +165,7 @@ typedef struct bw_request {
     bw_quota_entity quota;   /* SET_QUOTA (rates: configs), LIST_QUOTAS */
     bw_link_request link;    /* LINK_ADD (options: configs) to LINK_POSITION */
     bw_replica_request replica; /* RANGE_HASHES to SET_ASIDE */
+    bw_user_request user; /* AUTHENTICATE, SET_USER, REMOVE_USER */
 } bw_request;
 
 typedef struct bw_topic_meta {

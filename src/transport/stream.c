@@ -47,4 +47,4 @@ void bw_stream_close(bw_stream *s) { s->wire->close(s); }
 
 void bw_stream_finish(bw_stream *s) { s->wire->finish(s); }
 
-void bw_stream_established(bw_stream *s) { s->established = true; }
+void bw_stream_established(bw_stream *s) { atomic_store_explicit(&s->established, true, memory_order_relaxed); }

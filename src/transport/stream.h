@@ -92,7 +92,7 @@ void bw_stream_consumed(bw_stream_token *token);
 /* bw_stream_charge: count further bytes against the credit until the token is consumed: what the answer may take. From the frame
  * callback. */
 void bw_stream_charge(bw_stream_token *token, size_t bytes);
-/* bw_stream_established: the peer has introduced itself. From the frame callback. */
+/* bw_stream_established: the peer has introduced itself, and a remote one may do something here. Any thread. */
 void bw_stream_established(bw_stream *s);
 /* bw_stream_finish: read no more; close when what is queued has been sent. */
 void bw_stream_finish(bw_stream *s);

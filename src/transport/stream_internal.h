@@ -56,7 +56,7 @@ struct bw_stream {
     size_t parsed; /* bytes of chunk that were given out */
     size_t need;   /* bytes of the frame that begins at parsed, as far as known */
     size_t want;   /* size of the next chunk */
-    bool established;
+    atomic_bool established; /* set by any thread */
 
     pthread_mutex_t lock;
     bool closed;

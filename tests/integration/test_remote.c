@@ -294,6 +294,129 @@ static void test_remote_certificates_are_reloaded_without_a_restart(void **state
     bw_bus_close(bus);
 }
 
+static const char *as(const fixture *x, const char *user, const char *more)
+{
+    snprintf(url_space, sizeof url_space, "tls+tcp://%s127.0.0.1:%d?ca=%s/ca.pem%s", user, x->tls, x->certs, more);
+    return url_space;
+}
+
+static void cannot_produce(const char *url)
+{
+    bw_bus *bus = remote_bus(url);
+    bw_producer *p = test_producer(bus, BW_ACKS_VISIBLE);
+    bw_record r = test_record(NULL, "v");
+    bw_delivery d;
+    assert_err(bw_producer_send_sync(p, "t", 0, &r, 5000, &d), BW_ERR_NOT_PERMITTED);
+    assert_ok(bw_producer_send(p, "t", 0, &r, NULL, NULL, 60000));
+    int64_t begun = now_ms();
+    bw_producer_flush(p, 10000);
+    assert_true(now_ms() - begun < 9000); /* it is told at once, not when its time is over */
+    bw_producer_close(p, 0);
+    bw_bus_close(bus);
+}
+
+static void test_remote_users_prove_who_they_are(void **state)
+{
+    fixture *x = *state;
+    char token[BW_TOKEN_MAX], more[700], options[500];
+    snprintf(options, sizeof options, "tls.client.auth = requested\ntls.client.ca = %s/ca.pem\n", x->certs);
+    start(x, options);
+    bw_bus *local = test_bus_by(x->d.url, BW_TRANSPORT_IPC);
+    assert_ok(bw_topic_create(local, "t", 1, NULL, 0));
+    assert_ok(bw_user_set(local, "bob", BW_USER_PASSWORD, "client", "correct horse"));
+    assert_ok(bw_user_set(local, "alice", BW_USER_CERTIFICATE, "reader", NULL));
+    assert_ok(bw_token_add(local, "sensor", "reader", token));
+    assert_err(bw_user_set(local, "carol", BW_USER_PASSWORD, "client", "short"), BW_ERR_INVALID_ARGUMENT);
+    assert_err(bw_user_set(local, "carol", BW_USER_PASSWORD, "king", "correct horse"), BW_ERR_INVALID_ARGUMENT);
+    assert_err(bw_user_set(local, "ca rol", BW_USER_PASSWORD, "client", "correct horse"), BW_ERR_INVALID_ARGUMENT);
+    assert_err(bw_user_remove(local, "nobody"), BW_ERR_NOT_FOUND);
+    for (int round = 0; round < 2; round++) { /* the same behind a restart */
+        works(as(x, "bob:correct%20horse@", ""));
+        refused(as(x, "bob:correct%20house@", ""), BW_ERR_AUTHENTICATION_FAILED, "password is wrong");
+        refused(as(x, "rob:correct%20horse@", ""), BW_ERR_AUTHENTICATION_FAILED, "not known");
+        refused(as(x, "sensor:correct%20horse@", ""), BW_ERR_AUTHENTICATION_FAILED, "not known");
+        refused(as(x, "", ""), BW_ERR_NOT_PERMITTED, "role is none");
+        snprintf(more, sizeof more, "&token=%s", token);
+        works(as(x, "", more));
+        cannot_produce(as(x, "", more));
+        more[strlen(more) - 1] ^= 1;
+        refused(as(x, "", more), BW_ERR_AUTHENTICATION_FAILED, "token is not known");
+        refused(as(x, "", "&token=sensor"), BW_ERR_AUTHENTICATION_FAILED, "token is not known");
+        snprintf(more, sizeof more, "&certificate=%s/alice.pem&key=%s/alice.key", x->certs, x->certs);
+        works(as(x, "", more));
+        cannot_produce(as(x, "", more));
+        if (round == 1) break;
+        bw_bus_close(local);
+        daemon_stop(&x->d, SIGTERM);
+        start(x, options);
+        local = test_bus_by(x->d.url, BW_TRANSPORT_IPC);
+    }
+    run("printf 'correct horse\\n' > '%s/password'", x->certs);
+    snprintf(more, sizeof more, "&password-file=%s/password", x->certs);
+    works(as(x, "bob@", more));
+    setenv("BUSWAY_PASSWORD", "correct horse", 1);
+    works(as(x, "bob@", ""));
+    unsetenv("BUSWAY_PASSWORD");
+    setenv("BUSWAY_TOKEN", token, 1);
+    works(as(x, "", ""));
+    unsetenv("BUSWAY_TOKEN");
+    refused(as(x, "bob@", ""), BW_ERR_INVALID_CONFIG, "no password");
+    char *json = NULL;
+    assert_ok(bw_users_list(local, &json));
+    assert_non_null(strstr(json, "\"bob\""));
+    assert_null(strstr(json, "$y$"));
+    assert_null(strstr(json, token));
+    bw_free(json);
+    bw_bus_close(local);
+}
+
+static void test_remote_user_that_is_removed_is_cut_off(void **state)
+{
+    fixture *x = *state;
+    start(x, "");
+    bw_bus *local = test_bus_by(x->d.url, BW_TRANSPORT_IPC);
+    assert_ok(bw_user_set(local, "bob", BW_USER_PASSWORD, "reader", "correct horse"));
+    assert_ok(bw_topic_create(local, "t", 1, NULL, 0));
+    bw_bus *bus = remote_bus(as(x, "bob:correct%20horse@", ""));
+    bw_consumer *c = test_consumer(bus, "t", 0, 0);
+    bw_producer *p = test_producer(local, BW_ACKS_VISIBLE);
+    test_send(p, "t", 0, "one");
+    assert_int_equal(test_read(c, 1, 10000, NULL, NULL), 1);
+    assert_ok(bw_user_remove(local, "bob"));
+    assert_err(ask(bus), BW_ERR_AUTHENTICATION_FAILED);
+    test_send(p, "t", 0, "two");
+    bw_batch b;
+    bw_err e = BW_ERR_TIMED_OUT;
+    for (int64_t until = now_ms() + 10000; (e == BW_ERR_TIMED_OUT || e == BW_ERR_NOT_CONNECTED) && now_ms() < until;) e = bw_consumer_poll(c, 100, &b);
+    if (e != BW_ERR_AUTHENTICATION_FAILED) fail_msg("the consumer of a removed user: %s", bw_err_name(e));
+    bw_consumer_close(c);
+    bw_producer_close(p, 1000);
+    bw_bus_close(bus);
+    bw_bus_close(local);
+}
+
+static void config_refused(fixture *x, const char *options, const char *text)
+{
+    char command[1000];
+    FILE *f = fopen(x->config, "w");
+    assert_non_null(f);
+    fputs(options, f);
+    fclose(f);
+    snprintf(command, sizeof command, "'%s' --data-dir '%s' --config '%s' --check-config 2>&1 | grep -q -- '%s'", getenv("BUSWAYD"), x->d.dir,
+             x->config, text);
+    run("%s", command);
+}
+
+static void test_remote_open_doors_need_a_word(void **state)
+{
+    fixture *x = *state;
+    config_refused(x, "listeners = tcp://0.0.0.0:7290\n", "listeners.insecure");
+    config_refused(x, "listeners = tls+tcp://0.0.0.0:7290\n", "needs tls.certificate");
+    config_refused(x, "listeners = tls+tcp://0.0.0.0:7290\ntls.certificate = a\ntls.key = b\nanonymous.role = client\n", "lets in everybody");
+    config_refused(x, "listeners = tls+tcp://0.0.0.0:7290\ntls.certificate = a\ntls.key = b\ntls.client.auth = required\n", "tls.client.ca names");
+    config_refused(x, "listeners = udp://0.0.0.0:7290\n", "expected tcp://");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -304,6 +427,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_remote_tls_says_what_is_wrong, setup, teardown),
         cmocka_unit_test_setup_teardown(test_remote_clients_show_their_certificates, setup, teardown),
         cmocka_unit_test_setup_teardown(test_remote_certificates_are_reloaded_without_a_restart, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_remote_users_prove_who_they_are, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_remote_user_that_is_removed_is_cut_off, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_remote_open_doors_need_a_word, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

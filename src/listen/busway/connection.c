@@ -15,6 +15,7 @@ typedef struct connection {
     bw_listener *listener;
     bw_stream *stream;
     bw_session *session;
+    bool remote;
     bool introduced; /* HELLO was accepted; the stream's callbacks only */
     pthread_mutex_t lock;
     bool closed;
@@ -43,6 +44,8 @@ static void on_reply(void *listener_session, const bw_answer *a)
 {
     connection *c = (connection *)listener_session;
     bw_buf *scratch = &c->listener->scratch;
+    bool admits = a->type == BW_API_HELLO || a->type == BW_API_AUTHENTICATE;
+    if (c->remote && admits && !a->error && bw_session_role(c->session) > BW_ROLE_NONE) { bw_stream_established(c->stream); }
     if (a->type == BW_API_HELLO) {
         bw_answer hello = *a;
         bw_answer_complete(&hello, c->listener->frame_max);
@@ -77,6 +80,7 @@ static void *on_accepted(void *owner, bw_stream *s, const bw_stream_peer *from)
     pthread_mutex_init(&c->lock, NULL);
     bw_peer peer;
     bw_listen_peer(from, &peer, true);
+    c->remote = from->remote;
     c->session = bw_broker_session_open(l->broker, &session_ops, c, &peer);
     if (!c->session) {
         pthread_mutex_destroy(&c->lock);
@@ -118,7 +122,7 @@ static void on_frame(void *user, const bw_frame *f, bw_stream_token *token)
         if (r.type == BW_API_FETCH) { bw_stream_charge(token, bw_request_bound_fetch(&r) / FETCH_CHARGE_SHARE); }
         if (r.type == BW_API_HELLO) {
             c->introduced = true;
-            bw_stream_established(c->stream);
+            if (!c->remote) { bw_stream_established(c->stream); } /* others when they are known to have a right here: on_reply */
         }
         bw_broker_submit(c->listener->broker, c->session, &r, token);
         return;
