@@ -217,7 +217,8 @@ static bw_err read_user(const bw_user_request *r, bw_user *out)
     if (r->secret.len > BW_USER_SECRET_MAX || memchr(r->secret.len ? r->secret.data : "x", 0, r->secret.len))
         return bw_fail(BW_ERR_INVALID_ARGUMENT, "a password is a text of at most %d bytes", BW_USER_SECRET_MAX);
     if (r->kind == BW_USER_PASSWORD && r->secret.len < 8) return bw_fail(BW_ERR_INVALID_ARGUMENT, "a password has at least 8 bytes");
-    if (r->kind == BW_USER_TOKEN && (r->secret.len < 66 || r->secret.len >= BW_TOKEN_MAX)) return bw_fail(BW_ERR_INVALID_ARGUMENT, "this is no token");
+    if (r->kind == BW_USER_TOKEN && (r->secret.len < 66 || r->secret.len >= BW_TOKEN_MAX))
+        return bw_fail(BW_ERR_INVALID_ARGUMENT, "this is no token");
     return BW_OK;
 }
 

@@ -163,9 +163,11 @@ static const cli_opt token_options[] = {ROLE, {0, 0, NULL, NULL, NULL}};
 static const cli_opt no_options[] = {{0, 0, NULL, NULL, NULL}};
 
 const cli_command cli_user_add = {"user add", "NAME", "Let somebody in from other hosts, or change how.",
-                                  "The daemon keeps a yescrypt hash of the password. Connections of a user that was there are closed.", user_options, true,
+                                  "The daemon keeps a yescrypt hash of the password. Connections of a user that was there are closed.",
+                                  user_options, true,
                                   "  busway user add alice < password.txt\n  busway user add gateway7 --certificate --role reader\n", user_add};
-const cli_command cli_user_list = {"user list", "", "List who may come from other hosts.", NULL, no_options, true, "  busway user list\n", user_list};
+const cli_command cli_user_list = {"user list", "", "List who may come from other hosts.", NULL, no_options, true, "  busway user list\n",
+                                   user_list};
 const cli_command cli_user_remove = {"user remove", "NAME", "Take a user's right away; its connections are closed.", NULL, no_options, true,
                                      "  busway user remove alice\n", user_remove};
 const cli_command cli_token_add = {"token add", "NAME", "Make a token for a program of another host, and print it: once.",

@@ -8,7 +8,6 @@
  * PATH takes %XX for bytes that a URL gives a meaning to ('?' and '%'); every other byte stands for itself. */
 #include "client/url.h"
 
-
 #include <ctype.h>
 #include <errno.h>
 #include <stdio.h>

@@ -19,7 +19,8 @@ static bw_err set(bw_bus *bus, const char *name, bw_user_kind kind, const char *
 bw_err bw_user_set(bw_bus *bus, const char *name, bw_user_kind kind, const char *role, const char *secret)
 {
     if (kind == BW_USER_TOKEN) return bw_fail(BW_ERR_INVALID_ARGUMENT, "tokens are made by bw_token_add");
-    if ((kind == BW_USER_PASSWORD) != (secret != NULL)) return bw_fail(BW_ERR_INVALID_ARGUMENT, "a password is for users of that kind, who must have one");
+    if ((kind == BW_USER_PASSWORD) != (secret != NULL))
+        return bw_fail(BW_ERR_INVALID_ARGUMENT, "a password is for users of that kind, who must have one");
     return set(bus, name, kind, role, secret);
 }
 

@@ -387,7 +387,8 @@ static void test_remote_user_that_is_removed_is_cut_off(void **state)
     test_send(p, "t", 0, "two");
     bw_batch b;
     bw_err e = BW_ERR_TIMED_OUT;
-    for (int64_t until = now_ms() + 10000; (e == BW_ERR_TIMED_OUT || e == BW_ERR_NOT_CONNECTED) && now_ms() < until;) e = bw_consumer_poll(c, 100, &b);
+    for (int64_t until = now_ms() + 10000; (e == BW_ERR_TIMED_OUT || e == BW_ERR_NOT_CONNECTED) && now_ms() < until;)
+        e = bw_consumer_poll(c, 100, &b);
     if (e != BW_ERR_AUTHENTICATION_FAILED) fail_msg("the consumer of a removed user: %s", bw_err_name(e));
     bw_consumer_close(c);
     bw_producer_close(p, 1000);
