@@ -330,7 +330,7 @@ static bw_err begin(bw_broker *b, bw_op *op, struct bw_link_stream **out)
     st->filters = st->key_prefix.data || st->header;
     st->next = op->session->linking->streams;
     op->session->linking->streams = st;
-    qsort(r->parts, r->part_count, sizeof *r->parts, by_priority);
+    if (r->part_count > 1) qsort(r->parts, r->part_count, sizeof *r->parts, by_priority);
     for (size_t i = 0; i < r->part_count; i++) tap_begin(b, st, &taps[i], &r->parts[i]);
     *out = st;
     return BW_OK;
