@@ -29,3 +29,9 @@ demo-bindings: all bindings-bin
 	@BW_BUILD=$(B) bindings/demo/run $(if $(SECONDS),--seconds $(SECONDS))
 test-memory: all bindings-bin
 	@BW_BUILD=$(B) MEMORY_RECORDS=$(or $(RECORDS),10000000) tests/integration/bindings_memory.sh
+
+# make test-python-asan: the library and the Python extension under AddressSanitizer, driven by Python's own tests.
+.PHONY: test-python-asan
+test-python-asan:
+	@$(MAKE) --no-print-directory -s VARIANT=asan all bindings-python
+	@BUSWAY=$(CURDIR)/build/asan/busway tests/integration/bindings_asan.sh

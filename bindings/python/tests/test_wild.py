@@ -763,7 +763,7 @@ def test_another_major_version_of_the_library_is_refused(tmp_path, child):
     source.write_text('const char *bw_version(void) { return "9.3.1"; }\n')
     library = tmp_path / "libv.so"
     subprocess.run(["gcc", "-shared", "-fPIC", "-o", str(library), str(source)], check=True)
-    done = child("import busway", env={**os.environ, "LD_PRELOAD": str(library)})
+    done = child("import busway", env={**os.environ, "LD_PRELOAD": f"{os.environ.get('LD_PRELOAD', '')} {library}"})
     assert done.returncode == 1 and "ImportError" in done.stderr and "9.3.1" in done.stderr and "libbusway 0." in done.stderr
 
 
