@@ -155,6 +155,12 @@ $(B)/tsan/seeded_append.o: src/log/append.c tests/tsan/seed_race.h
 	$(CC) $(CPPFLAGS) $(ALL_CFLAGS) -include tests/tsan/seed_race.h -c $< -o $@
 $(B)/tsan/test_mapping_seeded: tests/tsan/test_mapping.c $(B)/tsan/seeded_append.o $(B)/libengine.a
 	$(TSAN_LINK)
+# A week of a bad line, and deaths of both sides, for longer than make test takes.
+link-week: integration-bin
+	BUSWAYD=$(B)/buswayd BUSWAY_TEST_TRANSPORT=ipc LINK_WEEK_S=$(or $(WEEK_S),120) LINK_SEED=$(or $(SEED),7) $(B)/integration/test_link_line
+	BUSWAYD=$(B)/buswayd LINK_KILLS=$(or $(KILLS),1000) LINK_SEED=$(or $(SEED),7) $(B)/integration/test_link_kills
+.PHONY: link-week
+
 tsan-bin: $(TSAN_BIN) $(B)/tsan/test_mapping_seeded
 
 build/fuzz/bin/%: tests/fuzz/%.c build/fuzz/libcore.a

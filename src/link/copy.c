@@ -7,9 +7,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { CHUNK_FIRST = 64 << 10, CHUNK_LEAST = 16 << 10, CHUNK_MOST = 1 << 20, IDLE_WAIT_MS = 600000, CONNECT_MS = 10000 };
-#define FAST_NS 100000000
-#define SLOW_NS 1000000000
+enum { CHUNK_FIRST = 64 << 10, CHUNK_LEAST = 16 << 10, CHUNK_SLOW = 32 << 10, CHUNK_MOST = 1 << 20, IDLE_WAIT_MS = 600000, CONNECT_MS = 10000 };
+#define FAST_NS 50000000
+#define SLOW_NS 200000000
 
 void bw_copy_init(bw_copy *c, const bw_link_spec *spec)
 {
@@ -170,7 +170,8 @@ static void on_fetched(bw_transfer *t, bw_err e, const bw_chunk *chunk, uint64_t
     f->pieces = NULL;
 }
 
-/* A chunk takes a tenth of a second to a second: large enough to cost little, small enough to be sent again after a cut. */
+/* A chunk takes a twentieth to a fifth of a second: large enough to cost little, small enough to be sent again after a cut. For the same
+ * reason there are only two under way on a line that is slow. */
 static void adapt(bw_copy *c, const bw_copy_flight *f)
 {
     int64_t now = bw_clock_mono_ns(), since = f->began_ns > c->last_ns ? f->began_ns : c->last_ns, took = now - since;
@@ -235,7 +236,9 @@ static bool appends(const bw_copy *c)
 static bw_err submit_fetches(bw_copy *c)
 {
     int64_t now = bw_clock_mono_ns();
-    for (int i = 0; i < BW_COPY_FLIGHTS && !c->restart && !c->failed; i++) {
+    int most = c->chunk_bytes <= CHUNK_SLOW ? 2 : BW_COPY_FLIGHTS, under_way = 0;
+    for (int i = 0; i < BW_COPY_FLIGHTS; i++) under_way += c->flights[i].state != BW_FLIGHT_IDLE;
+    for (int i = 0; i < BW_COPY_FLIGHTS && under_way < most && !c->restart && !c->failed; i++) {
         bw_copy_flight *f = &c->flights[i];
         if (f->state != BW_FLIGHT_IDLE || (c->spec->rate && now < c->pay_ns)) continue;
         f->state = BW_FLIGHT_FETCHES;
@@ -243,6 +246,7 @@ static bw_err submit_fetches(bw_copy *c)
         f->fetch = (bw_transfer){.done = on_fetched, .opaque = f};
         f->append = (bw_transfer){.done = on_appended, .opaque = f};
         bw_err e = c->source->ops->fetch(c->source, &f->fetch, c->chunk_bytes, IDLE_WAIT_MS);
+        under_way++;
         if (!e) continue;
         f->state = BW_FLIGHT_IDLE;
         return e;

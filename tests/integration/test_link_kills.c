@@ -1,7 +1,7 @@
 /* test: limit=120 no-asan
  * Links while both daemons are killed at random moments: a mirror that is pulled, one that is pushed with compression, and a merge both
  * ways of a topic that both sides write to. What must hold at the end: the mirrors are equal, offset by offset; each side's records are once, and in
- * their order, on the other side. LINK_KILLS (60) kills from LINK_SEED (1). */
+ * their order, on the other side. LINK_KILLS (50) kills from LINK_SEED (1). */
 #include "support/links.h"
 
 #include <setjmp.h>
@@ -108,7 +108,7 @@ static void test_links_both_sides_killed_deliver_once_and_in_order(void **state)
     (void)state;
     test_daemon a, b;
     char from_a[400], from_b[400], to_b[400];
-    int kills = getenv("LINK_KILLS") ? atoi(getenv("LINK_KILLS")) : 60;
+    int kills = getenv("LINK_KILLS") ? atoi(getenv("LINK_KILLS")) : 50;
     unsigned dice = getenv("LINK_SEED") ? (unsigned)atoi(getenv("LINK_SEED")) : 1;
     daemon_make(&a);
     daemon_make(&b);
