@@ -57,6 +57,16 @@ typedef struct bw_compare_totals {
 BW_API bw_err bw_compare(bw_bus *mirror, const char *topic, bw_bus *origin, const char *origin_topic, const bw_compare_options *options,
                          bw_compare_totals *totals);
 
+/* bw_promote: the mirror `topic` becomes an origin: it takes writes, under a new leader epoch; its link copies it no more, and fences the old
+ * origin when it reaches it: from then on that refuses writes (ORIGIN_FENCED), and keeps aside what it has beyond the mirror. On the disk when it
+ * returns; OK also when it was promoted before. Which mirror is promoted, and when, is a person's decision: of a topic with replicas = N and
+ * more than N mirrors, one that is up to date. LOGS_DIVERGED: records that were acknowledged as replicated are not in this mirror; `force`
+ * promotes it all the same. INVALID_ARGUMENT: it is no mirror. Since 0.2. */
+BW_API bw_err bw_promote(bw_bus *bus, const char *topic, bool force);
+/* bw_tails: JSON array of what was kept aside of origins that were fenced: {"topic","partition","from","upto","bytes","epoch","file"}; topic NULL:
+ * all. The files are segments (bw_dump); a person deletes them. Freed with bw_free. Since 0.2. */
+BW_API bw_err bw_tails(bw_bus *bus, const char *topic, char **json);
+
 #ifdef __cplusplus
 }
 #endif

@@ -196,6 +196,10 @@ static const api apis[BW_API_KEY_COUNT] = {
     [BW_API_LINK_POSITION] = {bw_handle_link_position, BW_ROLE_READER, true},
     [BW_API_RANGE_HASHES] = {bw_handle_ranges, BW_ROLE_READER, true},
     [BW_API_RANGE_BATCHES] = {bw_handle_ranges, BW_ROLE_READER, true},
+    [BW_API_FENCE] = {bw_handle_fence, BW_ROLE_ADMIN, true},
+    [BW_API_PROMOTE] = {bw_handle_promote, BW_ROLE_ADMIN, true},
+    [BW_API_TAILS] = {bw_handle_tails, BW_ROLE_READER, false},
+    [BW_API_REPLICA_STATE] = {bw_handle_replica_state, BW_ROLE_ADMIN, true},
     [BW_API_MEND] = {bw_handle_ranges, BW_ROLE_ADMIN, true},
 };
 

@@ -164,6 +164,8 @@ struct bw_part {
     bw_produce *undurable, *undurable_last; /* appended; wait for durable; ends ascend */
     bw_produce *unreplicated, *unreplicated_last; /* appended; wait for the peers; offsets ascend */
     struct bw_replica *replicas; /* what peers have acknowledged: replica.c */
+    struct bw_replica_wait *replica_waits; /* peers who wait until it is durable here */
+    int64_t replicated_there;              /* mirrors: what the origin says that enough peers have */
     bw_fetch_link *fetches;
     bw_sub *subs;
     struct bw_offset_target *offsets; /* what is committed; NULL: nothing, or not looked for yet */
@@ -202,6 +204,7 @@ struct bw_topic {
     uint32_t part_count;   /* opened */
     uint32_t wanted_parts; /* as stored, while starting */
     struct bw_mirror *mirror; /* links.h; NULL: it is none */
+    struct bw_lead *lead;     /* replica.h; NULL: it was never promoted here */
     bool deleting;
     bool not_hashed; /* no memory to register it */
     UT_hash_handle by_name, by_id;

@@ -226,6 +226,7 @@ static bool is_for_now(bw_err e) { return e == BW_ERR_NO_COORDINATOR || e == BW_
 static bw_err check_mirror_part(const bw_part *p, const bw_request *r, const bw_link_part *q, int64_t expected)
 {
     const bw_mirror *m = p->topic->mirror;
+    if (p->topic->lead) return bw_lead_refuse_link(p->topic);
     if (!m) return bw_fail(BW_ERR_TOPIC_EXISTS, "topic '%s' is no mirror (any more)", p->topic->name);
     if (!bw_str_is(r->link.name, m->link))
         return bw_fail(BW_ERR_MIRROR_READ_ONLY, "topic '%s' is the mirror of another link, '%s'", p->topic->name, m->link);
@@ -244,7 +245,7 @@ static outcome mirror_part(bw_broker *b, struct bw_link_append *x, bw_part *p)
     bw_part_range(p, &log_start, &end, &durable);
     expected = p->copied_upto > end ? p->copied_upto : end;
     bw_err e = BW_OK;
-    if (x->done == 0 && (e = check_mirror_part(p, r, q, expected))) {
+    if ((x->done == 0 || p->topic->lead) && (e = check_mirror_part(p, r, q, expected))) {
         x->parts[x->index].offset = expected;
         part_error(x, e);
         return PART_DONE;

@@ -5,6 +5,7 @@
  * moved to another file system), and gets a new incarnation: what it writes from then on is told apart from what the other one writes.
  * Record (table links, key "i"): u8 version 1 · u64 incarnation · u64 device · u64 inode. */
 #include "broker/links.h"
+#include "broker/replica.h"
 
 #include "base/killpoint.h"
 #include "base/os.h"
@@ -174,6 +175,9 @@ void bw_topic_forget_links(bw_broker *b, bw_topic *t)
 
 bw_err bw_mirror_refuse_write(const bw_topic *t)
 {
+    if (!t->mirror->link[0])
+        return bw_fail(BW_ERR_ORIGIN_FENCED, "topic '%s' was promoted elsewhere (leader epoch %llu): write there; what only this copy has is kept (busway "
+                       "link tails)", t->name, (unsigned long long)t->mirror->incarnation);
     return bw_fail(BW_ERR_MIRROR_READ_ONLY, "topic '%s' is the mirror of link '%s': write at its origin, or promote it (busway link promote)",
                    t->name, t->mirror->link);
 }
@@ -265,8 +269,10 @@ void bw_handle_link_position(bw_broker *b, bw_op *op)
 
 static bw_err check_mirror(const bw_topic *t, const bw_request *r)
 {
+    if (t->lead) return bw_lead_refuse_link(t);
     if (!t->mirror)
         return bw_fail(BW_ERR_TOPIC_EXISTS, "topic '%s' is there and no mirror: give the link a prefix, or use mode=merge", t->name);
+    if (!t->mirror->link[0]) return bw_mirror_refuse_write(t);
     if (!bw_str_is(r->link.name, t->mirror->link))
         return bw_fail(BW_ERR_TOPIC_EXISTS, "topic '%s' is the mirror of another link, '%s'", t->name, t->mirror->link);
     if (memcmp(t->mirror->source.b, r->link.source, 16))

@@ -55,12 +55,13 @@ void bw_broker_again(bw_broker *b, bw_part *p)
 static bool waits_for(const bw_part *p, bw_wait_class cls)
 {
     return bw_fetch_waiting(p, cls) || bw_sub_waiting(p, cls) || bw_queue_waiting(p, cls) || (p->taps && bw_tap_waiting(p, cls)) ||
-           (cls == BW_WAIT_STATE && (bw_produce_waiting(p) || p->holds || bw_txn_waiting(p) || bw_replica_waiting(p)));
+           (cls == BW_WAIT_STATE && (bw_produce_waiting(p) || p->holds || p->replica_waits || bw_txn_waiting(p) || bw_replica_waiting(p)));
 }
 
 void bw_part_serve(bw_broker *b, bw_part *p)
 {
     if (p->replicas) bw_replica_settle(b, p);
+    if (p->replica_waits) bw_replica_serve_waits(b, p);
     bw_produce_serve(b, p);
     if (p->holds) bw_offsets_serve(b, p);
     bw_txn_serve(b, p);

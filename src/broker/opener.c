@@ -117,6 +117,8 @@ static bw_part *op_must_wait(bw_broker *b, const bw_op *op)
     case BW_API_RANGE_HASHES:
     case BW_API_RANGE_BATCHES:
     case BW_API_MEND:
+    case BW_API_FENCE:
+    case BW_API_REPLICA_STATE:
     case BW_API_REPLICA_ACK:
     case BW_API_EPOCHS:
         return one_must_wait(b, r->topic, r->partition);
@@ -131,6 +133,7 @@ static bw_part *op_must_wait(bw_broker *b, const bw_op *op)
             if ((p = one_must_wait(b, r->link.parts[i].topic, r->link.parts[i].partition))) last = p;
         return last;
     case BW_API_LINK_TOPIC:
+    case BW_API_PROMOTE:
         return (t = bw_topic_find(b, r->topic)) && !t->deleting ? topic_must_wait(b, t) : NULL;
     case BW_API_OFFSET_COMMIT:
     case BW_API_OFFSET_FETCH:

@@ -352,6 +352,7 @@ void bw_part_stop_io(bw_broker *b, bw_part *p)
     bw_queue_stop_part(b, p);
     if (p->has_io && b->io_parts) b->io_parts--;
     p->has_io = false;
+    bw_replica_end_waits(p);
     bw_appender_close(p->appender);
     p->appender = NULL;
     for (int i = 0; i < BW_PART_READERS; i++) {

@@ -147,6 +147,7 @@ void bw_handle_replica_ack(bw_broker *b, bw_op *op)
         a.replica.epoch = (int32_t)atomic_load_explicit(&slot_of(p)->leader_epoch, memory_order_acquire);
         bw_part_range(p, &a.log_start, &a.end, &a.durable);
     }
+    if (!e && p->topic->config.replicas > 0) a.replica.wanted = bw_replica_wants_disk(p) ? 2 : 1;
     if (!e) a.replica.replicated = (int64_t)atomic_load_explicit(&slot_of(p)->replicated, memory_order_acquire);
     bw_op_finish(op, &a);
 }

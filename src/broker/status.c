@@ -68,7 +68,8 @@ static int put_topic(bw_broker *b, msgpack_packer *pk, const bw_topic *t)
 {
     char id[23];
     bw_uuid_base64(&t->id, id);
-    int bad = msgpack_pack_map(pk, 5);
+    int bad = msgpack_pack_map(pk, 7);
+    bad |= bw_lead_doc(pk, t);
     bad |= key_text(pk, "name", t->name) | key_text(pk, "id", id) | key_int(pk, "created_ms", t->created_ms);
     bad |= put_text(pk, "partitions") | msgpack_pack_array(pk, t->part_count);
     for (uint32_t i = 0; i < t->part_count; i++) bad |= put_partition(b, pk, t->parts[i]);

@@ -9,6 +9,7 @@
 #include "broker/groups.h"
 #include "broker/links.h"
 #include "broker/offsets.h"
+#include "broker/replica.h"
 
 #include "base/killpoint.h"
 #include "base/os.h"
@@ -131,6 +132,7 @@ void bw_topic_free(bw_broker *b, bw_topic *t)
     free(t->parts);
     free(t->overrides);
     free(t->mirror);
+    free(t->lead);
     free(t);
 }
 
@@ -154,9 +156,11 @@ bw_err bw_topic_from_meta(bw_broker *b, const bw_meta_topic *m, bw_topic **out)
         e = override_set(&t->overrides, &t->override_count, bw_str_of(c->name), bw_str_of(c->value), true);
     }
     if (!e) e = bw_mirror_load(b, t);
+    if (!e) e = bw_lead_load(b, t);
     if (!e) e = registry_add(b, t);
     if (e) {
         free(t->mirror);
+        free(t->lead);
         free(t->overrides);
         free(t);
         return e;
@@ -360,6 +364,7 @@ bw_err bw_topic_delete_start(bw_broker *b, bw_topic *t, bw_op *op)
     BW_KILL_POINT("topic.promised");
     t->deleting = true;
     bw_topic_forget_links(b, t);
+    bw_lead_forget(b, t);
     bw_queue_forget_topic(b, t);
     for (uint32_t i = 0; i < t->part_count; i++) {
         bw_part *p = t->parts[i];

@@ -32,6 +32,8 @@ const cli_command *const cli_commands[] = {
     &cli_link_remove,
     &cli_status,         &cli_top,
     &cli_bench,          &cli_link_verify,
+    &cli_link_promote,
+    &cli_link_tails,
     &cli_verify,
     &cli_dump,           NULL,
 };

@@ -3,6 +3,7 @@
 
 #include "base/killpoint.h"
 #include "link/copy_internal.h"
+#include "link/replicate.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -206,6 +207,7 @@ static void appended_piece(bw_copy *c, const bw_piece *sent, const bw_piece *got
     p->next = sent->next;
     if (sent->timestamp > p->timestamp) p->timestamp = sent->timestamp;
     pthread_mutex_unlock(&c->mutex);
+    bw_replicate_note(c, p);
 }
 
 static void on_appended(bw_transfer *t, bw_err e, const bw_chunk *chunk, uint64_t wire)
@@ -298,6 +300,7 @@ static bw_err greet(bw_copy *c)
     if (!e) e = c->local->ops->hello(c->local, &its, &mine, deadline); /* whose records it gets */
     if (e) return e;
     c->source_origin = c->spec->push ? mine : its;
+    c->sink_origin = c->spec->push ? its : mine;
     pthread_mutex_lock(&c->mutex);
     c->origin = its;
     c->up = true;
@@ -320,6 +323,7 @@ bw_err bw_copy_run(bw_copy *c, bw_endpoint *local, bw_endpoint *peer)
         c->discard = true;
         e = bw_copy_arrange(c);
         c->discard = false;
+        if (!e) e = bw_replicate_begin(c);
         if (!e) e = stream(c);
         c->fruitless = c->progress ? 0 : c->fruitless + 1;
         c->restarts++;

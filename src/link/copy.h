@@ -9,6 +9,7 @@
 #ifndef BW_LINK_COPY_H
 #define BW_LINK_COPY_H
 
+#include "link/channel.h"
 #include "link/endpoint.h"
 #include "link/spec.h"
 
@@ -40,6 +41,14 @@ typedef struct bw_copy_part {
     bw_err error;        /* it stands still; the others go on */
     char message[256];
     bw_sink_part sink;
+    /* replicate.c */
+    struct bw_copy *copy;
+    bw_ask replica_ask;
+    bool acknowledging;  /* it is under way */
+    bool told;           /* since the stream began */
+    int32_t wanted;      /* what counts at the source: 0 nothing, 1 visible, 2 durable */
+    int64_t acknowledged, acknowledged_durable; /* offsets that the source was told */
+    int64_t replicated;  /* as the source says */
     bool present;        /* in the present arrangement */
     bool not_hashed;     /* no memory to register it */
     UT_hash_handle hh;
@@ -70,7 +79,7 @@ struct bw_copy {
     uint64_t wire, chunks, restarts; /* bytes that went over the wire in chunks */
     /* the link's thread alone */
     bw_endpoint *source, *sink, *local, *peer;
-    bw_origin source_origin;
+    bw_origin source_origin, sink_origin;
     bw_copy_flight flights[BW_COPY_FLIGHTS];
     bool restart, discard, progress;
     bw_err failed;

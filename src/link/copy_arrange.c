@@ -1,6 +1,7 @@
 /* link/copy_arrange.c: what is copied to where: topics that match, their targets, and where each partition goes on. And what groups have
  * committed at the source (mirrors), now and then: an offset is passed on when the sink has everything in front of it. */
 #include "link/copy_internal.h"
+#include "link/replicate.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -66,7 +67,11 @@ static bw_err arrange_topic(bw_copy *c, const bw_source_topic *t, int32_t priori
     if (!e) e = c->sink->ops->prepare(c->sink, target, t, &c->source_origin, configs, config_count, &at, soon());
     free(configs);
     if (e && bw_copy_is_lost(e)) return e;
-    if (e) return topic_fails(c, t, target, priority, e);
+    if (e) {
+        bool promoted = e == BW_ERR_ORIGIN_FENCED;
+        e = topic_fails(c, t, target, priority, e);
+        return e || !promoted ? e : bw_replicate_fence(c, t->name, target, t->partitions);
+    }
     for (int32_t i = 0; !e && i < t->partitions; i++) e = add_part(c, t, target, i, priority, &at[i]);
     free(at);
     return e;

@@ -136,6 +136,7 @@ typedef struct bw_endpoint_ops {
 
 struct bw_endpoint {
     const bw_endpoint_ops *ops;
+    bool is_bus; /* a daemon of Busway (endpoint_bus.h) */
     const bw_link_spec *spec; /* outlives it */
     uint64_t wire_out, wire_in; /* bytes so far */
 };

@@ -365,7 +365,7 @@ static bw_err make(bw_channel *channel, const bw_link_spec *spec, bw_endpoint **
         bw_channel_close(channel);
         return bw_fail(BW_ERR_NO_MEMORY, "no memory for a link");
     }
-    x->base = (bw_endpoint){.ops = &bus_ops, .spec = spec};
+    x->base = (bw_endpoint){.ops = &bus_ops, .is_bus = true, .spec = spec};
     x->channel = channel;
     *out = &x->base;
     return BW_OK;

@@ -161,6 +161,12 @@ int bw_partition_dir_fd(bw_partition *p);
  * true: it has moved, and who waits for it was woken. Any thread. */
 bool bw_partition_raise_replicated(bw_partition *p, int64_t offset);
 int64_t bw_partition_replicated(const bw_partition *p);
+/* bw_partition_begin_epoch: a new leader epoch at the log's end, where nobody appends now; on the disk when it returns. OK also when the
+ * log has that epoch, or a later one. */
+bw_err bw_partition_begin_epoch(bw_partition *p, int32_t epoch);
+/* bw_partition_quiesce: after the slot's fence was raised: whoever was inside an append is out, and nobody comes in by the old fence.
+ * LOCK_HELD: again. */
+bw_err bw_partition_quiesce(bw_partition *p);
 /* What tells one life of the log from another: which leader epoch began at which offset (an epoch begins where recovery may have lost
  * records), oldest first, malloc'd, at most 4096; and the first epoch of the present life: before it the log was another one. 0 while
  * it was never restored from a copy. */

@@ -49,3 +49,25 @@ void bw_partition_save_replicated(bw_partition *p, int64_t now_mono_ms)
     if (bw_offset_file_put(bw_partition_dir(p), BW_REPLICATED_FILE, offset) == BW_OK) p->replicated_saved = offset;
     BW_KILL_POINT("replicated.saved");
 }
+
+bw_err bw_partition_begin_epoch(bw_partition *p, int32_t epoch)
+{
+    bw_err e = BW_OK;
+    bw_partition_lock(p);
+    if ((int32_t)atomic_load_explicit(&p->slot->leader_epoch, memory_order_acquire) < epoch) {
+        e = bw_partition_write_epochs(p, epoch, bw_slot_end_offset(p->slot));
+        BW_KILL_POINT("epoch.written");
+        if (!e) atomic_store_explicit(&p->slot->leader_epoch, (uint32_t)epoch, memory_order_release);
+    }
+    bw_partition_unlock(p);
+    return e;
+}
+
+bw_err bw_partition_quiesce(bw_partition *p)
+{
+    bw_partition_lock(p);
+    bw_err e = bw_partition_lock_slot(p);
+    if (!e) bw_partition_unlock_slot(p);
+    bw_partition_unlock(p);
+    return e;
+}

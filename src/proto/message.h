@@ -91,7 +91,8 @@ typedef enum bw_api_key {
     BW_API_FENCE = 84,
     BW_API_MEND = 85,
     BW_API_PROMOTE = 86,
-    BW_API_SET_ASIDE = 87,
+    BW_API_TAILS = 87,
+    BW_API_REPLICA_STATE = 88,
     /* connections from other hosts: message_remote.h */
     BW_API_AUTHENTICATE = 90,
     BW_API_SET_USER = 91,

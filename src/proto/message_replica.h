@@ -18,21 +18,23 @@ enum { BW_RANGE_DAMAGED = 1u /* flags: its checksum does not fit, or nothing rea
 typedef struct bw_replica_request {
     bw_str peer;      /* REPLICA_ACK: who has the records: a data directory's id, hexadecimal. FENCE: who is the origin now, for people */
     int32_t epoch;    /* REPLICA_ACK: leader epoch of the last batch there. FENCE: of the new origin */
-    int64_t visible;  /* REPLICA_ACK: its log's end */
-    int64_t durable;  /* REPLICA_ACK: all below it is on its disk */
+    int64_t visible;  /* REPLICA_ACK: its log's end. REPLICA_STATE: of a mirror: what its origin says is replicated */
+    int64_t durable;  /* REPLICA_ACK: all below it is on its disk. REPLICA_STATE: to be answered when all below it is durable */
     int64_t from, upto; /* RANGE_HASHES, RANGE_BATCHES, MEND. FENCE: `from` is where the new epoch began */
     int64_t step;     /* RANGE_HASHES: in parts of so many offsets, the last one perhaps fewer */
     uint64_t scan_max; /* RANGE_HASHES, RANGE_BATCHES: bytes that may be read for it, roughly */
+    bool force;       /* PROMOTE: even if another mirror has more that was acknowledged as replicated */
     bool check;       /* RANGE_*: of all bytes, which are read and checked; else of the heads */
 } bw_replica_request;
 
 typedef struct bw_replica_answer {
     int64_t replicated; /* REPLICA_ACK: all below it counts as replicated */
-    int32_t epoch;      /* REPLICA_ACK, FENCE, PROMOTE: the leader epoch */
+    int32_t epoch;      /* REPLICA_ACK, REPLICA_STATE, FENCE, PROMOTE: the leader epoch */
+    int32_t wanted;     /* REPLICA_ACK: what counts: 0 nothing (replicas = 0), 1 what is visible at the peer, 2 what is on its disk */
     int64_t next;       /* RANGE_*: how far it came; `upto`, or less: ask for the rest */
     bw_str ranges;      /* RANGE_*, EPOCHS: items as above */
-    uint64_t bytes;     /* RANGE_*: read. SET_ASIDE: kept */
-    bw_str path;        /* SET_ASIDE: where, in the data directory; empty: there was nothing */
+    uint64_t bytes;     /* RANGE_*: read. FENCE: kept */
+    bw_str path;        /* FENCE: where, in the data directory; empty: there was nothing, or it was kept before */
 } bw_replica_answer;
 
 #endif
