@@ -7,6 +7,7 @@
  * expected, and nothing of the part is appended. So whoever dies in between, the next append begins at the right place. What can't go on
  * for a moment (no room yet, the lock is held, a vector or a producer table is being read) is tried again by a timer. */
 #include "broker/links.h"
+#include "broker/replica.h"
 
 #include "base/killpoint.h"
 #include "broker/produce_internal.h"

@@ -98,7 +98,7 @@ static bw_err compare_last(bw_broker *b, bw_part *p, const bw_link_part *q)
         return bw_fail(BW_ERR_LOGS_DIVERGED, "topic '%s' partition %u: the mirror has records up to offset %lld, the origin only up to %lld",
                        p->topic->name, p->index, (long long)q->offset, (long long)end);
     if (q->base < log_start || bw_topic_config_compacts(&p->topic->config)) return BW_OK;
-    bw_err e = bw_part_reader(b, p, BW_LIMIT_VISIBLE, false, &r);
+    bw_err e = bw_part_reader(b, p, BW_LIMIT_ALL, false, &r);
     if (e) return e;
     bw_reader_seek(r, q->base);
     e = bw_reader_next(r, &ref);
@@ -177,7 +177,9 @@ static bool read_tap(bw_broker *b, struct bw_tap *t, size_t most, bw_buf *payloa
     int64_t end = end_of(t, &out->log_start, &out->end);
     if (end <= t->offset && t->offset >= out->log_start && atomic_load(&t->part->topic->control->slots[t->part->index].state) == BW_SLOT_OPEN)
         return false;
-    bw_err e = bw_part_reader(b, t->part, st->limit == BW_READ_DURABLE ? BW_LIMIT_DURABLE : BW_LIMIT_VISIBLE, st->mode == BW_LINK_MERGE, &r);
+    /* Whatever read.limit says: of what is to be seen when peers have it, the peers must get everything. */
+    bool durable = st->limit == BW_READ_DURABLE && bw_topic_config_read_limit(&t->part->topic->config) != BW_LIMIT_REPLICATED;
+    bw_err e = bw_part_reader(b, t->part, durable ? BW_LIMIT_DURABLE : BW_LIMIT_ALL, st->mode == BW_LINK_MERGE, &r);
     if (!e && bw_reader_position(r) != t->offset) bw_reader_seek(r, t->offset);
     while (!e && (payload->len < most || payload->len == 0)) {
         bw_run run;

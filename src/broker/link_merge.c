@@ -48,7 +48,7 @@ static bw_err walk(bw_broker *b, bw_part *p, bw_vector *v)
     if (v->valid > end) bw_vector_free(v);
     if (v->valid < log_start) v->valid = log_start;
     if (v->valid >= end) return BW_OK;
-    bw_err e = bw_part_open_reader(b, p, BW_LIMIT_VISIBLE, false, &r);
+    bw_err e = bw_part_open_reader(b, p, BW_LIMIT_ALL, false, &r);
     if (e) return e;
     bw_reader_seek(r, v->valid);
     while (!e && v->valid < end) {

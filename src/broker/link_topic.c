@@ -188,7 +188,7 @@ bool bw_link_last_batch(bw_broker *b, bw_part *p, int64_t offset, bw_batch_heade
 {
     bw_reader *r;
     bw_batch_ref ref;
-    if (offset <= 0 || bw_part_reader(b, p, BW_LIMIT_VISIBLE, false, &r) != BW_OK) return false;
+    if (offset <= 0 || bw_part_reader(b, p, BW_LIMIT_ALL, false, &r) != BW_OK) return false;
     bw_reader_seek(r, offset - 1);
     if (bw_reader_next(r, &ref) != BW_OK || bw_batch_last_offset(&ref.header) != offset - 1) return false;
     *out = ref.header;

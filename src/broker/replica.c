@@ -138,17 +138,19 @@ void bw_handle_replica_ack(bw_broker *b, bw_op *op)
     if (!e && !p->log) e = bw_fail(BW_ERR_IO, "topic '%s' partition %u is not open: %s", p->topic->name, p->index, p->why ? p->why : "see the log");
     if (!e) e = check_peer(p, &r->replica);
     if (!e) e = note_peer(p, &r->replica);
-    if (!e) bw_replica_settle(b, p);
+    if (!e) {
+        bw_replica_settle(b, p);
+        bw_replica_answer_when(b, p, op, bw_replica_wants_disk(p) ? r->replica.durable : 0); /* what counts waits for the disk here, too */
+        return;
+    }
     bw_answer a;
     bw_answer_init(&a, r);
     a.error = (int32_t)e;
-    if (e) a.message = bw_str_of(bw_error_message());
-    if (e == BW_OK || e == BW_ERR_ORIGIN_FENCED || e == BW_ERR_LOGS_DIVERGED) {
+    a.message = bw_str_of(bw_error_message());
+    if (e == BW_ERR_ORIGIN_FENCED || e == BW_ERR_LOGS_DIVERGED) {
         a.replica.epoch = (int32_t)atomic_load_explicit(&slot_of(p)->leader_epoch, memory_order_acquire);
         bw_part_range(p, &a.log_start, &a.end, &a.durable);
     }
-    if (!e && p->topic->config.replicas > 0) a.replica.wanted = bw_replica_wants_disk(p) ? 2 : 1;
-    if (!e) a.replica.replicated = (int64_t)atomic_load_explicit(&slot_of(p)->replicated, memory_order_acquire);
     bw_op_finish(op, &a);
 }
 

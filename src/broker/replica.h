@@ -21,6 +21,7 @@ void bw_handle_replica_ack(bw_broker *b, bw_op *op);
 void bw_handle_epochs(bw_broker *b, bw_op *op);
 /* replica_state.c: a mirror's link asks what is here. serve: answers who waited long enough; end: everybody. */
 void bw_handle_replica_state(bw_broker *b, bw_op *op);
+void bw_replica_answer_when(bw_broker *b, bw_part *p, bw_op *op, int64_t durable);
 void bw_replica_serve_waits(bw_broker *b, bw_part *p);
 void bw_replica_end_waits(bw_part *p);
 /* replica_lead.c: PROMOTE, FENCE, TAILS */

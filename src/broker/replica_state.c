@@ -17,6 +17,7 @@ static void answer(bw_part *p, bw_op *op)
     bw_answer a;
     bw_answer_init(&a, &op->request);
     a.replica.epoch = (int32_t)atomic_load_explicit(&slot_of(p)->leader_epoch, memory_order_acquire);
+    if (p->topic->config.replicas > 0) a.replica.wanted = bw_replica_wants_disk(p) ? 2 : 1;
     a.replica.replicated = (int64_t)atomic_load_explicit(&slot_of(p)->replicated, memory_order_acquire);
     bw_part_range(p, &a.log_start, &a.end, &a.durable);
     bw_op_finish(op, &a);
@@ -42,12 +43,17 @@ void bw_handle_replica_state(bw_broker *b, bw_op *op)
     }
     if (p->topic->mirror && q->visible > p->replicated_there) p->replicated_there = q->visible;
     if (p->topic->mirror && q->visible > 0 && bw_partition_raise_replicated(p->log, q->visible)) bw_broker_again(b, p);
-    struct bw_replica_wait *w = must_wait(p, q->durable) ? calloc(1, sizeof *w) : NULL;
+    bw_replica_answer_when(b, p, op, q->durable);
+}
+
+void bw_replica_answer_when(bw_broker *b, bw_part *p, bw_op *op, int64_t durable)
+{
+    struct bw_replica_wait *w = must_wait(p, durable) ? calloc(1, sizeof *w) : NULL;
     if (!w) { /* nothing to wait for; without memory the answer says what is durable now */
         answer(p, op);
         return;
     }
-    *w = (struct bw_replica_wait){p->replica_waits, op, q->durable};
+    *w = (struct bw_replica_wait){p->replica_waits, op, durable};
     p->replica_waits = w;
     bw_position_raise(&slot_of(p)->sync_request, atomic_load_explicit(&slot_of(p)->tail, memory_order_acquire));
     bw_syncer_want(b, p);
