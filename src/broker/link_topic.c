@@ -176,8 +176,8 @@ void bw_topic_forget_links(bw_broker *b, bw_topic *t)
 bw_err bw_mirror_refuse_write(const bw_topic *t)
 {
     if (!t->mirror->link[0])
-        return bw_fail(BW_ERR_ORIGIN_FENCED, "topic '%s' was promoted elsewhere (leader epoch %llu): write there; what only this copy has is kept (busway "
-                       "link tails)", t->name, (unsigned long long)t->mirror->incarnation);
+        return bw_fail(BW_ERR_ORIGIN_FENCED, "topic '%s' was promoted elsewhere (leader epoch %llu): write there; what only this "
+                       "copy has is kept (busway link tails)", t->name, (unsigned long long)t->mirror->incarnation);
     return bw_fail(BW_ERR_MIRROR_READ_ONLY, "topic '%s' is the mirror of link '%s': write at its origin, or promote it (busway link promote)",
                    t->name, t->mirror->link);
 }

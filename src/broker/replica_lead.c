@@ -112,8 +112,10 @@ static bw_err check_promote(const bw_topic *t, bool force, int32_t *newest)
         if (!p->log) return bw_fail(BW_ERR_IO, "topic '%s' partition %u is not open: %s", t->name, i, p->why ? p->why : "see the log");
         int64_t end = bw_slot_end_offset(slot_of(p));
         if (!force && p->replicated_there > end)
-            return bw_fail(BW_ERR_LOGS_DIVERGED, "topic '%s' partition %u ends at offset %lld here, but up to %lld was acknowledged as replicated: another "
-                           "mirror has it: promote that one, or this one with force and lose it", t->name, i, (long long)end, (long long)p->replicated_there);
+            return bw_fail(BW_ERR_LOGS_DIVERGED,
+                           "topic '%s' partition %u ends at offset %lld here, but up to %lld was acknowledged as replicated: another mirror has it: "
+                           "promote that one, or this one with force and lose it",
+                           t->name, i, (long long)end, (long long)p->replicated_there);
         if (epoch_of(p) > *newest) *newest = epoch_of(p);
     }
     if (!t->mirror->link[0] && (int64_t)t->mirror->incarnation > *newest) *newest = (int32_t)t->mirror->incarnation; /* fenced: back again */
@@ -322,8 +324,8 @@ static bw_err check_fence(const bw_part *p, const bw_replica_request *q, bw_uuid
         return bw_fail(BW_ERR_INVALID_ARGUMENT, "topic '%s' partition %u: offset %lld is not in the log", t->name, p->index, (long long)q->from);
     if (t->mirror && t->mirror->link[0]) return bw_mirror_refuse_write(t);
     if (q->epoch < EPOCH_STEP || q->epoch <= epoch_of(p) || (t->lead && t->lead->epoch >= q->epoch))
-        return bw_fail(BW_ERR_LOGS_DIVERGED, "topic '%s' partition %u has leader epoch %d, which is not behind %d: nothing is fenced", t->name, p->index,
-                       epoch_of(p), q->epoch);
+        return bw_fail(BW_ERR_LOGS_DIVERGED, "topic '%s' partition %u has leader epoch %d, which is not behind %d: nothing is fenced",
+                       t->name, p->index, epoch_of(p), q->epoch);
     return BW_OK;
 }
 
@@ -391,7 +393,8 @@ typedef struct tails {
 static bool tail_of(const tails *x, const uint8_t *key, size_t key_len, size_t len, size_t *name_len)
 {
     *name_len = strnlen((const char *)key + 1, key_len - 1);
-    return len == TAIL_BYTES && key_len == *name_len + 14 && (!x->topic.len || (x->topic.len == *name_len && !memcmp(x->topic.data, key + 1, *name_len)));
+    if (len != TAIL_BYTES || key_len != *name_len + 14) return false;
+    return !x->topic.len || (x->topic.len == *name_len && !memcmp(x->topic.data, key + 1, *name_len));
 }
 
 static bool count_tail(void *opaque, const void *key, size_t key_len, const void *value, size_t len)
@@ -417,8 +420,8 @@ static bool put_tail(void *opaque, const void *key, size_t key_len, const void *
     bw_segment_name(name, from, ".log");
     snprintf(path, sizeof path, "%s/%s/%s", x->b->dir->path, folder, name);
     x->bad |= msgpack_pack_map(x->pk, 7) | key_text(x->pk, "topic", (const char *)k + 1) | key_int(x->pk, "partition", partition);
-    x->bad |= key_int(x->pk, "from", from) | key_int(x->pk, "upto", (int64_t)bw_get_be64(v + 1)) | key_int(x->pk, "bytes", (int64_t)bw_get_be64(v + 9));
-    x->bad |= key_int(x->pk, "epoch", epoch) | key_text(x->pk, "file", path);
+    x->bad |= key_int(x->pk, "from", from) | key_int(x->pk, "upto", (int64_t)bw_get_be64(v + 1));
+    x->bad |= key_int(x->pk, "bytes", (int64_t)bw_get_be64(v + 9)) | key_int(x->pk, "epoch", epoch) | key_text(x->pk, "file", path);
     return true;
 }
 

@@ -72,8 +72,8 @@ static int tails(cli *c, int argc, char **argv)
         const json_t *t = json_array_get(doc, i);
         long long from = (long long)cli_doc_int(t, "from", 0), upto = (long long)cli_doc_int(t, "upto", 0);
         printf("%s partition %lld: offsets %lld to %lld, %lld bytes, epoch %lld: %s\n", cli_doc_text(t, "topic", ""),
-               (long long)cli_doc_int(t, "partition", 0), from, upto - 1, (long long)cli_doc_int(t, "bytes", 0), (long long)cli_doc_int(t, "epoch", 0),
-               cli_doc_text(t, "file", ""));
+               (long long)cli_doc_int(t, "partition", 0), from, upto - 1, (long long)cli_doc_int(t, "bytes", 0),
+               (long long)cli_doc_int(t, "epoch", 0), cli_doc_text(t, "file", ""));
     }
     json_decref(doc);
     return CLI_OK;
