@@ -61,7 +61,7 @@ func (a *Admin) call(ctx context.Context, op string, f func(*bus, *arena) C.bwgo
 		return outcomes{r, resultError(op, r)}
 	}, nil)
 	if err == nil {
-		err = c.err
+		err = byContext(ctx, c.err)
 	}
 	return c.r, err
 }

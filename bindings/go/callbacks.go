@@ -51,8 +51,9 @@ func bwgoRebalance(handle C.uintptr_t, event C.int, parts *C.bw_topic_partition,
 		}()
 		thrown = guarded(func() { c.onEvent(c.outer, Rebalance(event), list) })
 	}()
-	if thrown := <-ended; c.panics == nil {
+	if thrown := <-ended; thrown != nil && c.panics == nil {
 		c.panics = thrown
+		C.bw_consumer_wake(c.r.consumer) // the call that this is inside of must not go on waiting
 	}
 }
 

@@ -16,7 +16,8 @@ import (
 
 // Consumer reads records: of partitions that the program chose (Assign), or of those that its group gives it (Subscribe).
 //
-// Calls from several goroutines take turns; one that waits for a turn interrupts a Poll that waits for records, which then goes on waiting.
+// Calls from several goroutines take turns; one interrupts a Poll that waits for records, which then goes on waiting. Of several
+// Polls one waits for records, the others for their turn.
 type Consumer struct{ *consumer }
 
 type consumer struct {
@@ -100,7 +101,17 @@ func (c *consumer) wake() {
 
 // begin is the start of each call: the consumer is open, and it is this goroutine's turn. end ends it, and throws what a callback threw.
 func (c *consumer) begin(ctx context.Context, op string) (mine bool, err error) {
-	mine, err = c.turn.take(ctx, c.wake)
+	return c.enter(ctx, op, c.wake)
+}
+
+// beginWait is begin of a call that waits for records: it does not end another one.
+func (c *consumer) beginWait(ctx context.Context, op string) (mine bool, err error) {
+	c.turn.yield()
+	return c.enter(ctx, op, nil)
+}
+
+func (c *consumer) enter(ctx context.Context, op string, wake func()) (mine bool, err error) {
+	mine, err = c.turn.take(ctx, wake)
 	if mine && c.gate.isShut() { // a callback inside Close may still call
 		c.turn.release()
 		return false, errClosed(op, "consumer")
@@ -188,7 +199,7 @@ func (c *Consumer) Poll(ctx context.Context) (Batch, error) {
 		return Batch{}, err
 	}
 	for {
-		mine, err := c.begin(ctx, "poll")
+		mine, err := c.beginWait(ctx, "poll")
 		if err != nil {
 			return Batch{}, err
 		}

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"io/fs"
 	"strconv"
+	"time"
 	"unsafe"
 )
 
@@ -145,6 +146,22 @@ func takeString(s *C.char) string {
 	text := C.GoString(s)
 	C.free(unsafe.Pointer(s))
 	return text
+}
+
+// byContext: an error that says "not in time", when it was the context that gave the time, is the context's, too. C's clock may be ahead of Go's timer.
+func byContext(ctx context.Context, err error) error {
+	var e *Error
+	if err == nil || !errors.As(err, &e) || !e.Retriable() || e.cause != nil {
+		return err
+	}
+	cause := ctx.Err()
+	if deadline, ok := ctx.Deadline(); cause == nil && ok && time.Until(deadline) < 3*time.Millisecond {
+		cause = context.DeadlineExceeded
+	}
+	if cause == nil {
+		return err
+	}
+	return &Error{e.Code, e.Op, e.Message, cause}
 }
 
 // unknownOutcome: the wait ended, the call goes on for a bounded time.

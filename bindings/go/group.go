@@ -151,7 +151,7 @@ func (c *Consumer) withParts(ctx context.Context, op string, parts []TopicPartit
 			parts[i].Offset, parts[i].LeaderEpoch, parts[i].Metadata = p.Offset, p.LeaderEpoch, p.Metadata
 		}
 	}
-	return r.err
+	return byContext(ctx, r.err)
 }
 
 // CommitAsync is Commit without waiting. fn (may be nil) gets the outcome behind a later Poll, Commit, Unsubscribe or Close, in the goroutine that

@@ -241,10 +241,7 @@ func (p *Producer) send(ctx context.Context, op, topic string, partition int32, 
 		return inner.sendHeld(op, topic, partition, k, ms)
 	}, nil)
 	if err == nil {
-		err = d.Err
-		if d.Err != nil && ctx.Err() != nil {
-			err = unknownOutcome(ctx, op)
-		}
+		err = byContext(ctx, d.Err)
 	}
 	if err != nil {
 		return failed(topic, err)
@@ -320,7 +317,7 @@ func (p *Producer) SendMany(ctx context.Context, topic string, partition int32, 
 	if waited != nil {
 		return nil, waited
 	}
-	return placed, err
+	return placed, byContext(ctx, err)
 }
 
 // Fd is a descriptor for event loops that polls readable when TryPoll may have outcomes to tell; the producer owns it.
@@ -362,7 +359,7 @@ func (p *Producer) call(ctx context.Context, op string, f func() C.bwgo_result) 
 		return f()
 	}, func(r C.bwgo_result) { takeString(r.message) })
 	if err == nil {
-		err = resultError(op, r)
+		err = byContext(ctx, resultError(op, r))
 	}
 	return r, err
 }

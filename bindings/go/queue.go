@@ -166,8 +166,14 @@ func (q *queue) wake() {
 	}
 }
 
-func (q *queue) begin(ctx context.Context, op string) error {
-	_, err := q.turn.take(ctx, q.wake)
+func (q *queue) begin(ctx context.Context, op string) error { return q.enter(ctx, op, q.wake) }
+
+// enter: wake nil: a call that waits for records, and does not end another one.
+func (q *queue) enter(ctx context.Context, op string, wake func()) error {
+	if wake == nil {
+		q.turn.yield()
+	}
+	_, err := q.turn.take(ctx, wake)
 	if err == nil && q.gate.isShut() {
 		q.turn.release()
 		return errClosed(op, "queue")
@@ -233,7 +239,7 @@ func (q *Queue) Poll(ctx context.Context, max int) ([]Message, error) {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		if err := q.begin(ctx, "poll"); err != nil {
+		if err := q.enter(ctx, "poll", nil); err != nil {
 			return nil, err
 		}
 		m, again, err := q.pollHeld(ctx, max)
@@ -362,7 +368,7 @@ func (q *Queue) flush(ctx context.Context, op string, f func(C.int32_t) C.bwgo_r
 		return f(ms)
 	}, func(r C.bwgo_result) { takeString(r.message) })
 	if err == nil {
-		err = resultError(op, r)
+		err = byContext(ctx, resultError(op, r))
 	}
 	return err
 }

@@ -63,7 +63,7 @@ func (p *Producer) Reserve(ctx context.Context, topic string, partition int32, m
 		C.free(unsafe.Pointer(raw))
 		runtime.UnlockOSThread()
 		p.gate.leave()
-		return nil, err
+		return nil, byContext(ctx, err)
 	}
 	p.reserved.Add(1)
 	p.gate.leave()

@@ -111,10 +111,14 @@ func (s *state) closeHeld() error {
 
 // begin is the start of each call.
 func (s *State) begin(ctx context.Context, op string) (bool, error) {
+	return s.beginWith(ctx, op, (*consumer).begin)
+}
+
+func (s *State) beginWith(ctx context.Context, op string, begin func(*consumer, context.Context, string) (bool, error)) (bool, error) {
 	if s == nil || s.state == nil {
 		return false, errNil(op, "state", "Consumer.State")
 	}
-	mine, err := s.c.begin(ctx, op)
+	mine, err := begin(s.c, ctx, op)
 	if err != nil {
 		return false, err
 	}
@@ -130,7 +134,7 @@ func (s *State) begin(ctx context.Context, op string) (bool, error) {
 func (s *State) Begin(ctx context.Context) (*StateTxn, Batch, error) {
 	const op = "state begin"
 	for {
-		mine, err := s.begin(ctx, op)
+		mine, err := s.beginWith(ctx, op, (*consumer).beginWait)
 		if err != nil {
 			return nil, Batch{}, err
 		}
@@ -245,7 +249,7 @@ func (s *State) Process(ctx context.Context, max int, fn func(txn *StateTxn, rec
 		max = 1000
 	}
 	for {
-		mine, err := s.begin(ctx, "process")
+		mine, err := s.beginWith(ctx, "process", (*consumer).beginWait)
 		if err != nil {
 			return 0, err
 		}

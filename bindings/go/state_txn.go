@@ -26,10 +26,10 @@ func (t *StateTxn) enter(op string) (leave func(), err error) {
 	switch {
 	case t == nil || t.s == nil:
 		return nil, errNil(op, "transaction", "State.Begin")
-	case t.tid != threadID():
-		return nil, failure(op, ErrInvalidArgument, "a state's transaction belongs to the goroutine that began it")
 	case t.raw == nil:
 		return nil, failure(op, ErrInvalidTxnState, "the transaction is over")
+	case t.tid != threadID():
+		return nil, failure(op, ErrInvalidArgument, "a state's transaction belongs to the goroutine that began it")
 	case t.inside:
 		return func() {}, nil
 	}

@@ -153,7 +153,7 @@ func (p *Producer) inTxn(ctx context.Context, op string, f func() C.bwgo_result)
 		return f()
 	}, func(r C.bwgo_result) { takeString(r.message) })
 	if err == nil {
-		err = resultError(op, r)
+		err = byContext(ctx, resultError(op, r))
 	}
 	return err
 }

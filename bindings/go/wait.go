@@ -8,6 +8,7 @@ import "C"
 import (
 	"context"
 	"math"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -76,7 +77,7 @@ func (t *turn) nested() bool {
 	return tid != 0 && tid == threadID()
 }
 
-// take waits for the turn; wake makes who has it look at want. Returns whether release must be called.
+// take waits for the turn; wake (nil: who has it is not to be disturbed) ends the wait of who has it. Returns whether release must be called.
 func (t *turn) take(ctx context.Context, wake func()) (bool, error) {
 	select {
 	case t.slot <- struct{}{}:
@@ -86,14 +87,34 @@ func (t *turn) take(ctx context.Context, wake func()) (bool, error) {
 	if t.nested() {
 		return false, nil
 	}
+	if wake == nil {
+		select {
+		case t.slot <- struct{}{}:
+			return true, nil
+		case <-ctx.Done():
+			return false, ctx.Err()
+		}
+	}
 	t.want.Add(1)
 	defer t.want.Add(-1)
-	wake()
-	select {
-	case t.slot <- struct{}{}:
-		return true, nil
-	case <-ctx.Done():
-		return false, ctx.Err()
+	again := time.NewTicker(time.Millisecond) // who was woken may have been faster than we in taking it once more
+	defer again.Stop()
+	for {
+		wake()
+		select {
+		case t.slot <- struct{}{}:
+			return true, nil
+		case <-ctx.Done():
+			return false, ctx.Err()
+		case <-again.C:
+		}
+	}
+}
+
+// yield lets those in who want the turn.
+func (t *turn) yield() {
+	for i := 0; i < 100 && t.want.Load() > 0; i++ {
+		runtime.Gosched()
 	}
 }
 
