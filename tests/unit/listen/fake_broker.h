@@ -82,6 +82,7 @@ void bw_broker_submit(bw_broker *b, bw_session *s, const bw_request *request, vo
 void bw_broker_writable(bw_broker *b, bw_session *s) { push(b, WRITABLE, s, NULL, NULL); }
 void bw_broker_session_closed(bw_broker *b, bw_session *s) { push(b, CLOSED, s, NULL, NULL); }
 
+bw_role bw_session_role(const bw_session *s) { return s->closed ? BW_ROLE_NONE : BW_ROLE_ADMIN; }
 bw_reactor *bw_broker_reactor(bw_broker *b) { return b->sockets.reactor; }
 
 static inline void finish(event *e, bw_answer *a)
