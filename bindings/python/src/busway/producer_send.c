@@ -191,7 +191,8 @@ static int send_waiting(bwpy_producer *p, bw_producer *handle, const bwpy_outgoi
 
 /* ---- queued ---- */
 
-static int send_queued(bwpy_producer *p, bw_producer *handle, const bwpy_outgoing *o, PyObject *callback, int64_t deadline)
+/* polls: now and then the outcomes of earlier ones are fetched; a loop that waits for the descriptor does that itself. */
+static int send_queued(bwpy_producer *p, bw_producer *handle, const bwpy_outgoing *o, PyObject *callback, int64_t deadline, bool polls)
 {
     bwpy_told *told = NULL;
     if (callback && !(told = told_new(p, callback))) return -1;
@@ -199,7 +200,7 @@ static int send_queued(bwpy_producer *p, bw_producer *handle, const bwpy_outgoin
     bw_err e;
     for (;;) {
         int32_t slice = bwpy_slice(deadline);
-        bool wait = false, due = ++p->sends % POLL_EVERY == 0;
+        bool wait = false, due = polls && ++p->sends % POLL_EVERY == 0;
         Py_BEGIN_ALLOW_THREADS
         e = bw_producer_send(handle, o->topic, o->partition, &o->record, told ? on_told : on_plain, told ? (void *)told : p->outbox, 0);
         if (e == BW_ERR_QUEUE_FULL && slice > 0) {
@@ -255,7 +256,7 @@ static PyObject *send_record(PyObject *self, PyObject *const *args, Py_ssize_t n
         bwpy_raise(e, NULL);
         r = -1;
     } else if (e && (queue || p->queued || p->busy >= BUSY_MAX || atomic_load(&p->outbox->outstanding) > 0)) {
-        r = send_queued(p, handle, &o, callback, deadline);
+        r = send_queued(p, handle, &o, callback, deadline, !queue);
         callback = NULL;
     } else if (e) {
         p->busy++;
