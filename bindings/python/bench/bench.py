@@ -210,6 +210,8 @@ def main():
                         if not reads and w != "kafka":
                             admin.create_topic(topic, 3 if w.endswith("ping") else 1)
                         r = measure(language, w, topic, count)
+                        if os.environ.get("BENCH_VERBOSE"):
+                            print(f"  {number} {language} {w}: {r:.6g}" if r else f"  {number} {language} {w}: failed", file=sys.stderr, flush=True)
                         if r is not None:
                             results[name][language].append(r)
                         if not reads and w != "kafka":
