@@ -269,6 +269,10 @@ bool bench_groups_run(const char *program, const char *dir, bool quick, FILE *js
 
 bool bench_queue_run(const char *program, const char *dir, bool quick, FILE *json, bool table);
 
+/* ---- link.c: `--case link`, a run of its own ---- */
+
+bool bench_link_run(const char *program, const char *dir, bool quick, FILE *json, bool table);
+
 /* ---- state.c: `--case state`, a run of its own ---- */
 
 bool bench_state_run(const char *program, const char *dir, bool quick, FILE *json, bool table);

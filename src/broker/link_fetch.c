@@ -212,6 +212,27 @@ static bool read_tap(bw_broker *b, struct bw_tap *t, size_t most, bw_buf *payloa
     return news;
 }
 
+/* Once a second: how far those lag that others go before. */
+static size_t tell_lag(struct bw_link_stream *st, bw_link_part *parts, size_t n)
+{
+    int64_t now = bw_clock_mono_ms();
+    if (now - st->lag_ms < 1000) return n;
+    st->lag_ms = now;
+    size_t had = n;
+    for (size_t i = 0; i < st->count; i++) {
+        struct bw_tap *t = &st->taps[i];
+        bool there = t->part == NULL;
+        for (size_t k = 0; !there && k < had; k++) there = parts[k].partition == t->partition && parts[k].topic.data == t->name;
+        int64_t log_start, end;
+        if (there || end_of(t, &log_start, &end) <= t->offset || n == st->count) continue;
+        parts[n] = (bw_link_part){.topic = bw_str_of(t->name), .partition = t->partition, .offset = t->offset, .next = t->offset,
+                                  .base = -1, .epoch = -1,
+                                  .log_start = log_start, .end = end, .timestamp = -1, .left = (uint64_t)((double)(end - t->offset) * t->bytes_each)};
+        memcpy(parts[n++].id, t->id, 16);
+    }
+    return n;
+}
+
 /* All taps in their order; how many parts. */
 static size_t collect(bw_broker *b, struct bw_link_stream *st, size_t most, bw_buf *payload, bw_link_part *parts)
 {
@@ -261,6 +282,7 @@ static bool serve_one(bw_broker *b, struct bw_link_stream *st, bool last)
     size_t n = collect(b, st, most, &b->payload, parts);
     bool done = n > 0 || last || s->linking->changed;
     if (done) {
+        if (b->payload.len) n = tell_lag(st, parts, n);
         st->ops = op->next;
         if (!st->ops) st->ops_last = NULL;
         bw_timers_clear(&b->timers, &st->timer);

@@ -40,6 +40,7 @@ struct bw_link_stream {
     bool blocked, working, ended;
     bw_op *ops, *ops_last;
     bw_timer timer; /* max_wait of the first */
+    int64_t lag_ms; /* when those that wait behind others were last told how far they lag */
     size_t turn, count;
     struct bw_tap *taps; /* by priority */
 };

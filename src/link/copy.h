@@ -76,6 +76,7 @@ struct bw_copy {
     bool up;             /* both ends are connected */
     bool arranged;       /* and it streams */
     bw_origin origin;    /* of the peer */
+    char missing[BW_TOPIC_NAME_MAX + 1]; /* a topic that is asked for by name and not at the source; "": none */
     uint64_t wire, chunks, restarts; /* bytes that went over the wire in chunks */
     /* the link's thread alone */
     bw_endpoint *source, *sink, *local, *peer;

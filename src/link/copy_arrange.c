@@ -108,6 +108,21 @@ static bw_err nap(bw_copy *c)
     return e;
 }
 
+/* The first of the names that the source does not have: it may be a slip. */
+static void note_missing(bw_copy *c, const bw_source_topic *list, size_t count)
+{
+    const char *missing = "";
+    for (size_t i = 0; !*missing && i < c->spec->topics.count; i++) {
+        const bw_pattern *p = &c->spec->topics.items[i];
+        bool there = p->regex != NULL;
+        for (size_t k = 0; !there && k < count; k++) there = !strcmp(list[k].name, p->text);
+        if (!there) missing = p->text;
+    }
+    pthread_mutex_lock(&c->mutex);
+    snprintf(c->missing, sizeof c->missing, "%s", missing);
+    pthread_mutex_unlock(&c->mutex);
+}
+
 bw_err bw_copy_arrange(bw_copy *c)
 {
     bw_source_topic *list = NULL;
@@ -123,13 +138,12 @@ bw_err bw_copy_arrange(bw_copy *c)
     }
     pthread_mutex_unlock(&c->mutex);
     if (again) c->again_ns = 0;
-    size_t matched = 0;
     for (size_t i = 0; !e && i < count; i++) {
         int32_t priority = 0;
         if (!bw_patterns_match(&c->spec->topics, list[i].name, &priority)) continue;
-        matched++;
         e = arrange_topic(c, &list[i], priority);
     }
+    if (!e) note_missing(c, list, count);
     free(list);
     if (!e) e = begin(c);
     if (e) return e;

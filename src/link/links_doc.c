@@ -6,6 +6,8 @@
 
 #include "broker/document.h"
 
+#include <stdio.h>
+
 struct sums {
     uint64_t lag_records, lag_bytes, records, bytes, lost;
     int64_t lag_ms;
@@ -88,8 +90,11 @@ int bw_link_put(bw_link *k, void *packer, bool with_parts)
     bad |= key_text(pk, "name", k->spec.name) | key_text(pk, "url", k->spec.url ? k->spec.url : "");
     bad |= key_text(pk, "direction", k->spec.push ? "push" : "pull") | key_text(pk, "mode", k->spec.mode == BW_LINK_MERGE ? "merge" : "mirror");
     bad |= key_text(pk, "state", state_name(k, &s)) | key_int(pk, "since_ms", k->since_ms) | key_bool(pk, "static", k->spec.is_static);
-    bad |= key_text(pk, "error", k->error && !k->copy.arranged ? bw_err_name(k->error) : "");
-    bad |= key_text(pk, "message", k->error && !k->copy.arranged ? k->message : "") | key_text(pk, "peer_id", origin);
+    bool down = k->error && !k->copy.arranged, missing = !down && k->copy.arranged && k->copy.missing[0];
+    char why[BW_TOPIC_NAME_MAX + 64];
+    snprintf(why, sizeof why, "topic '%s' is not there at the source; it is copied when it comes", k->copy.missing);
+    bad |= key_text(pk, "error", down ? bw_err_name(k->error) : missing ? bw_err_name(BW_ERR_UNKNOWN_TOPIC) : "");
+    bad |= key_text(pk, "message", down ? k->message : missing ? why : "") | key_text(pk, "peer_id", origin);
     bad |= key_int(pk, "connects", (int64_t)k->connects) | key_int(pk, "partitions", (int64_t)s.parts) | key_int(pk, "stopped", (int64_t)s.stopped);
     bad |= key_int(pk, "lag_records", (int64_t)s.lag_records) | key_int(pk, "lag_bytes", (int64_t)s.lag_bytes) | key_int(pk, "lag_ms", s.lag_ms);
     bad |= key_int(pk, "records", (int64_t)s.records) | key_int(pk, "bytes", (int64_t)s.bytes) | key_int(pk, "wire_bytes", (int64_t)k->copy.wire);

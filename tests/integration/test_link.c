@@ -241,6 +241,33 @@ static void test_link_filters_bring_only_what_matches(void **state)
     free(l.items);
 }
 
+static void test_link_with_a_rate_sends_what_matters_first(void **state)
+{
+    (void)state;
+    enum { BATCHES = 150, BYTES = 1000 };
+    static const char *const topics[] = {"low", "high"};
+    static char value[BYTES];
+    memset(value, 'x', sizeof value);
+    for (int t = 0; t < 2; t++) {
+        create(0, topics[t], 1, NULL, 0);
+        bw_bus *bus = test_bus(sites[0].url);
+        bw_producer *p = test_producer(bus, BW_ACKS_VISIBLE);
+        bw_record r = {.value = value, .value_len = BYTES, .timestamp_ms = BW_NO_TIMESTAMP};
+        for (int i = 0; i < BATCHES; i++) assert_ok(bw_producer_send_sync(p, topics[t], 0, &r, 5000, NULL));
+        assert_ok(bw_producer_close(p, 5000));
+        bw_bus_close(bus);
+    }
+    int64_t began = now_ms();
+    link_add(sites[1].url, "slow", (const char *const[]){url_of(0), "topics=low:1,high:5", "rate=200K", NULL});
+    wait_for_end(sites[1].url, "high", 0, BATCHES, 10000);
+    assert_true(end_of(sites[1].url, "low", 0) < BATCHES / 2);
+    assert_string_equal(link_text(sites[1].url, "slow", "state"), "copying");
+    assert_true(link_number(sites[1].url, "slow", "lag_records") > BATCHES / 2);
+    wait_for_end(sites[1].url, "low", 0, BATCHES, 10000);
+    int64_t took = now_ms() - began;
+    if (took < 1000) fail_msg("300 kB at 200 KiB/s took %lld ms", (long long)took);
+}
+
 /* ---- rings and meshes ---- */
 
 static int by_value(const void *x, const void *y) { return strcmp(((const seen *)x)->value, ((const seen *)y)->value); }
@@ -334,6 +361,7 @@ static void test_link_that_cannot_be_says_why(void **state)
     assert_ok(bw_link_add(bus, "x", good, 2));
     assert_err(bw_link_add(bus, "x", good, 2), BW_ERR_LINK_EXISTS);
     assert_err(bw_link_remove(bus, "y"), BW_ERR_UNKNOWN_LINK);
+    wait_for_error(0, "x", "UNKNOWN_TOPIC"); /* it is not there yet */
     assert_ok(bw_link_add(bus, "loop", self, 2));
     wait_for_error(0, "loop", "LINK_LOOP");
     create(0, "t", 1, NULL, 0); /* a topic of that name is there and nobody's mirror */
@@ -374,6 +402,7 @@ int main(void)
         SCENE(test_link_source_retention_overtakes_tells_gap),
         SCENE(test_link_patterns_prefix_new_topics_configs_and_groups_travel),
         SCENE(test_link_filters_bring_only_what_matches),
+        SCENE(test_link_with_a_rate_sends_what_matters_first),
         SCENE(test_link_ring_of_three_delivers_each_record_once),
         SCENE(test_link_full_mesh_of_three_delivers_each_record_once),
         SCENE(test_link_that_cannot_be_says_why),

@@ -22,7 +22,8 @@ static void add_batch(bw_buf *out, const char *tag, int count, int64_t base, boo
         char key[16];
         bw_header h = {"kind", 4, "alarm", 5};
         snprintf(key, sizeof key, "%s%d", tag, i);
-        bw_record r = {.key = key, .key_len = strlen(key), .value = "v", .value_len = 1, .headers = &h, .header_count = i % 3 == 0, .timestamp_ms = 5};
+        bw_record r = {.key = key, .key_len = strlen(key), .value = "v", .value_len = 1, .headers = &h, .header_count = i % 3 == 0,
+                       .timestamp_ms = 5};
         assert_int_equal(bw_batch_builder_add(&b, &r), BW_OK);
     }
     assert_int_equal(bw_batch_builder_finish(&b, &o, &batch, &len), BW_OK);

@@ -63,7 +63,8 @@ static void test_spec_patterns_match_whole_names_with_their_priority(void **stat
 static void test_spec_wrong_options_are_refused_and_named(void **state)
 {
     (void)state;
-    static const char *const wrong[][2] = {{"colour", "red"}, {"mode", "mirr"}, {"direction", "up"}, {"rate", "-1"}, {"rate", "1T"}, {"topics", "a,,b"},
+    static const char *const wrong[][2] = {{"colour", "red"}, {"mode", "mirr"}, {"direction", "up"}, {"rate", "-1"}, {"rate", "1T"},
+                                           {"topics", "a,,b"},
                                            {"topics", "a:1001"}, {"topics", "^("}, {"compression", "rar"}, {"configs", "yes"}, {"header", "=x"}};
     bw_link_spec s;
     make(&s);
