@@ -11,6 +11,10 @@
  *                        assignment (read_uncommitted, visible), offsets and times, descriptions and status; everything
  *                        else is READ_ONLY
  *   ipc:///run/x/bus.sock  a daemon that already runs
+ *   tcp://host:7290, tls+tcp://host:7290   a daemon on another host that has a listener: everything but the direct path and mailboxes.
+ *                        Who you are: tls+tcp://user@host?password-file=F (or $BUSWAY_PASSWORD), ?token-file=F (or $BUSWAY_TOKEN),
+ *                        ?certificate=F&key=F. ?ca=F: whose signature counts (default: the system's); ?server-name=N; ?heartbeat=40s;
+ *                        ?insecure=yes: a secret may go over a network that is not encrypted
  *   (NULL)               $BUSWAY_URL; else ipc:///run/busway/bus.sock if /run/busway exists; else
  *                        dir:${XDG_DATA_HOME:-~/.local/share}/busway, which is said through the log callback
  * Every URL takes ?transport=auto|direct|ipc.

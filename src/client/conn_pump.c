@@ -356,7 +356,7 @@ static void beaten(bw_pending *p, bw_err e, const bw_frame *frame)
 /* When the pump must look again, for the heartbeat's sake. */
 static bw_deadline heartbeat_at(const bw_conn *c)
 {
-    return (c->heard_ms + (c->heartbeat.correlation ? BW_REMOTE_ANSWER_MS : c->options.remote->heartbeat_ms)) * 1000000;
+    return (c->heard_ms + (c->heartbeat.correlation ? bw_remote_answer_ms(c->options.remote) : c->options.remote->heartbeat_ms)) * 1000000;
 }
 
 /* With the mutex. false: the connection is dead. */
@@ -425,7 +425,8 @@ bw_err bw_conn_pump(bw_conn *c, int extra_fd, bw_deadline deadline)
         lost = true;
     }
     if (!lost && c->options.remote && !keep_beating(c)) {
-        e = bw_fail(BW_ERR_NOT_CONNECTED, "the daemon has not said anything for %d s: the connection is given up", BW_REMOTE_ANSWER_MS / 1000);
+        e = bw_fail(BW_ERR_NOT_CONNECTED, "the daemon has not said anything for %d s: the connection is given up",
+                    bw_remote_answer_ms(c->options.remote) / 1000);
         lost = true;
     }
     if (lost) {

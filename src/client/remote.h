@@ -14,7 +14,7 @@
 
 #define BW_REMOTE_HEARTBEAT_MS 40000 /* three packets and an acknowledgement each: one in ten seconds */
 #define BW_REMOTE_FILE_MAX 512u
-#define BW_REMOTE_ANSWER_MS 15000    /* so long nothing may come behind a heartbeat */
+#define BW_REMOTE_ANSWER_MS 15000    /* so long nothing may come behind a heartbeat: as long as the heartbeat, 1 s to this */
 
 /* What a URL says of it. */
 typedef struct bw_remote {
@@ -29,6 +29,11 @@ typedef struct bw_remote {
     char secret_file[BW_REMOTE_FILE_MAX]; /* instead: its first line, read anew at each connection */
     char secret_variable[24];     /* instead: of the environment */
 } bw_remote;
+
+static inline int32_t bw_remote_answer_ms(const bw_remote *r)
+{
+    return r->heartbeat_ms > BW_REMOTE_ANSWER_MS ? BW_REMOTE_ANSWER_MS : r->heartbeat_ms < 1000 ? 1000 : r->heartbeat_ms;
+}
 
 /* bw_remote_secret: what proves who we are; *given false: nothing is to be proved. INVALID_CONFIG (the file), NOT_PERMITTED (it would go in the
  * clear over a network). */

@@ -17,12 +17,14 @@ static int fuzz_input(const uint8_t *data, size_t size)
         FUZZ_CHECK(e == BW_ERR_INVALID_ARGUMENT || e == BW_ERR_UNSUPPORTED);
         FUZZ_CHECK(bw_error_message()[0]);
     } else {
-        FUZZ_CHECK(first.path[0] == '/' && strlen(first.path) < PATH_MAX);
-        FUZZ_CHECK(strstr(first.path, "//") == NULL && strlen(first.idle_exit) < sizeof first.idle_exit);
+        bool folder = !first.remote && !first.kafka;
+        FUZZ_CHECK((!folder || first.path[0] == '/') && strlen(first.path) < PATH_MAX);
+        FUZZ_CHECK((!folder || strstr(first.path, "//") == NULL) && strlen(first.idle_exit) < sizeof first.idle_exit);
         static char printed[3 * PATH_MAX + 64];
         bw_url_print(&first, printed, sizeof printed);
         FUZZ_CHECK(bw_url_parse(printed, &second) == BW_OK);
-        FUZZ_CHECK(second.embedded == first.embedded && strcmp(second.path, first.path) == 0);
+        FUZZ_CHECK(second.embedded == first.embedded && second.remote == first.remote && second.at.tls == first.at.tls);
+        FUZZ_CHECK( strcmp(second.path, first.path) == 0);
     }
     free(text);
     return 0;
