@@ -179,6 +179,7 @@ help:
 	@echo 'make test            every test; ends with "N passed, N failed"'
 	@echo 'make bench           rates and round trips beside the bare limit of the same run; build/bench.json'
 	@echo 'make bench-peers     the same work by Aeron, Chronicle Queue, iceoryx2, ZeroMQ, nng, Kafka, Redis, NATS; a table and plots'
+	@echo 'make bench-mirror    one differing batch in a mirror of MIRROR_GB (10) gigabytes is found and mended: seconds, and bytes sent'
 	@echo 'make test-go         the Go binding: vet, tests, the race detector, with each Go that is here'
 	@echo 'make check           the build checks alone: layers, exports, headers, sizes, system calls'
 	@echo 'make asan|tsan       the tests under AddressSanitizer + UBSan, the races under ThreadSanitizer'

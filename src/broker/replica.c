@@ -11,6 +11,7 @@
 #include "broker/replica.h"
 
 #include "broker/document.h"
+#include "proto/replica_items.h"
 
 #include <stdlib.h>
 
@@ -170,12 +171,7 @@ void bw_handle_epochs(bw_broker *b, bw_op *op)
         bw_op_fail(op, e);
         return;
     }
-    for (size_t i = 0; i < h.count; i++) {
-        uint8_t item[BW_EPOCH_ITEM_BYTES] = {0};
-        memcpy(item, &h.epochs[i].start_offset, 8); /* little-endian, as this host is (base/bytes.h) */
-        memcpy(item + 8, &h.epochs[i].epoch, 4);
-        (void)bw_buf_append(&b->scratch, item, sizeof item);
-    }
+    for (size_t i = 0; i < h.count; i++) (void)bw_epoch_item_put(&b->scratch, &h.epochs[i]); /* there is room */
     free(h.epochs);
     bw_answer a;
     bw_answer_init(&a, &op->request);

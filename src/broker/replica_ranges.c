@@ -5,6 +5,7 @@
 #include "broker/replica.h"
 
 #include "log/ranges.h"
+#include "proto/replica_items.h"
 
 #include <stdlib.h>
 
@@ -47,12 +48,8 @@ static void hashes_run(bw_broker *b, bw_job *job)
     if (e) e = bw_fail(e, "no memory for the hashes of %zu ranges", parts);
     else e = bw_partition_range_hashes(job->part->log, &r->query, list, &r->count, &r->next, &r->bytes);
     for (uint32_t i = 0; !e && i < r->count; i++) {
-        uint8_t item[BW_RANGE_HASH_BYTES]; /* little-endian, as this host is (base/bytes.h) */
-        memcpy(item, &list[i].hash, 8);
-        memcpy(item + 8, &list[i].bytes, 8);
-        memcpy(item + 16, &list[i].batches, 4);
-        memcpy(item + 20, &list[i].damaged, 4);
-        (void)bw_buf_append(&r->items, item, sizeof item);
+        bw_range_item item = {list[i].hash, list[i].bytes, list[i].batches, list[i].damaged};
+        e = bw_range_item_put(&r->items, &item);
     }
     free(list);
     if (e) bw_job_set_error(job, e);
@@ -67,14 +64,8 @@ static void batches_run(bw_broker *b, bw_job *job)
     if (e) e = bw_fail(e, "no memory for a list of batches");
     else e = bw_partition_range_batches(job->part->log, &r->query, list, BW_RANGE_BATCHES_MAX, &r->count, &r->next, &r->bytes);
     for (uint32_t i = 0; !e && i < r->count; i++) {
-        uint8_t item[BW_RANGE_BATCH_BYTES];
-        uint32_t flags = list[i].damaged ? BW_RANGE_DAMAGED : 0;
-        memcpy(item, &list[i].base_offset, 8);
-        memcpy(item + 8, &list[i].next_offset, 8);
-        memcpy(item + 16, &list[i].hash, 8);
-        memcpy(item + 24, &list[i].bytes, 4);
-        memcpy(item + 28, &flags, 4);
-        (void)bw_buf_append(&r->items, item, sizeof item);
+        bw_batch_item item = {list[i].base_offset, list[i].next_offset, list[i].hash, list[i].bytes, list[i].damaged ? BW_RANGE_DAMAGED : 0};
+        e = bw_batch_item_put(&r->items, &item);
     }
     free(list);
     if (e) bw_job_set_error(job, e);

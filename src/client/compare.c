@@ -4,24 +4,13 @@
  * small, its batches are listed. So one differing batch among ten million costs two rounds of hashes, a list and the batch. Both sides
  * answer after so many bytes and say how far they came: the shorter one counts. Nothing that a side says is believed beyond its bounds. */
 #include "client/bus.h"
-#include "format/record_batch.h"
+#include "proto/replica_items.h"
 
 #include <busway/replica.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 enum { PARTS = 1024, LIST_BATCHES = 512, MOST = 1000, ANSWER_MS = 120000, FETCH_MAX = 32 << 20 };
-
-typedef struct range_hash {
-    uint64_t hash, bytes;
-    uint32_t batches, damaged;
-} range_hash;
-
-typedef struct batch {
-    int64_t base, next;
-    uint64_t hash;
-    uint32_t bytes, flags;
-} batch;
 
 /* One of the two: what was asked last, and its answer. */
 typedef struct side {
@@ -31,8 +20,8 @@ typedef struct side {
     bw_reply reply;
     bw_err error;
     char message[512];
-    range_hash *hashes; /* PARTS */
-    batch *batches;     /* BW_RANGE_BATCHES_MAX */
+    bw_range_item *hashes;  /* PARTS */
+    bw_batch_item *batches; /* BW_RANGE_BATCHES_MAX */
     uint32_t count;
 } side;
 
@@ -98,37 +87,14 @@ static bw_err odd_answer(const char *what) { return bw_fail(BW_ERR_PROTOCOL, "a 
 
 static bw_err read_hashes(side *s, int64_t from, int64_t upto, int64_t step)
 {
-    const bw_replica_answer *a = &s->reply.answer.replica;
-    int64_t parts = (upto - from - 1) / step + 1;
-    s->count = (uint32_t)(a->ranges.len / BW_RANGE_HASH_BYTES);
-    if (a->ranges.len % BW_RANGE_HASH_BYTES || s->count == 0 || s->count > parts) return odd_answer("RANGE_HASHES");
-    for (uint32_t i = 0; i < s->count; i++) {
-        const char *p = a->ranges.data + i * BW_RANGE_HASH_BYTES;
-        memcpy(&s->hashes[i].hash, p, 8);
-        memcpy(&s->hashes[i].bytes, p + 8, 8);
-        memcpy(&s->hashes[i].batches, p + 16, 4);
-        memcpy(&s->hashes[i].damaged, p + 20, 4);
-    }
-    return BW_OK;
+    return bw_range_items(s->reply.answer.replica.ranges, (uint32_t)((upto - from - 1) / step + 1), s->hashes, &s->count);
 }
 
 static bw_err read_batches(side *s, int64_t from, int64_t upto)
 {
     const bw_replica_answer *a = &s->reply.answer.replica;
-    s->count = (uint32_t)(a->ranges.len / BW_RANGE_BATCH_BYTES);
-    if (a->ranges.len % BW_RANGE_BATCH_BYTES || s->count > BW_RANGE_BATCHES_MAX || a->next <= from || a->next > upto)
-        return odd_answer("RANGE_BATCHES");
-    for (uint32_t i = 0; i < s->count; i++) {
-        const char *p = a->ranges.data + i * BW_RANGE_BATCH_BYTES;
-        batch *b = &s->batches[i];
-        memcpy(&b->base, p, 8);
-        memcpy(&b->next, p + 8, 8);
-        memcpy(&b->hash, p + 16, 8);
-        memcpy(&b->bytes, p + 24, 4);
-        memcpy(&b->flags, p + 28, 4);
-        if (b->next <= b->base || b->next <= from || b->next > a->next || (i && b->base < s->batches[i - 1].next)) return odd_answer("RANGE_BATCHES");
-    }
-    return BW_OK;
+    if (a->next <= from || a->next > upto) return odd_answer("RANGE_BATCHES");
+    return bw_batch_items(a->ranges, from, a->next, s->batches, &s->count);
 }
 
 /* ---- one difference ---- */
@@ -211,7 +177,7 @@ static bw_err compare_lists(compare *c)
     bw_err e = BW_OK;
     while (!e && !c->too_many && (i < m->count || k < o->count)) {
         if (i < m->count && k < o->count) {
-            const batch *x = &m->batches[i], *y = &o->batches[k];
+            const bw_batch_item *x = &m->batches[i], *y = &o->batches[k];
             if (x->base == y->base && x->next == y->next && x->hash == y->hash && x->bytes == y->bytes && !x->flags && !y->flags) {
                 i++;
                 k++;
@@ -280,7 +246,7 @@ static bw_err compare_parts(compare *c, int64_t from, int64_t upto, int64_t step
     uint32_t n = 0;
     if (!list) return bw_fail(BW_ERR_NO_MEMORY, "no memory to compare");
     for (uint32_t i = 0; i < count; i++) {
-        const range_hash *x = &c->mirror.hashes[i], *y = &c->origin.hashes[i];
+        const bw_range_item *x = &c->mirror.hashes[i], *y = &c->origin.hashes[i];
         if (x->hash == y->hash && x->batches == y->batches && x->bytes == y->bytes && !x->damaged && !y->damaged) continue;
         int64_t begin = from + (int64_t)i * step, end = upto - begin < step ? upto : begin + step;
         bool is_small = (x->batches <= LIST_BATCHES && y->batches <= LIST_BATCHES) || step == 1;
@@ -408,8 +374,8 @@ bw_err bw_compare(bw_bus *mirror, const char *topic, bw_bus *origin, const char 
     side *sides[] = {&c.mirror, &c.origin};
     bw_err e = BW_OK;
     for (int i = 0; i < 2; i++) {
-        sides[i]->hashes = malloc(PARTS * sizeof(range_hash));
-        sides[i]->batches = malloc(BW_RANGE_BATCHES_MAX * sizeof(batch));
+        sides[i]->hashes = malloc(PARTS * sizeof(bw_range_item));
+        sides[i]->batches = malloc(BW_RANGE_BATCHES_MAX * sizeof(bw_batch_item));
         if (!sides[i]->hashes || !sides[i]->batches) e = bw_fail(BW_ERR_NO_MEMORY, "no memory to compare");
     }
     if (!e) e = compare_all(&c);

@@ -3,13 +3,12 @@
  * Acknowledging, a partition at a time: REPLICA_STATE to the sink, answered when what was copied last is on its disk -> REPLICA_ACK to the
  * source with what the sink said -> again, if more was copied meanwhile; else one REPLICA_STATE more when the watermark has moved, so that
  * the sink's readers see it. At most one of these is under way for a partition; what is copied meanwhile goes together.
- *
- * Where the logs part (fencing): both sides' leader epochs are compared. The newest epoch that both have ends on each side where
- * its next one begins, or at the log's end: the smaller of these. */
+ */
 #include "link/replicate.h"
 
 #include "link/copy_internal.h"
 #include "link/endpoint_bus.h"
+#include "proto/replica_items.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -118,28 +117,10 @@ static bw_err ask_epochs(bw_endpoint *ep, const char *topic, int32_t partition, 
     if (!e) {
         out->now = a->epoch;
         out->end = reply.answer.end;
-        out->count = a->ranges.len / BW_EPOCH_ITEM_BYTES;
-        if (!(out->list = calloc(out->count + 1, sizeof *out->list))) e = bw_fail(BW_ERR_NO_MEMORY, "no memory for leader epochs");
-    }
-    for (size_t i = 0; !e && i < out->count; i++) {
-        memcpy(&out->list[i].start_offset, a->ranges.data + i * BW_EPOCH_ITEM_BYTES, 8);
-        memcpy(&out->list[i].epoch, a->ranges.data + i * BW_EPOCH_ITEM_BYTES + 8, 4);
+        e = bw_epoch_items(a->ranges, &out->list, &out->count);
     }
     bw_reply_fini(&reply);
     return e;
-}
-
-static int64_t end_of(const epochs *x, size_t i) { return i + 1 < x->count ? x->list[i + 1].start_offset : x->end; }
-
-static int64_t parting(const epochs *x, const epochs *y)
-{
-    for (size_t i = x->count; i-- > 0;)
-        for (size_t k = y->count; k-- > 0;) {
-            if (x->list[i].epoch != y->list[k].epoch) continue; /* a mirror's may begin later: retention */
-            int64_t a = end_of(x, i), b = end_of(y, k);
-            return a < b ? a : b;
-        }
-    return 0;
 }
 
 static bw_err fence_partition(bw_copy *c, const char *topic, const char *target, int32_t partition)
@@ -158,7 +139,7 @@ static bw_err fence_partition(bw_copy *c, const char *topic, const char *target,
         q.partition = partition;
         q.replica.peer = bw_str_of(peer);
         q.replica.epoch = leads.now;
-        q.replica.from = parting(&leads, &was);
+        q.replica.from = bw_epochs_part(leads.list, leads.count, leads.end, was.list, was.count, was.end);
         e = bw_channel_request(bw_bus_channel(c->source), &q, bw_deadline_in_ms(ASK_MS), &reply);
         bw_reply_fini(&reply);
     }

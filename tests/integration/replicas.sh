@@ -9,6 +9,7 @@ start_o() { start_daemon "$work/o" "$work/run.o"; origin_pid=$daemon_pid; }
 start_m() { start_daemon "$work/m" "$work/run.m"; mirror_pid=$daemon_pid; }
 kill_o() { daemon_pid=$origin_pid; stop_daemon KILL; }
 kill_m() { daemon_pid=$mirror_pid; stop_daemon KILL; }
+dead() { until_true "$1" bash -c "! kill -0 $daemon_pid 2>/dev/null || grep -q '^State:.Z' /proc/$daemon_pid/status"; }
 role() { json "$("$1" --json topic describe "$2")" role; }
 copied() { # topic: the mirror has all that the origin has
     [ "$(o consume "$1" -e 2>/dev/null | wc -l)" = "$(m consume "$1" -e 2>/dev/null | wc -l)" ]
@@ -44,6 +45,17 @@ seq 1001 1040 | o produce --acks durable orders >/dev/null
 same "without the mirror nothing more is replicated" "$(o consume orders -e | wc -l)" 501
 kill_o
 
+# The mirror dies in each step of its promotion, which is then done again.
+for point in promote.promised promote.epoch promote.done; do
+    daemon_prefix="env BUSWAY_KILL=$point:1:kill" start_m
+    m link promote orders --timeout 3 >/dev/null 2>&1
+    daemon_pid=$mirror_pid; dead 10 || bad "it dies at $point"
+    start_m
+    has "killed at $point: it is a mirror still, or promoted" "$(role m orders)" '^(mirror|promoted)$'
+    [ "$(role m orders)" = promoted ] ||
+        fails "killed at $point: it takes no writes" 1 'promote' bash -c "echo x | $busway -b ipc://$work/run.m/bus.sock produce orders"
+    kill_m
+done
 start_m
 out=$(m link promote orders 2>&1); rc=$?
 same "promote" "$rc" 0
@@ -55,7 +67,11 @@ same "no more than that" "$(m consume orders -e | wc -l)" 501
 seq 2001 2010 | m produce --acks durable orders >/dev/null
 same "it takes writes" "$(m consume orders -e | wc -l)" 511
 
-# The old origin is back.
+# The old origin is back; and dies while it is fenced.
+for point in fence.stored tail.written; do
+    daemon_prefix="env BUSWAY_KILL=$point:1:kill" start_o
+    daemon_pid=$origin_pid; dead 40 && ok "it dies at $point" || bad "it dies at $point"
+done
 start_o
 until_true 30 is_role o orders fenced && ok "the old origin is fenced" || bad "the old origin is fenced" "$(tail -5 "$work/daemon.log")"
 fails "it takes no writes" 1 'promoted elsewhere' bash -c "echo x | $busway -b ipc://$work/run.o/bus.sock produce orders"
