@@ -86,7 +86,7 @@ TSAN_SRC := $(sort $(wildcard tests/tsan/test_*.c))
 TSAN_BIN := $(patsubst tests/tsan/%.c,$(B)/tsan/%,$(TSAN_SRC))
 
 .PHONY: all
-all: $(B)/libbusway.a $(B)/libbusway.so $(B)/buswayd $(B)/busway
+all: $(B)/libbusway.a $(B)/libbusway.so $(B)/libbusway-coordinator.so $(B)/buswayd $(B)/busway
 
 $(B)/obj/%.o: src/%.c
 	@mkdir -p $(@D)
@@ -102,6 +102,16 @@ $(B)/libbusway.so: $(LIB_OBJ)
 	$(CC) -shared -Wl,-soname,libbusway.so.$(SOVERSION) $(NO_UNDEFINED) -pthread $(LDFLAGS_$(VARIANT)) $(LDFLAGS) $^ $(LIB_LIBS) -o $@.$(VERSION)
 	ln -sf libbusway.so.$(VERSION) $(B)/libbusway.so.$(SOVERSION)
 	ln -sf libbusway.so.$(SOVERSION) $@
+
+# The daemon without its main, for programs that carry it themselves (dir:…?coordinator=self); libbusway loads it when it is asked for.
+COORDINATOR_LAYERS := base format log meta proto transport broker listen
+COORDINATOR_OBJ := $(call obj,$(call layer_src,$(COORDINATOR_LAYERS))) $(call obj,src/daemon/coordinator.c)
+$(B)/libbusway-coordinator.so: $(COORDINATOR_OBJ) src/daemon/coordinator.map
+	@mkdir -p $(@D)
+	$(CC) -shared -Wl,-soname,libbusway-coordinator.so.$(SOVERSION) -Wl,--version-script=src/daemon/coordinator.map $(NO_UNDEFINED) \
+	    -pthread $(LDFLAGS_$(VARIANT)) $(LDFLAGS) $(COORDINATOR_OBJ) $(DAEMON_LIBS) -o $@.$(VERSION)
+	ln -sf libbusway-coordinator.so.$(VERSION) $(B)/libbusway-coordinator.so.$(SOVERSION)
+	ln -sf libbusway-coordinator.so.$(SOVERSION) $@
 
 $(B)/libcore.a: $(CORE_OBJ)
 	@mkdir -p $(@D)
@@ -224,6 +234,8 @@ install: all
 	install -m 755 $(B)/busway $(B)/buswayd $(DESTDIR)$(BINDIR)
 	install -m 644 $(B)/libbusway.a $(DESTDIR)$(LIBDIR)
 	install -m 755 $(B)/libbusway.so.$(VERSION) $(DESTDIR)$(LIBDIR)
+	install -m 755 $(B)/libbusway-coordinator.so.$(VERSION) $(DESTDIR)$(LIBDIR)
+	ln -sf libbusway-coordinator.so.$(VERSION) $(DESTDIR)$(LIBDIR)/libbusway-coordinator.so.$(SOVERSION)
 	ln -sf libbusway.so.$(VERSION) $(DESTDIR)$(LIBDIR)/libbusway.so.$(SOVERSION)
 	ln -sf libbusway.so.$(SOVERSION) $(DESTDIR)$(LIBDIR)/libbusway.so
 	sed -e 's|@PREFIX@|$(PREFIX)|g' -e 's|@LIBDIR@|$(LIBDIR)|g' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|g' -e 's|@VERSION@|$(VERSION)|g' \
@@ -241,7 +253,7 @@ install: all
 
 uninstall:
 	rm -rf $(DESTDIR)$(INCLUDEDIR)/busway
-	rm -f $(DESTDIR)$(BINDIR)/busway $(DESTDIR)$(BINDIR)/buswayd $(DESTDIR)$(LIBDIR)/libbusway.* \
+	rm -f $(DESTDIR)$(BINDIR)/busway $(DESTDIR)$(BINDIR)/buswayd $(DESTDIR)$(LIBDIR)/libbusway.* $(DESTDIR)$(LIBDIR)/libbusway-coordinator.* \
 	    $(DESTDIR)$(LIBDIR)/pkgconfig/libbusway.pc $(DESTDIR)$(UNITDIR)/buswayd.service $(DESTDIR)$(SYSUSERSDIR)/busway.conf \
 	    $(DESTDIR)$(DATADIR)/man/man?/busway*.[1-8] $(DESTDIR)$(DATADIR)/bash-completion/completions/busway \
 	    $(DESTDIR)$(DATADIR)/zsh/site-functions/_busway $(DESTDIR)$(DATADIR)/fish/vendor_completions.d/busway.fish

@@ -118,6 +118,19 @@ static void handle_ping(bw_broker *b, bw_op *op)
     bw_op_ok(op);
 }
 
+/* The answer goes out before anything ends: the listener lets what is under way finish. */
+static void handle_handover(bw_broker *b, bw_op *op)
+{
+    if (!b->config.is_private || !b->config.handover) {
+        bw_op_fail(op, bw_fail(BW_ERR_ALREADY_RUNNING, "data directory %s is served by the daemon with pid %d, which was started by itself; stop it "
+                               "first", b->dir->path, (int)getpid()));
+        return;
+    }
+    bw_broker_event(b, BW_LOG_INFO, "handover", "to=\"%s\"", op->session->peer.address);
+    bw_op_ok(op);
+    b->config.handover(b->config.handover_opaque);
+}
+
 /* ---- dispatch ---- */
 
 typedef struct api {
@@ -180,6 +193,7 @@ static const api apis[BW_API_KEY_COUNT] = {
     [BW_API_SET_USER] = {bw_handle_set_user, BW_ROLE_ADMIN, false},
     [BW_API_REMOVE_USER] = {bw_handle_remove_user, BW_ROLE_ADMIN, false},
     [BW_API_LIST_USERS] = {bw_handle_list_users, BW_ROLE_ADMIN, false},
+    [BW_API_HANDOVER] = {handle_handover, BW_ROLE_ADMIN, false},
     [BW_API_PING] = {handle_ping, BW_ROLE_READER, false},
     [BW_API_LIST_QUOTAS] = {bw_handle_list_quotas, BW_ROLE_READER, false},
     [BW_API_REPLICA_ACK] = {bw_handle_replica_ack, BW_ROLE_ADMIN, true},
@@ -205,7 +219,8 @@ static const api apis[BW_API_KEY_COUNT] = {
 
 static bool is_local_only(uint16_t type)
 {
-    return type == BW_API_ATTACH || type == BW_API_DETACH || type == BW_API_MAILBOX || type == BW_API_RELEASE_MAILBOX;
+    return type == BW_API_ATTACH || type == BW_API_DETACH || type == BW_API_MAILBOX || type == BW_API_RELEASE_MAILBOX ||
+           type == BW_API_HANDOVER;
 }
 
 static bw_err refuse_remote(const bw_session *s, uint16_t type)

@@ -75,6 +75,12 @@ static bw_err attach_topic(bw_broker *b, bw_topic *t, bw_mail *mail)
 static bw_err take_over(bw_broker *b, bw_mail **mail)
 {
     bw_err e = bw_arena_dir_open(b->config.runtime_dir, b->dir, false, b->arena_path, sizeof b->arena_path, &b->arena_fd);
+    if (e) { /* of a coordinator with another runtime folder? */
+        char why[512];
+        snprintf(why, sizeof why, "%s", bw_error_message());
+        if (bw_arena_dir_open_noted(b->dir, b->arena_path, sizeof b->arena_path, &b->arena_fd) == BW_OK) e = BW_OK;
+        else bw_error_set_message(e, why);
+    }
     if (e) {
         b->arena_fd = -1;
         return e;
@@ -121,6 +127,7 @@ static bw_err make_anew(bw_broker *b, bw_mail **mail)
     BW_KILL_POINT("bringup.generation");
     e = bw_arena_dir_open(b->config.runtime_dir, b->dir, true, b->arena_path, sizeof b->arena_path, &b->arena_fd);
     if (e) b->arena_fd = -1;
+    if (!e) e = bw_arena_dir_note(b->dir, b->arena_path);
     if (e == BW_ERR_UNSUPPORTED) e = open_private_arenas(b);
     if (!e) e = bw_mail_create(b->arena_fd, b->dir->generation, mail);
     BW_KILL_POINT("bringup.mail");

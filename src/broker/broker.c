@@ -139,6 +139,15 @@ static void say_repair(bw_broker *b)
         bw_broker_event(b, r->damaged ? BW_LOG_ERROR : BW_LOG_WARN, "metadata_repaired", "what=%s", bw_event_text(r->what, what, sizeof what));
 }
 
+/* Programs that come to the folder find this daemon by it, wherever its socket is. */
+static bw_err say_holder(bw_broker *b)
+{
+    const char *socket = "";
+    for (size_t i = 0; i < b->config.listen_count && !*socket; i++)
+        if (strncmp(b->config.listen[i], "ipc:///", 7) == 0) socket = b->config.listen[i] + 6;
+    return bw_datadir_say_holder(b->dir, b->config.is_private, socket);
+}
+
 static bw_err start(bw_broker *b)
 {
     bw_err e = find_socket_group(b);
@@ -146,7 +155,8 @@ static bw_err start(bw_broker *b)
     if (!e) e = bw_datadir_open_coordinator(b->config.data_dir, true, &b->dir);
     if (!e) set_reserve(b);
     set_dirty(b);
-    if (!e) e = bw_store_open(b->dir->path, b->config.meta_map_bytes, &b->store);
+    if (!e) e = say_holder(b);
+    if (!e) e = (b->config.in_process ? bw_store_open_alone : bw_store_open)(b->dir->path, b->config.meta_map_bytes, &b->store);
     if (!e) say_repair(b);
     if (!e) e = bw_origin_load(b);
     if (!e) e = bw_quota_load(b);

@@ -72,6 +72,10 @@ bw_err bw_daemon_config_copy(bw_daemon_config *to, const bw_daemon_config *from)
     if (from->topic_defaults) *to->topic_defaults = *from->topic_defaults;
     to->event = from->event;
     to->event_opaque = from->event_opaque;
+    to->is_private = from->is_private;
+    to->in_process = from->in_process;
+    to->handover = from->handover;
+    to->handover_opaque = from->handover_opaque;
     return BW_OK;
 }
 

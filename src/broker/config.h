@@ -70,6 +70,10 @@ typedef struct bw_daemon_config {
     size_t link_option_count;
     bw_event_fn event; /* set by the program */
     void *event_opaque;
+    bool is_private;   /* started by a program that uses the folder: gives it to a daemon that asks */
+    bool in_process;   /* carried by such a program itself: makes no processes */
+    void (*handover)(void *opaque); /* of a private one: it was asked for; from the broker thread, must not block */
+    void *handover_opaque;
 } bw_daemon_config;
 
 typedef struct bw_topic_config {

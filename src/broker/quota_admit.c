@@ -67,6 +67,7 @@ static bool is_exempt(uint16_t type)
     case BW_API_STATUS:
     case BW_API_PING:
     case BW_API_AUTHENTICATE:
+    case BW_API_HANDOVER:
     case BW_API_GROUP_HEARTBEAT:
     case BW_API_HEARTBEAT:
     case BW_API_SET_QUOTA:

@@ -7,6 +7,7 @@
 #include "client/async.h"
 #include "client/backend.h"
 #include "client/readonly.h"
+#include "client/self.h"
 #include "client/spawn.h"
 #include "client/standby.h"
 #include "client/watch.h"
@@ -41,18 +42,57 @@ bw_deadline bw_bus_request_deadline(const bw_bus *bus) { return bw_deadline_in_m
 
 /* ---- connecting ---- */
 
+/* Is the daemon that answered the one of this folder? Another one may listen by now where the folder's last coordinator did. */
+static bool serves_folder(const bw_bus *bus, bw_conn *conn)
+{
+    bw_datadir *d = NULL;
+    if (bw_datadir_open_client(bus->url.path, &d)) return false;
+    pthread_mutex_lock(&conn->mutex);
+    bool same = memcmp(d->generation, conn->hello->generation, sizeof d->generation) == 0;
+    pthread_mutex_unlock(&conn->mutex);
+    bw_datadir_close(d);
+    return same;
+}
+
+/* To the socket in the folder, or to that of the daemon that has taken the folder over, wherever it is. *refused: nobody is at either. */
+static bw_err reach(bw_bus *bus, bw_conn *conn, bw_deadline deadline, bool *refused)
+{
+    bw_err e = bw_conn_connect(conn, bus->socket_path, deadline, refused);
+    if (!e || !*refused || !bus->url.embedded) return e;
+    bw_datadir_holder *h = malloc(sizeof *h);
+    bool other = h && bw_datadir_ask_holder(bus->url.path, h) == BW_OK && h->socket[0] && strcmp(h->socket, bus->socket_path) != 0;
+    if (other) {
+        e = bw_conn_connect(conn, h->socket, deadline, refused);
+        if (!e && !serves_folder(bus, conn)) {
+            bw_conn_drop(conn);
+            *refused = true;
+            e = BW_ERR_NO_COORDINATOR;
+        }
+    }
+    free(h);
+    if (e && *refused) return bw_fail(BW_ERR_NO_COORDINATOR, "no daemon answers at %s", bus->socket_path);
+    return e;
+}
+
+/* Under the start lock: a coordinator of our own, in this process or in another. */
+static bw_err start_own(bw_bus *bus, bw_deadline deadline)
+{
+    if (bus->url.self_coordinator) return bw_self_start(bus);
+    bw_spawn_options o = {bus->url.path, bus->url.idle_exit, bus->daemon_path};
+    return bw_spawn_daemon(&o, deadline);
+}
+
 static bw_err start_daemon(bw_bus *bus, bw_conn *conn, bw_deadline deadline)
 {
     int lock = -1;
     bool refused;
     bw_err e = bw_start_lock(bus->url.path, deadline, &lock);
     if (e) return e;
-    e = bw_conn_connect(conn, bus->socket_path, deadline, &refused); /* another process may have started it meanwhile */
+    e = reach(bus, conn, deadline, &refused); /* another process may have started it meanwhile */
     if (e && refused) {
-        bw_spawn_options o = {bus->url.path, bus->url.idle_exit, bus->daemon_path};
-        e = bw_spawn_daemon(&o, deadline);
+        e = start_own(bus, deadline);
         if (!e || e == BW_ERR_ALREADY_RUNNING) {
-            bw_err c = bw_conn_connect(conn, bus->socket_path, deadline, &refused);
+            bw_err c = reach(bus, conn, deadline, &refused);
             if (!c) e = BW_OK;
             else if (!e) e = c;
         }
@@ -67,7 +107,7 @@ bw_err bw_bus_connect_conn(bw_bus *bus, bw_conn *conn, bool may_start, bw_deadli
     bool refused = false;
     if (bus->readonly) return bw_readonly_refuse(bus, "what needs a coordinator");
     if (bw_conn_is_up(conn)) return BW_OK;
-    bw_err e = bw_conn_connect(conn, bus->socket_path, deadline, &refused);
+    bw_err e = reach(bus, conn, deadline, &refused);
     if (e && refused && bus->url.embedded && may_start)
         e = start_daemon(bus, conn, bw_deadline_first(deadline, bw_deadline_in_ms(bus->connect_timeout_ms)));
     return e;
@@ -258,6 +298,7 @@ void bw_bus_close(bw_bus *bus)
     bw_direct_fini(&bus->direct);
     bw_readonly_close(bus);
     bw_conn_fini(&bus->conn);
+    bw_self_stop(bus); /* last: it serves this bus, too */
     pthread_mutex_destroy(&bus->mutex);
     pthread_cond_destroy(&bus->idle);
     bus_free(bus);

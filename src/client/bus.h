@@ -14,6 +14,7 @@
 
 typedef struct bw_fd_watch bw_fd_watch;
 struct bw_readonly;
+struct bw_self;
 struct bw_standby;
 struct bw_backend;
 
@@ -52,6 +53,7 @@ struct bw_bus {
     _Atomic uint32_t thread_sleeps, thread_work; /* work: raised by everyone who has something for it. sleeps: bw_thread_sleep */
     bw_os_futex disk_waits[BW_DISK_WAITS_MAX];   /* the thread's: what the disk will wake it by, and how many; more: it looks */
     uint32_t disk_wait_count;
+    struct bw_self *self;          /* coordinator=self: what this bus carries, if it does; under the folder's start lock */
     struct bw_standby *standby;    /* of a dir: bus with handles; NULL: none (client/standby.h) */
     bw_fd_watch *watch;            /* feeds consumers' descriptors; NULL until the first */
 

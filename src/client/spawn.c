@@ -315,7 +315,7 @@ bw_err bw_spawn_daemon(const bw_spawn_options *o, bw_deadline deadline)
     char program[PATH_MAX];
     bw_err e = find_daemon(o->daemon_path, program);
     if (e) return e;
-    const char *argv[] = {program, "--data-dir", o->data_dir, "--idle-exit", o->idle_exit, "--ready-fd", "3", NULL};
+    const char *argv[] = {program, "--data-dir", o->data_dir, "--private", "--idle-exit", o->idle_exit, "--ready-fd", "3", NULL};
     spawn_plan plan = {.program = program, .argv = (char *const *)(uintptr_t)argv};
     return start_and_wait(&plan, o->data_dir, deadline);
 }

@@ -4,6 +4,7 @@
 #include "daemon/daemon.h"
 
 #include "broker/broker.h"
+#include "daemon/handover.h"
 #include "daemon/log.h"
 #include "daemon/notify.h"
 #include "link/links.h"
@@ -83,7 +84,14 @@ static void say_listening(const bw_daemon_config *c)
     }
 }
 
-static bw_err serve(bw_daemon_options *o, bw_broker *b, const sigset_t *set)
+/* The main thread sleeps for signals. */
+static void asked_for_folder(void *opaque)
+{
+    (void)opaque;
+    kill(getpid(), SIGTERM);
+}
+
+static bw_err serve(bw_daemon_options *o, bw_broker *b, const sigset_t *set, int *start_lock)
 {
     const bw_daemon_config *c = &o->config;
     /* A private daemon is waited for by the program that needs it; nobody waits for its REP endpoint. */
@@ -97,6 +105,8 @@ static bw_err serve(bw_daemon_options *o, bw_broker *b, const sigset_t *set)
         bw_listener_stop(listener);
         return e;
     }
+    bw_handover_end(*start_lock);
+    *start_lock = -1;
     say_listening(c);
     bw_notify_service("READY=1");
     bw_notify_ready_fd(o->ready_fd);
@@ -129,9 +139,16 @@ bw_err bw_daemon_run(bw_daemon_options *o)
     o->config.event_opaque = &o->config;
     bw_broker *b;
     bw_err e = bw_listener_check(&o->config);
+    o->config.handover = asked_for_folder;
+    int start_lock = -1;
+    if (!e) e = bw_handover_begin(&o->config, &start_lock);
     if (!e) e = bw_broker_start(&o->config, &b);
-    if (e) return e;
-    e = serve(o, b, &set);
+    if (e) {
+        bw_handover_end(start_lock);
+        return e;
+    }
+    e = serve(o, b, &set, &start_lock);
+    bw_handover_end(start_lock);
     char why[1024];
     snprintf(why, sizeof why, "%s", bw_error_message());
     bw_broker_stop(b);

@@ -16,6 +16,7 @@ const char bw_daemon_help[] =
     "  --config FILE        ini file; see --help-config\n"
     "  --set NAME=VALUE     any option of the file; may be repeated\n"
     "  --idle-exit TIME     stop after TIME without a connection, as in 30s\n"
+    "  --private            started by a program for its folder: give it to a daemon without this option that wants it\n"
     "  --log-level LEVEL    error, warn, info, debug\n"
     "  --log-json           events as JSON, one a line\n"
     "  --ready-fd N         write \"READY\\n\" to descriptor N when clients are answered\n"
@@ -29,7 +30,7 @@ const char bw_daemon_help[] =
     "70 internal error; 71 no memory or system resource; 73 disk full; 74 input/output error; 75 another daemon has the data\n"
     "directory; 77 permission denied; 78 wrong configuration.\n";
 
-enum { OPT_CONFIG = 256, OPT_SET, OPT_NAMED, OPT_LISTEN, OPT_JSON, OPT_READY, OPT_CHECK, OPT_HELP_CONFIG, OPT_HELP, OPT_VERSION };
+enum { OPT_CONFIG = 256, OPT_SET, OPT_NAMED, OPT_LISTEN, OPT_JSON, OPT_READY, OPT_PRIVATE, OPT_CHECK, OPT_HELP_CONFIG, OPT_HELP, OPT_VERSION };
 
 static const struct option long_options[] = {
     {"data-dir", required_argument, NULL, OPT_NAMED},   {"runtime-dir", required_argument, NULL, OPT_NAMED},
@@ -37,7 +38,7 @@ static const struct option long_options[] = {
     {"idle-exit", required_argument, NULL, OPT_NAMED},  {"log-level", required_argument, NULL, OPT_NAMED},
     {"socket-group", required_argument, NULL, OPT_NAMED}, {"log-json", no_argument, NULL, OPT_JSON},
     {"config", required_argument, NULL, OPT_CONFIG},    {"set", required_argument, NULL, OPT_SET},
-    {"ready-fd", required_argument, NULL, OPT_READY},   {"check-config", no_argument, NULL, OPT_CHECK},
+    {"ready-fd", required_argument, NULL, OPT_READY},   {"private", no_argument, NULL, OPT_PRIVATE},   {"check-config", no_argument, NULL, OPT_CHECK},
     {"help-config", optional_argument, NULL, OPT_HELP_CONFIG}, {"help", no_argument, NULL, OPT_HELP},
     {"version", no_argument, NULL, OPT_VERSION},        {NULL, 0, NULL, 0},
 };
@@ -85,6 +86,7 @@ static bw_err take(bw_daemon_options *o, int c, int index, const char *arg, bool
     case OPT_LISTEN: return add_listen(&o->config, arg, first_listen);
     case OPT_JSON: return bw_daemon_config_set(&o->config, "log-json", "true");
     case OPT_SET: return set_pair(&o->config, arg);
+    case OPT_PRIVATE: o->config.is_private = true; return BW_OK;
     case OPT_READY: return parse_ready_fd(o, arg);
     case OPT_CHECK: o->task = BW_DAEMON_CHECK_CONFIG; return BW_OK;
     case OPT_HELP_CONFIG: o->task = arg && !strcmp(arg, "man") ? BW_DAEMON_HELP_CONFIG_MAN : BW_DAEMON_HELP_CONFIG; return BW_OK;

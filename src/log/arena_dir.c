@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #define OWNER_FILE "data"
+#define NOTE_FILE "arena"
 
 /* A folder that belongs to uid and that nobody else may write. */
 static bw_err open_checked(const char *path, uid_t uid, bool create, mode_t mode, int *out)
@@ -82,6 +83,33 @@ bw_err bw_arena_dir_open(const char *runtime_dir, const bw_datadir *d, bool crea
     e = bw_smallfile_replace(*fd, OWNER_FILE, owner, (size_t)n);
     if (e) bw_os_close(*fd);
     return e;
+}
+
+bw_err bw_arena_dir_note(const bw_datadir *d, const char *path)
+{
+    char text[PATH_MAX + 1];
+    int n = snprintf(text, sizeof text, "%s\n", path);
+    if (n < 0 || n >= (int)sizeof text) return bw_fail(BW_ERR_INVALID_ARGUMENT, "the runtime folder's name is too long");
+    return bw_smallfile_put(d->fd, NOTE_FILE, text, (size_t)n); /* not synced: what it names does not survive a loss of power */
+}
+
+bw_err bw_arena_dir_open_noted(const bw_datadir *d, char *path, size_t path_size, int *fd)
+{
+    char text[PATH_MAX + 2], hex[33];
+    size_t len;
+    bw_uuid id;
+    struct stat st;
+    memcpy(id.b, d->generation, sizeof id.b);
+    bw_uuid_hex(&id, hex);
+    bw_err e = bw_smallfile_read(d->fd, NOTE_FILE, text, sizeof text, &len);
+    if (e) return e;
+    text[strcspn(text, "\n")] = '\0';
+    len = strlen(text);
+    if (text[0] != '/' || len < 34 || text[len - 33] != '/' || strcmp(text + len - 32, hex) != 0 || len >= path_size)
+        return bw_fail(BW_ERR_NOT_FOUND, "no control data of this generation was noted in %s", d->path);
+    if (bw_os_fstat(d->fd, &st) != 0) return bw_fail_errno(errno, "cannot stat data directory %s", d->path);
+    memcpy(path, text, len + 1);
+    return open_checked(path, st.st_uid, false, 0750, fd);
 }
 
 /* Readers that still look at it learn that it is over: header.retired, which every mapping sees. */

@@ -1,8 +1,9 @@
 /* log/datadir.h: the data directory as a whole: format version, generation, owner locks.
  *   busway.format     "busway data format 1\n"; newer is refused with both numbers
  *   generation        32 hex digits: the life of the control data that goes with this directory
- *   daemon.lock       flock exclusive by the coordinator; holds its pid in text
+ *   daemon.lock       flock exclusive by the coordinator; holds its pid, "private" or "system", and its socket, a line each
  *   writers.lock      flock shared by each direct writer's process while attached; exclusive while control data is made anew
+ *   arena             where the control data of the generation lies
  *   clock             what the wall clock said in this boot (datadir_clock.c)
  *   meta/             LMDB (meta/ knows more)
  *   <topic>-<n>/      partitions (format/names.h) */
@@ -12,6 +13,7 @@
 #include "base/err.h"
 #include "base/uuid.h"
 
+#include <limits.h>
 #include <stdbool.h>
 #include <stddef.h>
 
@@ -36,6 +38,19 @@ bw_err bw_datadir_open_client(const char *path, bw_datadir **out);
 bw_err bw_datadir_open_readonly(const char *path, bw_datadir **out);
 void bw_datadir_close(bw_datadir *d);
 
+/* Who has, or had, daemon.lock, as its text says. */
+typedef struct bw_datadir_holder {
+    int pid;   /* 0: not said */
+    bool is_private;
+    char socket[PATH_MAX]; /* its first, an absolute path; "": not said */
+} bw_datadir_holder;
+/* bw_datadir_say_holder: by the coordinator: where it can be reached, and whether it gives the folder away. */
+bw_err bw_datadir_say_holder(bw_datadir *d, bool is_private, const char *socket);
+/* bw_datadir_ask_holder: of the folder at path; nothing is waited for. NOT_FOUND: no folder, or no daemon was ever there; NOT_PERMITTED. */
+bw_err bw_datadir_ask_holder(const char *path, bw_datadir_holder *out);
+/* bw_datadir_is_held: daemon.lock is held at this moment. */
+bool bw_datadir_is_held(const char *path);
+
 /* bw_datadir_lock_writers_shared: for a direct writer; at most timeout_ms while a coordinator holds it exclusively. */
 bw_err bw_datadir_lock_writers_shared(bw_datadir *d, int timeout_ms);
 /* bw_datadir_lock_writers_exclusive: no direct writer is attached. BUSY with the holders' pids (from /proc/locks) otherwise. */
@@ -52,6 +67,10 @@ int64_t bw_datadir_clock_ahead_ms(const bw_datadir *d);
  * /dev/shm/busway-<uid>/<gen> (0700 parent, owner checked). path (PATH_MAX) says which. create false: must exist.
  * Old generations of the same data directory beside it are removed by bw_arena_dir_remove_others. */
 bw_err bw_arena_dir_open(const char *runtime_dir, const bw_datadir *d, bool create, char *path, size_t path_size, int *fd);
+/* bw_arena_dir_note: path (of bw_arena_dir_open) is where the control data of d's generation lies: for a coordinator with another runtime
+ * folder. bw_arena_dir_open_noted: open what was noted. NOT_FOUND: nothing was, or it is of another generation; else as above. */
+bw_err bw_arena_dir_note(const bw_datadir *d, const char *path);
+bw_err bw_arena_dir_open_noted(const bw_datadir *d, char *path, size_t path_size, int *fd);
 void bw_arena_dir_remove_others(const char *arena_path);
 void bw_arena_dir_remove(const char *arena_path);
 

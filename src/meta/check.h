@@ -29,10 +29,12 @@ typedef struct bw_check_verdict {
 typedef struct bw_check {
     pid_t pid;
     int fd;
+    bw_check_verdict *own; /* no child: it was done at once */
 } bw_check;
 
-/* bw_check_start: the child begins; the caller may do other things meanwhile. path: the metadata's folder. NO_MEMORY, BUSY. */
-bw_err bw_check_start(int dir_fd, const char *path, bw_check *c);
+/* bw_check_start: the child begins; the caller may do other things meanwhile. path: the metadata's folder. alone: without a child, in this
+ * process, which must not make any: the walk over the pages is then what keeps LMDB from a file that would crash it. NO_MEMORY, BUSY. */
+bw_err bw_check_start(int dir_fd, const char *path, bool alone, bw_check *c);
 /* bw_check_end: wait for it. Always ends the child. */
 void bw_check_end(bw_check *c, bw_check_verdict *out);
 /* bw_check_file: the child's work, in this process. */

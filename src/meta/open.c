@@ -202,7 +202,7 @@ bw_err bw_store_bring_up(bw_store *s, uint64_t map_bytes)
     bw_check check;
     bw_check_verdict v;
     bw_copy c;
-    bw_err e = bw_check_start(s->dir_fd, s->path, &check);
+    bw_err e = bw_check_start(s->dir_fd, s->path, s->alone, &check);
     if (e) return e;
     bw_err looked = bw_copy_look(s->dir_fd, &c); /* while the child looks at LMDB's file */
     char why[400];

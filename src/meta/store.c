@@ -198,7 +198,7 @@ static bw_err sync_name(const char *data_dir)
     return good ? BW_OK : bw_fail_errno(saved, "cannot sync folder %s", data_dir);
 }
 
-bw_err bw_store_open(const char *data_dir, uint64_t map_bytes, bw_store **out)
+static bw_err open_store(const char *data_dir, uint64_t map_bytes, bool alone, bw_store **out)
 {
     *out = NULL;
     bw_store *s = calloc(1, sizeof *s);
@@ -208,6 +208,7 @@ bw_err bw_store_open(const char *data_dir, uint64_t map_bytes, bw_store **out)
     pthread_mutex_init(&s->id_lock, NULL);
     s->dir_fd = s->journal.fd = -1;
     s->journal_limit = s->copy_bytes = journal_limit();
+    s->alone = alone;
     bw_err e = BW_OK;
     bool made = false;
     if (snprintf(s->path, sizeof s->path, "%s/meta", data_dir) >= (int)sizeof s->path - 64)
@@ -224,6 +225,10 @@ bw_err bw_store_open(const char *data_dir, uint64_t map_bytes, bw_store **out)
     *out = s;
     return BW_OK;
 }
+
+bw_err bw_store_open(const char *data_dir, uint64_t map_bytes, bw_store **out) { return open_store(data_dir, map_bytes, false, out); }
+
+bw_err bw_store_open_alone(const char *data_dir, uint64_t map_bytes, bw_store **out) { return open_store(data_dir, map_bytes, true, out); }
 
 void bw_store_close(bw_store *s)
 {

@@ -61,6 +61,8 @@ typedef struct bw_meta_topic {
 /* bw_store_open: data_dir/meta is made when it is missing; damage is mended (bw_store_repair_get says so). NEWER_FORMAT names both numbers;
  * CORRUPT: both copies are damaged, the message says what can be done, and nothing was changed; IO, NOT_PERMITTED, DISK_FULL, NO_MEMORY. */
 bw_err bw_store_open(const char *data_dir, uint64_t map_bytes, bw_store **out);
+/* bw_store_open_alone: the same within a process that may make no other. */
+bw_err bw_store_open_alone(const char *data_dir, uint64_t map_bytes, bw_store **out);
 void bw_store_close(bw_store *s);
 
 typedef struct bw_store_repair {

@@ -31,6 +31,7 @@ struct bw_store {
     bw_uuid bus_id;
     uint64_t map_bytes; /* under map_lock */
     _Atomic bool failed;
+    bool alone; /* no child process may be made */
     bw_store_repair repair;
     char path[PATH_MAX];
 };

@@ -99,6 +99,7 @@ typedef enum bw_api_key {
     BW_API_REMOVE_USER = 92,
     BW_API_LIST_USERS = 93,
     BW_API_PING = 94,
+    BW_API_HANDOVER = 95,    /* to a private daemon: end, another one takes the folder */
     BW_API_KEY_COUNT
 } bw_api_key;
 

@@ -31,6 +31,7 @@ static const bw_shapes shapes[BW_API_KEY_COUNT - BW_REMOTE_FIRST] = {
     AT(REMOVE_USER) = {{"REMOVE_USER", remove_request, COUNT_OF(remove_request), 0, 0}, {"REMOVE_USER", plain_answer, COUNT_OF(plain_answer), 0, 0}},
     AT(LIST_USERS) = {{"LIST_USERS", NULL, 0, 0, 0}, {"LIST_USERS", doc_answer, COUNT_OF(doc_answer), 0, 0}},
     AT(PING) = {{"PING", NULL, 0, 0, 0}, {"PING", plain_answer, COUNT_OF(plain_answer), 0, 0}},
+    AT(HANDOVER) = {{"HANDOVER", NULL, 0, 0, 0}, {"HANDOVER", plain_answer, COUNT_OF(plain_answer), 0, 0}},
 };
 
 const bw_shapes *bw_remote_shapes(uint16_t type)

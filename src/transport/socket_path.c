@@ -36,7 +36,7 @@ static bw_err choose_path(const char *path, const char *dir, const char *name, b
     }
     out->dir_fd = bw_os_open(AT_FDCWD, dir, O_PATH | O_DIRECTORY, 0);
     if (out->dir_fd < 0) { return bw_fail_errno(errno, "socket folder '%s'", dir); }
-    int n = snprintf(out->listen_path, sizeof out->listen_path, "/proc/self/fd/%d/%s", out->dir_fd, name);
+    int n = snprintf(out->listen_path, sizeof out->listen_path, "/proc/thread-self/fd/%d/%s", out->dir_fd, name);
     if (n < 0 || (size_t)n >= sizeof out->listen_path) {
         bw_socket_place_release(out);
         return bw_fail(BW_ERR_INVALID_ARGUMENT, "socket name of %zu bytes in '%s': use a short one, as bus.sock", strlen(name), path);

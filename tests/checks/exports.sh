@@ -26,6 +26,10 @@ soname=$(readelf -d "$build/libbusway.so" | sed -n 's/.*SONAME.*\[\(.*\)\]/\1/p'
 major=$(sed -n 's/#define BW_VERSION_MAJOR //p' include/busway/version.h)
 if [ "$soname" = "libbusway.so.$major" ]; then pass=$((pass + 1)); else echo "soname is $soname"; fail=$((fail + 1)); fi
 
+only=$(nm -D --defined-only "$build/libbusway-coordinator.so" | awk '$2 ~ /^[A-Z]$/ && $2 != "A" {print $3}' |
+    grep -vE '^(__asan|__odr_asan|__ubsan|_fini$|_init$)' | sed 's/@.*//' | xargs)
+if [ "$only" = bw_coordinator_entry ]; then pass=$((pass + 1)); else echo "libbusway-coordinator.so exports: $only"; fail=$((fail + 1)); fi
+
 for header in include/busway/*.h; do
     name=busway/$(basename "$header")
     printf '#include <%s>\n' "$name" >"$tmp/alone.c"
