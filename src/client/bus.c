@@ -20,7 +20,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { LOOK_EVERY_MS = 1000, PART_WAIT_MS = 2000, RECONNECT_NAP_NS = 20000000 };
+enum { LOOK_EVERY_MS = 1000, PART_WAIT_MS = 2000, RECONNECT_NAP_NS = 20000000, AGAIN_NAP_NS = 2000000, STARTS_MAX = 3 };
 
 bw_err bw_bus_forked(void)
 {
@@ -82,7 +82,7 @@ static bw_err start_own(bw_bus *bus, bw_deadline deadline)
     return bw_spawn_daemon(&o, deadline);
 }
 
-static bw_err start_daemon(bw_bus *bus, bw_conn *conn, bw_deadline deadline)
+static bw_err start_daemon(bw_bus *bus, bw_conn *conn, bw_deadline deadline, int *starts)
 {
     int lock = -1;
     bool refused;
@@ -90,6 +90,7 @@ static bw_err start_daemon(bw_bus *bus, bw_conn *conn, bw_deadline deadline)
     if (e) return e;
     e = reach(bus, conn, deadline, &refused); /* another process may have started it meanwhile */
     if (e && refused) {
+        ++*starts;
         e = start_own(bus, deadline);
         if (!e || e == BW_ERR_ALREADY_RUNNING) {
             bw_err c = reach(bus, conn, deadline, &refused);
@@ -101,23 +102,33 @@ static bw_err start_daemon(bw_bus *bus, bw_conn *conn, bw_deadline deadline)
     return e;
 }
 
-bw_err bw_bus_connect_conn(bw_bus *bus, bw_conn *conn, bool may_start, bw_deadline deadline)
+/* starts: this thread starts a coordinator if there is none. Otherwise, of a folder with a thread that stands by, that one does. */
+static bw_err connect_conn(bw_bus *bus, bw_conn *conn, bool starts, bool waits, bw_deadline deadline)
 {
     if (bus->backend) return bw_backend_refuse("this call", "it needs a Busway daemon");
-    bool refused = false;
     if (bus->readonly) return bw_readonly_refuse(bus, "what needs a coordinator");
-    if (bw_conn_is_up(conn)) return BW_OK;
-    bw_err e = reach(bus, conn, deadline, &refused);
-    if (e && refused && bus->url.embedded && may_start)
-        e = start_daemon(bus, conn, bw_deadline_first(deadline, bw_deadline_in_ms(bus->connect_timeout_ms)));
-    return e;
+    bw_deadline until = bw_deadline_first(deadline, bw_deadline_in_ms(bus->connect_timeout_ms));
+    for (int tries = 0; !bw_conn_is_up(conn);) {
+        bool refused = false;
+        bw_err e = reach(bus, conn, deadline, &refused);
+        if (e && refused && bus->url.embedded && starts) e = start_daemon(bus, conn, until, &tries);
+        /* Of a folder: it was killed before it had answered, or while it started, or is just ending and has the folder still. */
+        bool again = (e == BW_ERR_NO_COORDINATOR && tries < STARTS_MAX) || e == BW_ERR_ALREADY_RUNNING;
+        if (!e || !again || !bus->url.embedded || !(starts || waits) || bw_deadline_left_ns(until) == 0)
+            return e && waits ? bw_standby_explain(bus, e) : e;
+        nanosleep(&(struct timespec){.tv_nsec = AGAIN_NAP_NS}, NULL);
+    }
+    return BW_OK;
 }
 
-bw_err bw_bus_connect(bw_bus *bus, bool may_start, bw_deadline deadline)
+bw_err bw_bus_connect_conn(bw_bus *bus, bw_conn *conn, bool may_start, bw_deadline deadline)
 {
-    if (bus->readonly || bw_conn_is_up(&bus->conn)) return BW_OK;
-    uint32_t before = atomic_load(&bus->conn.epoch);
-    bw_err e = bw_bus_connect_conn(bus, &bus->conn, may_start, deadline);
+    bool other = atomic_load(&bus->standby) != NULL;
+    return bw_conn_is_up(conn) ? BW_OK : connect_conn(bus, conn, may_start && !other, may_start && other, deadline);
+}
+
+static bw_err connected(bw_bus *bus, bw_err e, uint32_t before)
+{
     if (e || before == 0 || atomic_load(&bus->conn.epoch) == before) return e;
     atomic_fetch_add(&bus->reconnects, 1);
     bw_bus_log(bus, BW_LOG_INFO, "connected again to the daemon at %s", bus->socket_path);
@@ -125,11 +136,24 @@ bw_err bw_bus_connect(bw_bus *bus, bool may_start, bw_deadline deadline)
     return BW_OK;
 }
 
+bw_err bw_bus_connect(bw_bus *bus, bool may_start, bw_deadline deadline)
+{
+    if (bus->readonly || bw_conn_is_up(&bus->conn)) return BW_OK;
+    uint32_t before = atomic_load(&bus->conn.epoch);
+    return connected(bus, bw_bus_connect_conn(bus, &bus->conn, may_start, deadline), before);
+}
+
+bw_err bw_bus_bring_up(bw_bus *bus, bw_deadline deadline)
+{
+    uint32_t before = atomic_load(&bus->conn.epoch);
+    return connected(bus, connect_conn(bus, &bus->conn, true, false, deadline), before);
+}
+
 void bw_bus_look(bw_bus *bus, int64_t now_ms)
 {
     int64_t due = atomic_load(&bus->next_look_ms);
     if (now_ms < due || !atomic_compare_exchange_strong(&bus->next_look_ms, &due, now_ms + LOOK_EVERY_MS)) return;
-    if (!bus->standby && !bw_conn_check(&bus->conn)) bw_bus_connect(bus, false, bw_deadline_in_ms(100));
+    if (!atomic_load(&bus->standby) && !bw_conn_check(&bus->conn)) bw_bus_connect(bus, false, bw_deadline_in_ms(100));
 }
 
 void bw_bus_count_handle(bw_bus *bus)

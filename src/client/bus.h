@@ -54,7 +54,7 @@ struct bw_bus {
     bw_os_futex disk_waits[BW_DISK_WAITS_MAX];   /* the thread's: what the disk will wake it by, and how many; more: it looks */
     uint32_t disk_wait_count;
     struct bw_self *self;          /* coordinator=self: what this bus carries, if it does; under the folder's start lock */
-    struct bw_standby *standby;    /* of a dir: bus with handles; NULL: none (client/standby.h) */
+    struct bw_standby *_Atomic standby;    /* of a dir: bus with handles; NULL: none (client/standby.h) */
     bw_fd_watch *watch;            /* feeds consumers' descriptors; NULL until the first */
 
     _Atomic uint64_t records_out, bytes_out, batches_out, records_in, bytes_in, batches_in /* of those that closed */, waits, looks, reconnects;
@@ -67,10 +67,13 @@ struct bw_bus {
 bw_err bw_bus_forked(void);
 
 void bw_bus_log(bw_bus *bus, bw_log_level level, const char *format, ...) BW_PRINTF(3, 4);
-/* bw_bus_connect_conn: bring a connection of this bus up; starts the daemon of a dir: bus when may_start. */
+/* bw_bus_connect_conn: bring a connection of this bus up; may_start: starts the daemon of a dir: bus, or waits for the thread that stands
+ * by to do it, so that a caller with little time leaves no half-started one behind. */
 bw_err bw_bus_connect_conn(bw_bus *bus, bw_conn *conn, bool may_start, bw_deadline deadline);
 /* bw_bus_connect: the bus's own, and join again what is attached. Cheap when it is up. */
 bw_err bw_bus_connect(bw_bus *bus, bool may_start, bw_deadline deadline);
+/* bw_bus_bring_up: the same by the thread that stands by (client/standby.h): starts one itself. */
+bw_err bw_bus_bring_up(bw_bus *bus, bw_deadline deadline);
 /* bw_bus_request: connect if needed and ask; what changes nothing is asked again over a new connection. */
 bw_err bw_bus_request(bw_bus *bus, bw_request *request, bw_deadline deadline, bw_reply *reply);
 /* bw_bus_look: at most once a second: notice that the daemon went and come back to a new one (never starts one; where a thread stands by

@@ -19,7 +19,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { START_LOCK_MS = 10000, ANSWER_MS = 5000, END_MS = 15000, NAP_NS = 1000000, ANSWER_MAX = 64 << 10 };
+enum { START_LOCK_MS = 10000, ANSWER_MS = 5000, END_MS = 15000, ASK_AGAIN_MS = 20, NAP_NS = 1000000, ANSWER_MAX = 64 << 10 };
 
 static void nap(void) { nanosleep(&(struct timespec){.tv_nsec = NAP_NS}, NULL); }
 
@@ -126,18 +126,29 @@ static bw_err ask(const char *socket)
     return e;
 }
 
-static bw_err take_from(const char *path, const bw_datadir_holder *h)
+/* Will it be of no use to ask again? */
+static bool is_final(bw_err e) { return e != BW_OK && e != BW_ERR_NO_COORDINATOR && e != BW_ERR_TIMED_OUT; }
+
+/* Until nobody has the folder, or who has it keeps it. Whoever has it may be starting (and has not said yet who it is), ending already (and
+ * does not listen any more), or be killed at any moment; so each is asked until it has said yes. */
+static bw_err take_from_holder(const char *path)
 {
-    bw_err e = ask(h->socket);
-    BW_KILL_POINT("handover.asked");
-    /* It may have ended by itself, or been killed, at that moment. */
-    if (e && bw_datadir_is_held(path))
-        return bw_error_context(e, "the private daemon with pid %d, which serves %s for programs that use it as a folder, does not give it away",
-                                h->pid, path);
-    bw_deadline deadline = bw_deadline_in_ms(END_MS);
+    bw_datadir_holder h = {0};
+    bw_err e = BW_OK;
+    int agreed = 0; /* the pid of who did */
+    bw_deadline deadline = bw_deadline_in_ms(END_MS), next_ask = 0;
     while (bw_datadir_is_held(path)) {
         if (bw_deadline_left_ns(deadline) == 0)
-            return bw_fail(BW_ERR_TIMED_OUT, "the private daemon with pid %d, which serves %s, was asked for it and does not end", h->pid, path);
+            return e ? bw_error_context(e, "the private daemon with pid %d, which serves %s, does not give it away", h.pid, path)
+                     : bw_fail(BW_ERR_TIMED_OUT, "the daemon with pid %d, which serves %s, was asked for it and does not end", h.pid, path);
+        if (bw_deadline_left_ns(next_ask) == 0 && bw_datadir_ask_holder(path, &h) == BW_OK && h.socket[0] && h.pid != agreed) {
+            if (!h.is_private) return BW_OK; /* taking the folder says who has it */
+            next_ask = bw_deadline_in_ms(ASK_AGAIN_MS);
+            e = ask(h.socket);
+            if (!e) agreed = h.pid;
+            if (is_final(e)) return bw_error_context(e, "the private daemon with pid %d, which serves %s, does not give it away", h.pid, path);
+            BW_KILL_POINT("handover.asked");
+        }
         nap();
     }
     return BW_OK;
@@ -145,13 +156,11 @@ static bw_err take_from(const char *path, const bw_datadir_holder *h)
 
 bw_err bw_handover_begin(const bw_daemon_config *config, int *start_lock)
 {
-    bw_datadir_holder h;
     *start_lock = -1;
     if (config->is_private) return BW_OK; /* who starts it holds the lock */
     *start_lock = take_start_lock(config->data_dir);
-    if (*start_lock < 0 || !bw_datadir_is_held(config->data_dir)) return BW_OK;
-    if (bw_datadir_ask_holder(config->data_dir, &h) || !h.is_private || !h.socket[0]) return BW_OK;
-    bw_err e = take_from(config->data_dir, &h);
+    if (*start_lock < 0) return BW_OK;
+    bw_err e = take_from_holder(config->data_dir);
     if (e) {
         bw_handover_end(*start_lock);
         *start_lock = -1;

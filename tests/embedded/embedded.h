@@ -78,6 +78,8 @@ void em_print_gaps(const em_report *r, const char *who, bool each);
 
 /* cases: argc, argv behind the subcommand's name; the exit status */
 int em_case_kills(int argc, char **argv);
+int em_case_over(int argc, char **argv);
+int em_case_self(int argc, char **argv);
 int em_case_first(int argc, char **argv);
 int em_case_race(int argc, char **argv);
 

@@ -1,8 +1,10 @@
-/* embedded/kills.c: the private daemon killed again and again, at any moment, while processes work with its folder.
+/* embedded/kills.c: the coordinator ends again and again, at any moment, while processes work with its folder: a private daemon that is
+ * killed (kills), a system's daemon that takes the folder and ends or is killed (over), a worker that carries it and is killed (self).
  *
  * After a kill this process only looks: others must bring up another daemon. A quarter of the kills hit one that is still starting. */
 #include "embedded/embedded.h"
 
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -11,6 +13,8 @@
 
 enum { WORKERS = 6 };
 
+static const em_work works[WORKERS] = {em_work_direct, em_work_durable, em_work_socket, em_work_reader, em_work_commits, em_work_control};
+
 typedef struct run {
     em_place place;
     em_shared *shared;
@@ -18,6 +22,7 @@ typedef struct run {
     uint64_t random;
     em_times listens, answers, earlies;
     int kills, early;
+    pid_t pids[WORKERS], system;
 } run;
 
 static pid_t await_listener(const run *r, pid_t not_this)
@@ -41,7 +46,7 @@ static void kill_early(run *r, pid_t before)
 static void show_log(const run *r)
 {
     char command[400];
-    snprintf(command, sizeof command, "tail -30 '%s/run/buswayd.log'", r->place.dir);
+    snprintf(command, sizeof command, "cd '%s' && tail -n 20 run/buswayd.log; [ ! -e system.log ] || tail -n 20 system.log", r->place.dir);
     if (system(command) != 0) puts("no log");
 }
 
@@ -91,9 +96,9 @@ static bool judge(run *r)
     good &= em_check_log(bus, "socket", &s->socket, "writer through the socket");
     good &= em_check_commit(bus, &s->commits);
     bw_bus_close(bus);
-    em_times_print(&r->listens, "kill to another daemon's listening");
-    em_times_print(&r->answers, "kill to its first answer");
-    em_times_print(&r->earlies, "a starting one killed, to listening");
+    em_times_print(&r->listens, "end of one coordinator to the next's listening");
+    if (r->answers.count) em_times_print(&r->answers, "to its first answer");
+    if (r->earlies.count) em_times_print(&r->earlies, "a starting one killed, to listening");
     em_print_gaps(&s->direct, "direct writer", true);
     em_print_gaps(&s->reader, "direct reader", true);
     em_print_gaps(&s->control, "control: no bus at all", false);
@@ -103,37 +108,118 @@ static bool judge(run *r)
     return good;
 }
 
-int em_case_kills(int argc, char **argv)
+/* ---- a daemon of the system comes and goes ---- */
+
+static void start_system(run *r)
+{
+    const char *program = getenv("BUSWAYD");
+    char runtime[260], log[260];
+    if (!program) em_die("$BUSWAYD must name the daemon");
+    snprintf(runtime, sizeof runtime, "%s/system", r->place.dir);
+    snprintf(log, sizeof log, "%s/system.log", r->place.dir);
+    fflush(stdout);
+    r->system = fork();
+    if (r->system == 0) {
+        if (!freopen(log, "a", stderr)) _exit(126);
+        execl(program, "buswayd", "--data-dir", r->place.dir, "--runtime-dir", runtime, (char *)NULL);
+        _exit(127);
+    }
+    if (r->system < 0) em_die("fork");
+}
+
+static void end_system(run *r, int signal_number)
+{
+    kill(r->system, signal_number);
+    waitpid(r->system, NULL, 0);
+    r->system = 0;
+}
+
+/* One round: it takes the folder, or is killed while it does; works a while; ends or is killed; programs start a private one. */
+static void change_once(run *r)
+{
+    int64_t at = em_now_ns();
+    start_system(r);
+    r->kills++;
+    if (em_random(&r->random) % 5 == 0) {
+        em_sleep_ns((int64_t)(em_random(&r->random) % 30000) * 1000);
+        end_system(r, SIGKILL);
+        r->early++;
+    } else {
+        for (int64_t until = at + 20000000000; em_coordinator(&r->place) != r->system; em_sleep_ns(100000))
+            if (em_now_ns() > until || waitpid(r->system, NULL, WNOHANG) != 0) {
+                show_log(r);
+                em_die("the system's daemon did not take the folder");
+            }
+        em_times_add(&r->listens, em_now_ns() - at);
+        em_sleep_ns((int64_t)(em_random(&r->random) % 60000) * 1000);
+        at = em_now_ns();
+        atomic_store(&r->shared->killed_ns, at);
+        end_system(r, em_random(&r->random) % 2 ? SIGTERM : SIGKILL);
+    }
+    await_listener(r, 0);
+    if (em_now_ns() - at > 1000000000) show_log(r);
+    em_times_add(&r->answers, em_now_ns() - at);
+}
+
+/* ---- the coordinator is one of the workers ---- */
+
+static void kill_carrier(run *r)
+{
+    em_sleep_ns((int64_t)(em_random(&r->random) % 60000) * 1000);
+    pid_t pid = await_listener(r, 0);
+    int which = 0;
+    while (which < WORKERS && r->pids[which] != pid) which++;
+    if (which == WORKERS) return; /* it has just gone */
+    int64_t at = em_now_ns();
+    atomic_store(&r->shared->killed_ns, at);
+    kill(pid, SIGKILL);
+    waitpid(pid, NULL, 0);
+    r->kills++;
+    await_listener(r, pid);
+    em_times_add(&r->listens, em_now_ns() - at);
+    r->pids[which] = em_start(works[which], &r->place, r->shared);
+}
+
+/* ---- */
+
+static int work_through(int argc, char **argv, const char *options, void (*once)(run *r), bool self)
 {
     static run r;
     int kills = argc > 0 ? atoi(argv[0]) : 100;
     r.random = argc > 1 ? strtoull(argv[1], NULL, 10) : 1;
-    em_place_make(&r.place, "?idle-exit=2s");
+    em_place_make(&r.place, options);
     r.shared = mmap(NULL, sizeof *r.shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (r.shared == MAP_FAILED) em_die("no memory");
-    static const em_work works[WORKERS] = {em_work_direct, em_work_durable, em_work_socket, em_work_reader, em_work_commits, em_work_control};
-    pid_t pids[WORKERS];
-    for (int i = 0; i < WORKERS; i++) pids[i] = em_start(works[i], &r.place, r.shared);
-    r.bus = em_bus(r.place.url, BW_TRANSPORT_IPC);
+    for (int i = 0; i < WORKERS; i++) r.pids[i] = em_start(works[i], &r.place, r.shared);
+    if (!self) r.bus = em_bus(r.place.url, BW_TRANSPORT_IPC); /* it has no standby: it waits for what others start */
     await_start(&r);
     bool good = true;
     while (good && r.kills + r.early < kills) {
-        kill_once(&r);
+        once(&r);
         int status;
         for (int i = 0; i < WORKERS && good; i++)
-            if (waitpid(pids[i], &status, WNOHANG) != 0) good = em_verdict(false, "worker %d ended before its time", i);
+            if (waitpid(r.pids[i], &status, WNOHANG) != 0) good = em_verdict(false, "worker %d ended before its time", i);
     }
     em_sleep_ns(100000000);
     atomic_store(&r.shared->stop, true);
     for (int i = 0; i < WORKERS; i++) {
         int status = 0;
-        if (waitpid(pids[i], &status, 0) > 0) good &= status == 0 || em_verdict(false, "worker %d: status %d", i, status);
+        if (waitpid(r.pids[i], &status, 0) > 0) good &= status == 0 || em_verdict(false, "worker %d: status %d", i, status);
     }
     bw_bus_close(r.bus);
-    printf("      %d daemons killed, %d of them before they served\n", r.kills + r.early, r.early);
+    printf("      %d rounds, %d of them ended before it served\n", r.kills + r.early, r.early);
     good &= judge(&r);
     em_place_remove(&r.place);
     em_times_free(&r.listens);
     em_times_free(&r.answers);
+    em_times_free(&r.earlies);
     return good ? 0 : 1;
+}
+
+int em_case_kills(int argc, char **argv) { return work_through(argc, argv, "?idle-exit=2s", kill_once, false); }
+int em_case_over(int argc, char **argv) { return work_through(argc, argv, "?idle-exit=2s", change_once, false); }
+int em_case_self(int argc, char **argv)
+{
+    setenv("BUSWAYD", "/nonexistent/no-daemon-may-be-started", 1);
+    return work_through(argc, argv, "?coordinator=self", kill_carrier, true);
 }

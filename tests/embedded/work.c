@@ -68,6 +68,19 @@ typedef struct entry {
     int64_t number, sent_ns;
 } entry;
 
+/* Where to go on: at the log's end, one past what was acknowledged when this process's predecessor was killed in a call. -1: wrong. */
+static int64_t resume(bw_bus *bus, const char *topic, em_report *r)
+{
+    bw_offset_range range = {0};
+    int64_t acked = atomic_load(&r->acked);
+    bw_err e = bw_offsets_range(bus, topic, 0, &range);
+    if (e && (e != BW_ERR_UNKNOWN_TOPIC || acked)) broke(r, "bw_offsets_range: %s", bw_error_message());
+    else if (range.end != acked && range.end != acked + 1)
+        broke(r, "%lld records were acknowledged, the log ends at %lld", (long long)acked, (long long)range.end);
+    else return range.end;
+    return -1;
+}
+
 static void write_on(const em_place *p, em_shared *s, em_report *r, const char *topic, bw_transport transport, bw_acks acks)
 {
     bw_bus *bus = em_bus(p->url, transport);
@@ -78,13 +91,14 @@ static void write_on(const em_place *p, em_shared *s, em_report *r, const char *
         broke(r, "bw_producer_open: %s", bw_error_message());
         return;
     }
-    for (int64_t n = 0; !atomic_load(&s->stop);) {
+    int64_t n = resume(bus, topic, r);
+    for (bool first = true; n >= 0 && !atomic_load(&s->stop); first = false) {
         entry e = {n, em_now_ns()};
         bw_record record = {.value = &e, .value_len = sizeof e, .timestamp_ms = BW_NO_TIMESTAMP};
         bw_delivery d;
         stopwatch w = begin();
         bw_err err = bw_producer_send_sync(producer, topic, 0, &record, CALL_MS, &d);
-        if (n) end(s, r, w);
+        if (!first) end(s, r, w);
         if (err) {
             broke(r, "record %lld: %s: %s", (long long)n, bw_err_name(err), bw_error_message());
             break;
@@ -111,8 +125,8 @@ void em_work_reader(const em_place *p, em_shared *s)
     em_report *r = &s->reader;
     bw_bus *bus = em_bus(p->url, BW_TRANSPORT_DIRECT);
     bw_consumer *c = NULL;
-    int64_t next = 0;
-    if (bw_consumer_open(bus, NULL, &c) || bw_consumer_assign(c, "direct", 0, BW_OFFSET_BEGINNING)) {
+    int64_t next = atomic_load(&r->acked), from = next;
+    if (bw_consumer_open(bus, NULL, &c) || bw_consumer_assign(c, "direct", 0, next)) {
         broke(r, "bw_consumer_assign: %s", bw_error_message());
         return;
     }
@@ -121,7 +135,7 @@ void em_work_reader(const em_place *p, em_shared *s)
         bw_record_view v;
         stopwatch w = begin();
         bw_err e = bw_consumer_poll(c, 0, &b);
-        if (next) end(s, r, w);
+        if (next > from) end(s, r, w);
         if (e == BW_ERR_TIMED_OUT) {
             if (next < atomic_load(&s->direct.acked)) continue; /* acknowledged is visible: the next look must find it */
             em_sleep_ns(PACE_NS / 2);
@@ -164,7 +178,7 @@ void em_work_commits(const em_place *p, em_shared *s)
         broke(r, "bw_consumer_open: %s", bw_error_message());
         return;
     }
-    for (int64_t n = 1; !atomic_load(&s->stop);) {
+    for (int64_t n = atomic_load(&r->acked) + 1; !atomic_load(&s->stop);) {
         if (atomic_load(&s->direct.acked) <= n) { /* no further than the log's end */
             em_sleep_ns(PACE_NS);
             continue;
