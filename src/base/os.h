@@ -7,6 +7,8 @@
 #ifndef BW_BASE_OS_H
 #define BW_BASE_OS_H
 
+#include "base/fs_kind.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -152,6 +154,8 @@ int bw_fork_guard_init(bw_fork_guard *g);
 void bw_fork_guard_fini(bw_fork_guard *g);
 static inline bool bw_forked(const bw_fork_guard *g) { return __builtin_expect(*(volatile uint32_t *)g->word == 0, 0); }
 
+/* bw_os_fs_kind: what the file system of fd allows (base/fs_kind.h); DOUBTFUL when it can't be told. */
+bw_fs_kind bw_os_fs_kind(int fd, const char **name);
 /* Is the file system of fd one that keeps a shared map coherent and local (not NFS, CIFS, 9p, virtiofs, FUSE)? name, if given,
  * gets a static text ("ext4", "tmpfs", "fuse"…). */
 bool bw_os_fs_is_local(int fd, const char **name);

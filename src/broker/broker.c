@@ -148,11 +148,21 @@ static bw_err say_holder(bw_broker *b)
     return bw_datadir_say_holder(b->dir, b->config.is_private, socket);
 }
 
+static void say_file_system(bw_broker *b)
+{
+    const char *name;
+    char text[64];
+    if (!bw_os_fs_is_local(b->dir->fd, &name))
+        bw_broker_event(b, BW_LOG_WARN, "file_system", "name=%s what=\"it may not keep shared maps coherent: all clients use the socket\"",
+                        bw_event_text(name, text, sizeof text));
+}
+
 static bw_err start(bw_broker *b)
 {
     bw_err e = find_socket_group(b);
     if (!e && bw_fork_guard_init(&b->guard)) e = bw_fail(BW_ERR_NO_MEMORY, "no memory for the fork guard");
     if (!e) e = bw_datadir_open_coordinator(b->config.data_dir, true, &b->dir);
+    if (!e) say_file_system(b);
     if (!e) set_reserve(b);
     set_dirty(b);
     if (!e) e = say_holder(b);

@@ -278,13 +278,24 @@ static bw_err await_ready(const spawn_plan *plan, int fd, const char *log_path, 
                    said[0] ? said : line[0] ? line : "it ended without a word", log_path);
 }
 
+/* The first write in the folder failed. */
+static bw_err cannot_write(const char *data_dir, int error)
+{
+    struct stat st;
+    if (error != EROFS && error != EACCES && error != EPERM) return bw_fail_errno(error, "can't open the daemon's log in %s/run", data_dir);
+    if (error != EROFS && stat(data_dir, &st) == 0 && st.st_uid != geteuid())
+        return bw_fail_errno(error, "%s belongs to uid %u, who alone can have it served (this is uid %u; mode=ro reads it)", data_dir,
+                             (unsigned)st.st_uid, (unsigned)geteuid());
+    return bw_fail_errno(error, "%s can't be written to, so it can't be served (mode=ro reads it)", data_dir);
+}
+
 static bw_err start_and_wait(spawn_plan *plan, const char *data_dir, bw_deadline deadline)
 {
     char log_path[PATH_MAX];
     int pipe_fds[2];
     struct stat st = {0};
     plan->log_fd = above_stdio(open_log(data_dir, log_path));
-    if (plan->log_fd < 0) return bw_fail_errno(errno, "can't open the daemon's log in %s/run", data_dir);
+    if (plan->log_fd < 0) return cannot_write(data_dir, errno);
     bw_os_fstat(plan->log_fd, &st);
     plan->null_fd = above_stdio(open("/dev/null", O_RDWR | O_CLOEXEC));
     plan->stacks = malloc(2 * STACK_BYTES);

@@ -1,6 +1,7 @@
 /* daemon/main.c: buswayd. */
 #include "daemon/daemon.h"
 
+#include "daemon/notify.h"
 #include "listen/busway/listener.h"
 
 #include <stdio.h>
@@ -39,7 +40,10 @@ int main(int argc, char **argv)
     bw_daemon_options o;
     bw_err e = bw_daemon_options_parse(&o, argc, argv);
     if (!e) e = run(&o);
-    if (e) fprintf(stderr, "buswayd: %s\n", bw_error_message());
+    if (e) {
+        bw_notify_failed_fd(o.ready_fd, e);
+        fprintf(stderr, "buswayd: %s\n", bw_error_message());
+    }
     bw_daemon_options_fini(&o);
     return bw_daemon_exit_status(e);
 }

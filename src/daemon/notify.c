@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -20,6 +21,18 @@ void bw_notify_service(const char *text)
     int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     if (fd < 0) return;
     sendto(fd, text, strlen(text), MSG_NOSIGNAL, (const struct sockaddr *)&addr, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + len));
+    close(fd);
+}
+
+void bw_notify_failed_fd(int fd, bw_err e)
+{
+    if (fd < 0) return;
+    char line[1100];
+    int n = snprintf(line, sizeof line, "ERROR %d %.1000s", (int)e, bw_error_message());
+    for (char *p = line; *p; p++)
+        if (*p == '\n') *p = ' ';
+    line[n++] = '\n';
+    while (write(fd, line, (size_t)n) < 0 && errno == EINTR) {}
     close(fd);
 }
 

@@ -19,7 +19,7 @@ const char bw_daemon_help[] =
     "  --private            started by a program for its folder: give it to a daemon without this option that wants it\n"
     "  --log-level LEVEL    error, warn, info, debug\n"
     "  --log-json           events as JSON, one a line\n"
-    "  --ready-fd N         write \"READY\\n\" to descriptor N when clients are answered\n"
+    "  --ready-fd N         write \"READY\\n\" to descriptor N when clients are answered, or \"ERROR CODE TEXT\\n\"\n"
     "  --check-config       check file and options, then exit\n"
     "  --help-config        every option with its default; --help-config=man as the body of a man page\n"
     "  --help, --version\n"

@@ -85,6 +85,15 @@ static bw_err check_owner(const bw_datadir *d)
     return BW_OK;
 }
 
+/* Two hosts that share a folder would each find its locks free, and neither what the other has mapped. */
+static bw_err check_file_system(const bw_datadir *d)
+{
+    const char *name;
+    if (bw_os_fs_kind(d->fd, &name) != BW_FS_NETWORK) return BW_OK;
+    return bw_fail(BW_ERR_UNSUPPORTED, "data directory %s lies on %s, a network file system, where neither locks nor shared maps can be relied "
+                   "on; move it to a local disk (reading it is possible: dir:%s?mode=ro)", d->path, name, d->path);
+}
+
 /* NOT_FOUND when there is no format file. */
 static bw_err check_format(const bw_datadir *d)
 {
@@ -174,6 +183,7 @@ bw_err bw_datadir_open_coordinator(const char *path, bool create, bw_datadir **o
     bw_err e = open_folder(path, create, &d);
     if (e) return e;
     e = check_owner(d);
+    if (!e) e = check_file_system(d);
     if (!e) e = check_format(d);
     bool fresh = e == BW_ERR_NOT_FOUND && create;
     if (!e || fresh) e = take_daemon_lock(d);

@@ -6,6 +6,8 @@
  *             coordinator has linked it
  *   thorough  the folder is listed: log start, a next segment that begins elsewhere (a gap), the folder's own end; and whether the
  *             batch taken in last is still there: one that was never published may have been cut
+ * damage    what an open finds behind the end is searched for a sound batch of later offsets: then the end is no end but damage (of a copy
+ *             that was torn, of a disk), and the log goes on behind it. A reader meets the damage and says CORRUPT, instead of ending there
  * What readers see changes in the order of a real roll: final position of the old segment, entry of the new one, tail. */
 #include "log/follow.h"
 
@@ -20,7 +22,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { VOUCHED_BYTES = 16 << 20, INDEX_BYTES_MAX = 16 << 20, SPARES_MAX = 8 };
+enum { VOUCHED_BYTES = 16 << 20, INDEX_BYTES_MAX = 16 << 20, SPARES_MAX = 8, SEARCHED_BYTES = 64 << 20, SEARCH_STEP = 1 << 20, MAGIC_AT = 16 };
 
 typedef struct listing {
     int64_t *bases; /* ascending */
@@ -209,6 +211,59 @@ static bw_err walk_on(bw_follow *f, bool *moved)
     return e == BW_ERR_EMPTY || e == BW_ERR_CORRUPT ? BW_OK : e; /* a batch that is not whole yet is the end */
 }
 
+/* ---- damage ---- */
+
+static bool is_sound(const bw_follow *f, uint64_t at, uint64_t end, int64_t *base)
+{
+    bw_walk w;
+    if (bw_walk_init_fd(&w, f->fd, false, end, NULL, 0)) return false;
+    w.position = at;
+    w.next_offset = -1;
+    w.leader_epoch = INT32_MIN;
+    bool sound = bw_walk_next(&w) == BW_OK && w.at == at;
+    *base = w.header.base_offset;
+    bw_walk_fini(&w);
+    return sound;
+}
+
+/* The first sound batch of offsets that are still to come, among n bytes of which the first lies at `from`. */
+static bool find_batch(const bw_follow *f, const uint8_t *bytes, size_t n, uint64_t from, uint64_t end, uint64_t *at, int64_t *base)
+{
+    bw_batch_header h;
+    for (size_t i = 0; i + BW_BATCH_HEADER_BYTES <= n; i++) {
+        if (bytes[i + MAGIC_AT] != BW_BATCH_MAGIC || bw_batch_header_decode(bytes + i, BW_BATCH_HEADER_BYTES, true, &h)) continue;
+        if (h.base_offset < f->next || h.base_offset - f->next > INT32_MAX || !is_sound(f, from + i, end, base)) continue;
+        *at = from + i;
+        return true;
+    }
+    return false;
+}
+
+/* At an open: true when the log goes on behind what ended it; it does from there. */
+static bool pass_damage(bw_follow *f)
+{
+    struct stat st;
+    uint64_t at = 0;
+    int64_t base = 0;
+    bool found = false;
+    uint8_t *bytes = f->fd >= 0 && bw_os_fstat(f->fd, &st) == 0 ? malloc(SEARCH_STEP) : NULL;
+    if (!bytes) return false;
+    uint64_t end = st.st_size < (off_t)BW_POSITION_MAX ? (uint64_t)st.st_size : BW_POSITION_MAX;
+    uint64_t upto = f->pos + (uint64_t)SEARCHED_BYTES < end ? f->pos + (uint64_t)SEARCHED_BYTES : end;
+    for (uint64_t from = f->pos + 1ULL; !found && from + BW_BATCH_HEADER_BYTES <= upto; from += SEARCH_STEP - BW_BATCH_HEADER_BYTES) {
+        ssize_t n = bw_os_pread(f->fd, bytes, SEARCH_STEP, (off_t)from);
+        if (n <= 0) break;
+        found = find_batch(f, bytes, (size_t)n, from, end, &at, &base);
+    }
+    free(bytes);
+    int64_t here;
+    if (!found || is_sound(f, f->pos, end, &here)) return false; /* somebody wrote meanwhile */
+    f->pos = (uint32_t)at;
+    f->next = base;
+    f->epoch = INT32_MIN;
+    return true;
+}
+
 /* ---- from one segment to the next ---- */
 
 static int64_t first_base(int fd)
@@ -337,6 +392,7 @@ static bw_err open_newest(bw_follow *f)
         show_end(f);
     }
     if (!e) e = bw_follow_look(f, true, &moved);
+    while (!e && pass_damage(f)) e = bw_follow_look(f, true, &moved);
     if (!e) show_end(f);
     return e;
 }
