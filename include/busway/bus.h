@@ -3,8 +3,11 @@
  * URLs
  *   dir:/path            embedded: nothing to start. The library starts a private, detached
  *                        `buswayd --idle-exit 30s` for that folder; the next process finds it; whoever needs it starts
- *                        another when it was killed. `dir:./x` is relative to the working directory.
- *                        Options: ?idle-exit=30s
+ *                        another when it was killed: a thread of the bus, while it has producers, consumers or queues. A
+ *                        daemon that was started by itself for that folder is used instead. `dir:./x` is relative to the
+ *                        working directory. Options: ?idle-exit=30s
+ *   dir:/path?coordinator=self   for programs that may not start others: where nobody serves the folder, this process does,
+ *                        in threads of its own (libbusway-coordinator.so), until the bus is closed
  *   dir:/path?mode=ro    the folder's files alone: no coordinator, nothing written, no lock taken. For a copy, a backup, a
  *                        read-only mount, another user's folder, or one that is being written to (read up to its last whole
  *                        batch; a record whose writer died before it was acknowledged may be seen, and vanish). Consumers by
@@ -19,7 +22,8 @@
  *                        dir:${XDG_DATA_HOME:-~/.local/share}/busway, which is said through the log callback
  * Every URL takes ?transport=auto|direct|ipc.
  *
- * Threads: a bus may be used from any thread. It has no thread of its own until the first asynchronous send.
+ * Threads: a bus may be used from any thread. It has no thread of its own until the first asynchronous send, but one of a folder (dir:)
+ * has one that sleeps until the daemon goes.
  * Fork: every handle refuses in the child (BW_ERR_FORKED); a bus opened in the child works. */
 #ifndef BUSWAY_BUS_H
 #define BUSWAY_BUS_H

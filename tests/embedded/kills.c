@@ -4,6 +4,7 @@
  * After a kill this process only looks: others must bring up another daemon. A quarter of the kills hit one that is still starting. */
 #include "embedded/embedded.h"
 
+#include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,7 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { WORKERS = 6 };
+enum { WORKERS = 6, WAIT_LOOKS = 200000 };
 
 static const em_work works[WORKERS] = {em_work_direct, em_work_durable, em_work_socket, em_work_reader, em_work_commits, em_work_control};
 
@@ -25,13 +26,26 @@ typedef struct run {
     pid_t pids[WORKERS], system;
 } run;
 
+/* Something took long: what the daemons said. */
+static void show_log(const run *r)
+{
+    char command[400];
+    snprintf(command, sizeof command, "cd '%s' && tail -n 20 run/buswayd.log; [ ! -e system.log ] || tail -n 20 system.log", r->place.dir);
+    if (system(command) != 0) puts("no log");
+}
+
 static pid_t await_listener(const run *r, pid_t not_this)
 {
-    for (int64_t until = em_now_ns() + 20000000000; em_now_ns() < until; em_sleep_ns(100000)) {
+    for (int looks = 0; looks < WAIT_LOOKS; looks++, em_sleep_ns(100000)) { /* not by the clock: the machine may stand still for a while */
         pid_t pid = em_listener(&r->place);
         if (pid && pid != not_this) return pid;
     }
-    em_die("20 s after the kill of %d nobody listens in %s", (int)not_this, r->place.dir);
+    char command[600];
+    snprintf(command, sizeof command, "head -3 '%s/daemon.lock'; ps -eLo pid,lwp,stat,wchan:24,args | grep -e '%s' -e '%s' | grep -v grep | cut -c1-150 | head -40",
+             r->place.dir, r->place.dir, program_invocation_short_name);
+    if (system(command) != 0) puts("no ps");
+    show_log(r);
+    em_die("long after the end of %d nobody listens in %s; who did last: %d", (int)not_this, r->place.dir, (int)em_listener(&r->place));
 }
 
 /* One that has the folder but may not have come up. */
@@ -40,14 +54,6 @@ static void kill_early(run *r, pid_t before)
     em_sleep_ns((int64_t)(em_random(&r->random) % 12000) * 1000);
     pid_t pid = em_coordinator(&r->place);
     if (pid && pid != before && em_kill(&r->place, pid) == 0) r->early++;
-}
-
-/* Something took long: what the daemons said. */
-static void show_log(const run *r)
-{
-    char command[400];
-    snprintf(command, sizeof command, "cd '%s' && tail -n 20 run/buswayd.log; [ ! -e system.log ] || tail -n 20 system.log", r->place.dir);
-    if (system(command) != 0) puts("no log");
 }
 
 static void kill_once(run *r)
