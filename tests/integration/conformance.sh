@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The conformance suite in C, as every binding runs it too: on a folder directly and through its daemon, and on a daemon's socket; and
-# once with expectations turned round, where every scenario must fail.
+# The conformance suite in C, as every binding runs it too: on a folder directly and through its daemon, on a daemon's socket and over
+# TCP; and once with expectations turned round, where every scenario must fail.
 # test: limit=180
 set -uo pipefail
 cd "$(dirname "$0")/../.."
@@ -29,10 +29,13 @@ run() { # what, runner's arguments…
 run "a folder, direct" --transport direct
 run "a folder, through its daemon" --transport ipc
 mkdir "$work/served" "$work/run"
-"$buswayd" --data-dir "$work/served" --runtime-dir "$work/run" --listen "ipc://$work/served.sock" >"$work/daemon.log" 2>&1 &
+port=$((20000 + RANDOM % 20000))
+printf 'listeners = tcp://127.0.0.1:%d\nanonymous.role = admin\n' "$port" >"$work/tcp.conf"
+"$buswayd" --config "$work/tcp.conf" --data-dir "$work/served" --runtime-dir "$work/run" --listen "ipc://$work/served.sock" >"$work/daemon.log" 2>&1 &
 daemon=$!
 for _ in $(seq 100); do [ -S "$work/served.sock" ] && break; sleep 0.05; done
 run "a daemon's socket" "ipc://$work/served.sock"
+run "over the network" "tcp://127.0.0.1:$port"
 
 # What has one wrong expectation each.
 tests/conformance/mutate.py tests/conformance/scenarios "$work/mutants" --seed "${CONFORMANCE_SEED:-1}"
