@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Records through C, Python and Go, sent and read in every way: what is the process's own (RssAnon) is, at the end, what it was behind the
-# first tenth, but for an allocator's noise: 1.5 MiB; 4 in a short run, where a collector is not settled yet. MEMORY_RECORDS (300000) in each;
+# first tenth, but for an allocator's noise: 3 MiB; 4 in a short run, where a collector is not settled yet. MEMORY_RECORDS (300000) in each;
 # `make test-memory` takes ten million.
 # test: limit=900 no-asan
 set -uo pipefail
@@ -8,7 +8,7 @@ cd "$(dirname "$0")/../.."
 build=$(realpath "${BW_BUILD:-build/release}")
 bindings=$build/bindings
 records=${MEMORY_RECORDS:-300000}
-noise=$([ "$records" -ge 5000000 ] && echo 1536 || echo 4096)
+noise=$([ "$records" -ge 5000000 ] && echo 3072 || echo 4096)
 export BUSWAYD=$build/buswayd LD_LIBRARY_PATH=$build PYTHONPATH=$bindings/python
 work=$(mktemp -d "${TMPDIR:-/tmp}/memory.XXXXXX")
 trap 'rm -rf "$work"' EXIT
