@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { POLL_MS = 2000, EMPTY_MAX = 15 };
+enum { POLL_FIRST_MS = 5, POLL_MOST_MS = 2000, EMPTY_MAX = 20 };
 
 /* One side, record by record. */
 typedef struct side {
@@ -32,6 +32,7 @@ static bw_err side_open(side *s, bw_bus *bus, bw_isolation isolation, const char
 /* 1: a record, 0: there are no more below the end, -1: *e. */
 static int side_next(side *s, bw_record_view *r, bw_err *e)
 {
+    int wait = POLL_FIRST_MS; /* what is left may be ends of transactions, over which an empty poll moves */
     for (int empty = 0; !cli_interrupted();) {
         int got = s->has_batch ? bw_batch_next(&s->batch, r) : 0;
         if (got == 1) return r->offset < s->end;
@@ -44,7 +45,8 @@ static int side_next(side *s, bw_record_view *r, bw_err *e)
         *e = bw_consumer_position(s->consumer, s->topic, s->partition, &at);
         if (*e) return -1;
         if (at >= s->end) return 0;
-        *e = bw_consumer_poll(s->consumer, POLL_MS, &s->batch);
+        *e = bw_consumer_poll(s->consumer, wait, &s->batch);
+        wait = 2 * wait < POLL_MOST_MS ? 2 * wait : POLL_MOST_MS;
         s->has_batch = *e == BW_OK;
         if (*e == BW_ERR_WOKEN) continue;
         if (*e && (*e != BW_ERR_TIMED_OUT || ++empty == EMPTY_MAX)) return -1;
@@ -121,7 +123,8 @@ int migrate_check(migrate *m, const char *topic, int32_t partition, const migrat
         other = side_next(&b, &y, &e);
         if (other < 0) break;
         if (!got && !other) break;
-        if (!got || !other) rc = differs(m, topic, partition, got ? x.offset : p->next, other ? y.offset : to.end, got ? "the target ends" : "the source ends");
+        if (!got || !other)
+            rc = differs(m, topic, partition, got ? x.offset : p->next, other ? y.offset : to.end, got ? "the target ends" : "the source ends");
         else if (!same(m, &x, &y)) rc = differs(m, topic, partition, x.offset, y.offset, "they differ");
         if (rc != CLI_OK) break;
         for (; found < count && offsets[found].source <= x.offset; found++) offsets[found].target = y.offset;

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { HEADERS_MAX = 4096, TXN_RECORDS = 20000, TXN_BYTES = 16 << 20, WAIT_MS = 60000, POLL_MS = 1000 };
+enum { HEADERS_MAX = 4096, TXN_RECORDS = 20000, TXN_BYTES = 16 << 20, WAIT_MS = 60000, POLL_FIRST_MS = 5, POLL_MOST_MS = 1000 };
 
 int migrate_position_read(migrate *m, const char *topic, int32_t partition, migrate_position *out)
 {
@@ -67,11 +67,13 @@ static bw_err commit(migrate *m, const char *topic, int32_t partition, int64_t o
 static bw_err step(migrate *m, bw_consumer *c, const char *topic, int32_t partition, int64_t end, int64_t offset, migrate_position *p, bool *more)
 {
     uint64_t records = 0, bytes = 0;
+    int wait = POLL_FIRST_MS; /* as in migrate_check.c */
     int64_t at = p->next;
     bw_err e = bw_transaction_begin(m->producer);
     while (!e && at < end && records < TXN_RECORDS && bytes < TXN_BYTES && !cli_interrupted()) {
         bw_batch b;
-        e = bw_consumer_poll(c, POLL_MS, &b);
+        e = bw_consumer_poll(c, wait, &b);
+        wait = e != BW_ERR_TIMED_OUT ? POLL_FIRST_MS : 2 * wait < POLL_MOST_MS ? 2 * wait : POLL_MOST_MS;
         if (!e) e = send_batch(m, topic, partition, &b, end, p, &records, &bytes);
         if (e == BW_ERR_TIMED_OUT || e == BW_ERR_WOKEN) e = BW_OK;
         if (!e) e = bw_consumer_position(c, topic, partition, &at); /* over the ends of transactions, too */

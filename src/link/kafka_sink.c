@@ -87,7 +87,7 @@ static bw_err look_back(bw_kend *k, const char *target, int32_t partition, const
         while (!e && at < range.end) {
             bw_batch b;
             bw_record_view r;
-            e = bw_consumer_poll(c, 500, &b);
+            e = bw_consumer_poll(c, 100, &b);
             if (e == BW_ERR_TIMED_OUT && bw_deadline_left_ns(deadline) > 0) {
                 e = bw_consumer_position(c, target, partition, &at); /* what is left are ends of transactions */
                 continue;
