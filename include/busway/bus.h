@@ -18,6 +18,13 @@
  *                        Who you are: tls+tcp://user@host?password-file=F (or $BUSWAY_PASSWORD), ?token-file=F (or $BUSWAY_TOKEN),
  *                        ?certificate=F&key=F. ?ca=F: whose signature counts (default: the system's); ?server-name=N; ?heartbeat=40s;
  *                        ?insecure=yes: a secret may go over a network that is not encrypted
+ *   kafka://b1:9092,b2:9092   an Apache Kafka cluster, through librdkafka (2.0 or newer; loaded when it is first needed): producers,
+ *                        consumers, groups, transactions, administration, by the same calls. Options are librdkafka's own, passed on
+ *                        (?security.protocol=sasl_ssl&sasl.mechanism=SCRAM-SHA-512&sasl.username=U&ssl.ca.location=F, %XX for a byte), or
+ *                        ?config=FILE with a NAME=VALUE a line, for passwords; those that these headers have an option for are refused.
+ *                        acks visible and durable: all replicas (visible without idempotence: the leader). A batch is whole only in
+ *                        a transaction. A consumer without a group_id is "busway" to the cluster and commits nothing. Not there, with
+ *                        UNSUPPORTED and the reason: reserve, state, queues, quotas, links, a timestamp of 0
  *   (NULL)               $BUSWAY_URL; else ipc:///run/busway/bus.sock if /run/busway exists; else
  *                        dir:${XDG_DATA_HOME:-~/.local/share}/busway, which is said through the log callback
  * Every URL takes ?transport=auto|direct|ipc.

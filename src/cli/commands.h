@@ -10,9 +10,8 @@ extern const cli_command cli_queue_list, cli_queue_describe, cli_queue_peek, cli
 extern const cli_command cli_txn_list, cli_txn_describe, cli_txn_producers, cli_txn_abort, cli_quota_list, cli_quota_set;
 extern const cli_command cli_link_add, cli_link_alter, cli_link_list, cli_link_describe, cli_link_pause, cli_link_resume, cli_link_remove;
 extern const cli_command cli_link_verify, cli_link_promote, cli_link_tails;
-extern const cli_command cli_migrate;
 extern const cli_command cli_user_add, cli_user_list, cli_user_remove, cli_token_add, cli_token_list, cli_token_remove;
-extern const cli_command cli_link_verify, cli_migrate;
+extern const cli_command cli_migrate;
 extern const cli_command cli_produce, cli_consume, cli_status, cli_top, cli_bench, cli_verify, cli_dump;
 
 #endif

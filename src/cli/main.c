@@ -34,7 +34,7 @@ const cli_command *const cli_commands[] = {
     &cli_bench,          &cli_link_verify,
     &cli_link_promote,
     &cli_link_tails,
-    &cli_bench,          &cli_link_verify,    &cli_migrate,
+    &cli_migrate,
     &cli_verify,
     &cli_dump,           NULL,
 };
