@@ -88,7 +88,10 @@ static void await_start(const run *r)
         if (atomic_load(&s->direct.acked) && atomic_load(&s->durable.acked) && atomic_load(&s->socket.acked) && atomic_load(&s->reader.acked) &&
             atomic_load(&s->commits.acked))
             return;
-        if (em_now_ns() > until) em_die("not every worker had begun after 20 s");
+        if (em_now_ns() > until) {
+            em_check_reports(r->shared);
+            em_die("not every worker had begun after 20 s");
+        }
     }
 }
 

@@ -126,7 +126,10 @@ void em_work_reader(const em_place *p, em_shared *s)
     bw_bus *bus = em_bus(p->url, BW_TRANSPORT_DIRECT);
     bw_consumer *c = NULL;
     int64_t next = atomic_load(&r->acked), from = next;
-    if (bw_consumer_open(bus, NULL, &c) || bw_consumer_assign(c, "direct", 0, next)) {
+    bw_err opened = bw_consumer_open(bus, NULL, &c);
+    do opened = c ? bw_consumer_assign(c, "direct", 0, next) : opened;
+    while (opened == BW_ERR_UNKNOWN_TOPIC && !atomic_load(&s->stop)); /* the writer has not begun */
+    if (opened) {
         broke(r, "bw_consumer_assign: %s", bw_error_message());
         return;
     }
