@@ -273,6 +273,10 @@ bool bench_queue_run(const char *program, const char *dir, bool quick, FILE *jso
 
 bool bench_link_run(const char *program, const char *dir, bool quick, FILE *json, bool table);
 
+/* ---- remote.c: `--case remote`, a run of its own ---- */
+
+bool bench_remote_run(const char *program, const char *dir, bool quick, FILE *json, bool table);
+
 /* ---- state.c: `--case state`, a run of its own ---- */
 
 bool bench_state_run(const char *program, const char *dir, bool quick, FILE *json, bool table);

@@ -367,10 +367,12 @@ int main(int argc, char **argv)
     }
     bool queue = o.only && strcmp(o.only, "queue") == 0, state = o.only && strcmp(o.only, "state") == 0;
     bool groups = o.only && strcmp(o.only, "groups") == 0, links = o.only && strcmp(o.only, "link") == 0;
-    if (queue || state || groups || links || (o.only && strncmp(o.only, "scale", 5) == 0)) {
+    bool far = o.only && strcmp(o.only, "remote") == 0;
+    if (queue || state || groups || links || far || (o.only && strncmp(o.only, "scale", 5) == 0)) {
         bool good = queue    ? bench_queue_run(o.daemon, dir, o.quick, json, !o.json)
                     : state  ? bench_state_run(o.daemon, dir, o.quick, json, !o.json)
                     : links  ? bench_link_run(o.daemon, dir, o.quick, json, !o.json)
+                    : far    ? bench_remote_run(o.daemon, dir, o.quick, json, !o.json)
                     : groups ? bench_groups_run(o.daemon, dir, o.quick, json, !o.json)
                           : bench_scale_run(o.daemon, dir, o.only[5] == '/' ? o.only + 6 : "", o.quick, json, !o.json);
         if (fclose(json) != 0) good = false;
