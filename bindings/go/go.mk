@@ -1,6 +1,6 @@
 # The Go binding: its tests, and its benchmark beside C. Included by the Makefile.
 #
-# go.env names what the go command needs to find the library of this tree; GO=… chooses another Go.
+# GO=… chooses another Go.
 GO ?= go
 GO_PC := $(CURDIR)/$(B)/pkgconfig
 GO_ENV = PKG_CONFIG_PATH=$(GO_PC) LD_LIBRARY_PATH=$(CURDIR)/$(B) BUSWAYD=$(CURDIR)/$(B)/buswayd GOFLAGS=-buildvcs=false
@@ -18,3 +18,10 @@ test-go: go-env
 	@BUSWAY=$(CURDIR)/$(B)/busway BUSWAYD=$(CURDIR)/$(B)/buswayd tests/integration/go.sh
 
 integration-bin: $(GO_PC)/libbusway.pc
+
+# make bench-go GO_BENCH='-only echo': beside C, in the same process and interleaved. Round trips on one processor, as all of bench's are: waking an
+# idle virtual processor costs more than all that is measured.
+bench-go: go-env
+	@cd bindings/go && $(GO_ENV) $(GO) build -o $(CURDIR)/$(B)/go-bench ./bench
+	@$(GO_ENV) $(B)/go-bench -only produce,many,single,consume,records,memory $(GO_BENCH)
+	@$(GO_ENV) taskset -c 0 $(B)/go-bench -only echo $(GO_BENCH)

@@ -39,9 +39,16 @@ typedef struct bwgo_packed_header {
 bwgo_result bwgo_bus_open(const char *url, int transport, int32_t connect_ms, int32_t request_ms, const char *client_id, const char *daemon,
                           int log_fd, void **out);
 bwgo_result bwgo_json(int what, bw_bus *bus, const char *a, const char *b, const char *c, int32_t partition, int32_t max, char **json);
-enum { BWGO_TOPICS, BWGO_GROUPS, BWGO_GROUP, BWGO_QUOTAS, BWGO_STATUS, BWGO_TXNS, BWGO_TXN, BWGO_PRODUCERS, BWGO_QUEUES, BWGO_PEEK };
+enum { BWGO_TOPICS, BWGO_GROUPS, BWGO_GROUP, BWGO_QUOTAS, BWGO_STATUS, BWGO_TXNS, BWGO_TXN, BWGO_PRODUCERS, BWGO_QUEUES, BWGO_PEEK,
+       BWGO_LINKS, BWGO_LINK, BWGO_TAILS, BWGO_USERS };
 bwgo_result bwgo_topic(int what, bw_bus *bus, const char *topic, int32_t partitions, bw_config_entry *config, size_t count);
 enum { BWGO_CREATE, BWGO_ALTER, BWGO_DELETE, BWGO_PARTITIONS };
+bwgo_result bwgo_link(int what, bw_bus *bus, const char *link, bw_config_entry *options, size_t count);
+enum { BWGO_LINK_ADD, BWGO_LINK_ALTER, BWGO_LINK_REMOVE };
+bwgo_result bwgo_promote(bw_bus *bus, const char *topic, bool force);
+bwgo_result bwgo_user_set(bw_bus *bus, const char *name, int kind, const char *role, const char *secret);
+bwgo_result bwgo_token_add(bw_bus *bus, const char *name, const char *role, char *token);
+bwgo_result bwgo_user_remove(bw_bus *bus, const char *name);
 bwgo_result bwgo_quota_set(bw_bus *bus, const char *user, const char *client, const char *pid, bw_config_entry *rates, size_t count);
 bwgo_result bwgo_delete_records(bw_bus *bus, const char *topic, int32_t partition, int64_t before);
 bwgo_result bwgo_offsets_range(bw_bus *bus, const char *topic, int32_t partition, bw_offset_range *out);

@@ -60,6 +60,10 @@ bwgo_result bwgo_json(int what, bw_bus *bus, const char *a, const char *b, const
     case BWGO_TXN: return bwgo_result_of(bw_transaction_describe(bus, a, json));
     case BWGO_PRODUCERS: return bwgo_result_of(bw_producers_describe(bus, a, partition, json));
     case BWGO_QUEUES: return bwgo_result_of(bw_queue_describe(bus, a, json));
+    case BWGO_LINKS: return bwgo_result_of(bw_links_list(bus, json));
+    case BWGO_LINK: return bwgo_result_of(bw_link_describe(bus, a, json));
+    case BWGO_TAILS: return bwgo_result_of(bw_tails(bus, a, json));
+    case BWGO_USERS: return bwgo_result_of(bw_users_list(bus, json));
     default: return bwgo_result_of(bw_queue_peek(bus, a, b, partition, max, json));
     }
 }
@@ -78,6 +82,29 @@ bwgo_result bwgo_topic(int what, bw_bus *bus, const char *topic, int32_t partiti
     r.n = n;
     return r;
 }
+
+bwgo_result bwgo_link(int what, bw_bus *bus, const char *link, bw_config_entry *options, size_t count)
+{
+    switch (what) {
+    case BWGO_LINK_ADD: return bwgo_result_of(bw_link_add(bus, link, options, count));
+    case BWGO_LINK_ALTER: return bwgo_result_of(bw_link_alter(bus, link, options, count));
+    default: return bwgo_result_of(bw_link_remove(bus, link));
+    }
+}
+
+bwgo_result bwgo_promote(bw_bus *bus, const char *topic, bool force) { return bwgo_result_of(bw_promote(bus, topic, force)); }
+
+bwgo_result bwgo_user_set(bw_bus *bus, const char *name, int kind, const char *role, const char *secret)
+{
+    return bwgo_result_of(bw_user_set(bus, name, (bw_user_kind)kind, role, secret));
+}
+
+bwgo_result bwgo_token_add(bw_bus *bus, const char *name, const char *role, char *token)
+{
+    return bwgo_result_of(bw_token_add(bus, name, role, token));
+}
+
+bwgo_result bwgo_user_remove(bw_bus *bus, const char *name) { return bwgo_result_of(bw_user_remove(bus, name)); }
 
 bwgo_result bwgo_quota_set(bw_bus *bus, const char *user, const char *client, const char *pid, bw_config_entry *rates, size_t count)
 {

@@ -193,8 +193,10 @@ func (b *bench) memory() {
 			must(err)
 			read += len(got)
 		}
+		now, h := measure()
+		fmt.Printf("  %2d M records: anonymous %6d KiB, Go's heap %4d KiB\n", million, now, h/1024)
 		if million == 1 {
-			anon, first = measure()
+			anon, first = now, h
 		}
 	}
 	last, heap := measure()
