@@ -8,6 +8,8 @@ import (
 	"io"
 	"io/fs"
 	"net"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"reflect"
 	"strings"
@@ -413,4 +415,27 @@ func TestABIOfAnotherMajorVersionIsRefused(t *testing.T) {
 		}
 	}
 	is(t, errClosed("x", "bus"), fs.ErrClosed)
+}
+
+// A library that says it is another major version, in front of the one that is linked.
+func TestLibraryOfAnotherMajorVersionIsRefused(t *testing.T) {
+	cc, err := exec.LookPath("cc")
+	if err != nil {
+		t.Skip("SKIP: there is no cc")
+	}
+	dir := t.TempDir()
+	source, library := filepath.Join(dir, "fake.c"), filepath.Join(dir, "fake.so")
+	must(t, os.WriteFile(source, []byte(`const char *bw_version(void) { return "7.2.1"; }`), 0o600))
+	if out, err := exec.Command(cc, "-shared", "-fPIC", "-o", library, source).CombinedOutput(); err != nil {
+		t.Fatal(err, string(out))
+	}
+	other := exec.Command(os.Args[0])
+	other.Env = append(os.Environ(), "LD_PRELOAD="+library, "BUSWAY_GO_TEST=abi")
+	out, err := other.CombinedOutput()
+	must(t, err)
+	for _, text := range []string{"UNSUPPORTED_VERSION", "7.2.1", HeaderVersion, "another ABI"} {
+		if !strings.Contains(string(out), text) {
+			t.Errorf("%q is not in %q", text, out)
+		}
+	}
 }

@@ -95,11 +95,15 @@ func TestScenarios(t *testing.T) {
 		return
 	}
 	for _, transport := range []string{"direct", "ipc"} {
+		transport := transport
 		if only := os.Getenv("BUSWAY_TEST_TRANSPORT"); only != "" && only != transport {
 			continue
 		}
 		p := aFolder(t, transport)
-		t.Run(transport, func(t *testing.T) { runAll(t, p) })
+		t.Run(transport, func(t *testing.T) {
+			t.Parallel()
+			runAll(t, p)
+		})
 	}
 }
 
