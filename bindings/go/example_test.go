@@ -6,34 +6,21 @@ import (
 	"fmt"
 	"log"
 	"os"
-	"syscall"
 	"time"
 
 	"busway"
 )
 
-// aFolder is a bus for an example: an empty folder, whose daemon ends soon after.
+// aFolder is a bus for an example. The examples share one folder, as the tests do.
 func aFolder() (*busway.Bus, context.Context, func()) {
-	dir, err := os.MkdirTemp("", "bwgoex")
-	if err != nil {
-		log.Fatal(err)
-	}
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-	bus, err := busway.Open(ctx, "dir:"+dir+"")
+	bus, err := busway.Open(ctx, "dir:"+os.Getenv("BUSWAY_GO_FOLDER"))
 	if err != nil {
 		log.Fatal(err)
 	}
 	return bus, ctx, func() {
-		status, err := busway.Decode[struct{ PID int }](bus.Admin().Status(ctx))
 		bus.Close()
 		cancel()
-		if err == nil && status.PID > 1 {
-			_ = syscall.Kill(status.PID, syscall.SIGTERM)
-			for i := 0; i < 500 && syscall.Kill(status.PID, 0) == nil; i++ {
-				time.Sleep(10 * time.Millisecond)
-			}
-		}
-		os.RemoveAll(dir)
 	}
 }
 
@@ -88,7 +75,7 @@ func ExampleProducer_SendManyAsync() {
 	defer done()
 	p, _ := bus.Producer()
 	delivered := 0
-	_, err := p.SendManyAsync(ctx, "t", 0, make([]busway.Record, 100), func(i int, d busway.Delivery) {
+	_, err := p.SendManyAsync(ctx, "many", 0, make([]busway.Record, 100), func(i int, d busway.Delivery) {
 		if d.Err == nil {
 			delivered++
 		}

@@ -34,6 +34,7 @@ func run(m *testing.M) int {
 		return 1
 	}
 	folder = dir
+	os.Setenv("BUSWAY_GO_FOLDER", dir) // for the examples
 	defer os.RemoveAll(dir)
 	defer endDaemon()
 	return m.Run()
