@@ -264,6 +264,8 @@ bool bw_consumer_look(bw_consumer *c)
 bool bw_consumer_arm(bw_consumer *c)
 {
     if (!c->idle) return false;
+    /* A ring that came while nothing was armed: it is taken now, or it would stand for all later ones, after its eventfd was read. */
+    if (c->by_watch && take_mail(c)) return true;
     uint32_t mailbox = c->by_watch ? bw_watch_mailbox(c->bus) : c->mailbox;
     for (bw_cpart *p = c->idle; p; p = p->next) {
         if (c->by_watch) {

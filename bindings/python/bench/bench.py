@@ -17,7 +17,7 @@ import sys
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-FOLDER = "/dev/shm/busway-bench-python"
+FOLDER = os.environ.setdefault("BENCH_FOLDER", f"/dev/shm/busway-bench-python.{os.getpid()}")
 URL = f"dir:{FOLDER}?idle-exit=3s"
 RATES = os.environ.get("BUSWAY_RATES", "")
 
@@ -211,7 +211,8 @@ def main():
                             admin.create_topic(topic, 3 if w.endswith("ping") else 1)
                         r = measure(language, w, topic, count)
                         if os.environ.get("BENCH_VERBOSE"):
-                            print(f"  {number} {language} {w}: {r:.6g}" if r else f"  {number} {language} {w}: failed", file=sys.stderr, flush=True)
+                            print(f"  {time.perf_counter():.1f} {number} {language} {w}: {r:.6g}" if r else f"  {number} {language} {w}: failed",
+                                  file=sys.stderr, flush=True)
                         if r is not None:
                             results[name][language].append(r)
                         if not reads and w != "kafka":

@@ -42,7 +42,7 @@ static bwpy_producer *producer_make(PyTypeObject *type, bwpy_handle *bus, open_j
     pthread_mutex_init(&outbox->mutex, NULL);
     p->outbox = outbox;
     p->delivery_timeout_ms = j->options.delivery_timeout_ms;
-    p->queued = j->options.acks == BW_ACKS_DURABLE || j->options.transactional_id;
+    p->queued = j->options.acks >= BW_ACKS_DURABLE || j->options.transactional_id;
     return p;
 }
 

@@ -5,7 +5,7 @@ from . import _busway
 from .exceptions import BuswayError
 from .types import GroupMetadata, Headers, Timeout, choose, parts_in
 
-ACKS = {"none": 0, "0": 0, "visible": 1, "1": 1, "durable": 2, "all": 2, "-1": 2}
+ACKS = {"none": 0, "0": 0, "visible": 1, "1": 1, "durable": 2, "all": 2, "-1": 2, "replicated": 3}
 CODECS = {"none": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
 
 
@@ -15,7 +15,7 @@ class Producer(_busway.Producer):
     Options, with Kafka's names (defaults in brackets):
 
     acks ["visible"]: what an acknowledgement waits for. "none": handed over; "visible" (Kafka's 1): every reader sees it, survives the
-        death of any process; "durable" ("all"): on the disk, survives power loss.
+        death of any process; "durable" ("all"): on the disk, survives power loss; "replicated": on as many linked peers as the topic wants.
     batch_size [16384]: bytes of a batch; linger_ms [0]: how long a batch may wait to be filled; buffer_memory [32 MiB]: bytes of records
         that were not acknowledged yet; delivery_timeout_ms [120000].
     compression_type ["none"]: gzip, snappy, lz4, zstd; the topic's own goes before it.
