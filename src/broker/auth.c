@@ -140,6 +140,7 @@ static void compare(bw_broker *b, bw_job *job)
 static void compared(bw_broker *b, bw_job *job)
 {
     knock *k = (knock *)job;
+    job->op->session->proving = false;
     const bw_user *u = k->same ? bw_users_find(b, k->user.name, strlen(k->user.name)) : NULL;
     if (u && strcmp(u->hash, k->user.hash) != 0) u = NULL; /* changed meanwhile */
     answer(b, job->op, u);
@@ -176,6 +177,10 @@ void bw_handle_authenticate(bw_broker *b, bw_op *op)
         bw_op_ok(op);
         return;
     }
+    if (op->session->proving) {
+        bw_op_fail(op, bw_fail(BW_ERR_PROTOCOL, "an AUTHENTICATE of this connection has not been answered yet"));
+        return;
+    }
     if (r->name.len == 0) {
         answer(b, op, token_user(b, r->secret));
         return;
@@ -192,6 +197,7 @@ void bw_handle_authenticate(bw_broker *b, bw_op *op)
         k->job.done = compared;
     }
     bw_err e = k ? submit(b, &k->job) : BW_ERR_NO_MEMORY;
+    op->session->proving = !e;
     if (!e) return;
     if (k) knock_free(k);
     bw_op_fail(op, e);

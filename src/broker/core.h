@@ -114,6 +114,7 @@ struct bw_session {
     struct bw_linking *linking;      /* links.h; NULL: it is no link's */
     uint64_t mailboxes[BW_MAILBOXES / 64]; /* bit: this session's */
     int pid_fd;
+    bool proving;   /* a password of it is being compared: one at a time */
     char user[64];  /* who it has proved to be, remotely; "" */
     bool in_groups; /* it is, or was, some member's connection */
     uint32_t parked; /* its requests that wait at a part */

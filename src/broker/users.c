@@ -75,6 +75,7 @@ bw_err bw_users_apply(bw_broker *b, const bw_user *u, bool remove)
     if (remove && mine) {
         *at = mine->next;
         free(mine);
+        b->user_count--;
     } else if (!remove) {
         if (!mine) {
             mine = calloc(1, sizeof *mine);
@@ -86,7 +87,6 @@ bw_err bw_users_apply(bw_broker *b, const bw_user *u, bool remove)
         *mine = *u;
         mine->next = next;
     }
-    if (remove) b->user_count--;
     close_sessions(b, u->name);
     return BW_OK;
 }
