@@ -161,6 +161,34 @@ static void test_killed_daemon_is_started_again_by_who_needs_it(void **state)
     end_daemon(pid);
 }
 
+/* Who works directly asks the daemon for nothing; it comes back all the same. */
+static void test_killed_daemon_is_replaced_though_nobody_asks(void **state)
+{
+    (void)state;
+    char url[400], path[300], lock[400], text[64];
+    folder(url, path, "");
+    bw_bus *bus = test_bus_by(url, BW_TRANSPORT_DIRECT);
+    bw_producer *p = test_producer(bus, BW_ACKS_VISIBLE);
+    test_send(p, "t", 0, "x");
+    pid_t pid = daemon_pid(bus), now = pid;
+    kill(pid, SIGKILL);
+    snprintf(lock, sizeof lock, "%s/daemon.lock", path);
+    for (int i = 0; i < 1000 && (now == pid || now <= 0); i++) {
+        usleep(10000);
+        int fd = open(lock, O_RDONLY);
+        ssize_t n = read(fd, text, sizeof text - 1);
+        close(fd);
+        text[n > 0 ? n : 0] = 0;
+        now = (pid_t)atol(text);
+    }
+    assert_int_not_equal(now, pid);
+    assert_true(now > 0);
+    assert_int_equal(daemon_pid(bus), now);
+    bw_producer_close(p, 1000);
+    bw_bus_close(bus);
+    end_daemon(now);
+}
+
 static void test_failures_to_start_are_explained(void **state)
 {
     (void)state;
@@ -330,6 +358,7 @@ int main(void)
         cmocka_unit_test(test_first_record_in_an_empty_folder),
         cmocka_unit_test(test_two_processes_start_one_daemon),
         cmocka_unit_test(test_killed_daemon_is_started_again_by_who_needs_it),
+        cmocka_unit_test(test_killed_daemon_is_replaced_though_nobody_asks),
         cmocka_unit_test(test_failures_to_start_are_explained),
         cmocka_unit_test(test_long_paths_work),
         cmocka_unit_test(test_handles_refuse_in_a_forked_child),
