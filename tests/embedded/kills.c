@@ -41,7 +41,8 @@ static pid_t await_listener(const run *r, pid_t not_this)
         if (pid && pid != not_this) return pid;
     }
     char command[600];
-    snprintf(command, sizeof command, "head -3 '%s/daemon.lock'; ps -eLo pid,lwp,stat,wchan:24,args | grep -e '%s' -e '%s' | grep -v grep | cut -c1-150 | head -40",
+    snprintf(command, sizeof command, "head -3 '%s/daemon.lock'; ps -eLo pid,lwp,stat,wchan:24,args | "
+             "grep -e '%s' -e '%s' | grep -v grep | cut -c1-150 | head -40",
              r->place.dir, r->place.dir, program_invocation_short_name);
     if (system(command) != 0) puts("no ps");
     show_log(r);

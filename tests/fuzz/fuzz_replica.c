@@ -47,7 +47,8 @@ static void epochs(bw_str in, int64_t end)
         return;
     }
     for (size_t split = 0; split <= count && split < 8; split++) {
-        int64_t a = bw_epochs_part(list, count, end, list + split, count - split, end), b = bw_epochs_part(list + split, count - split, end, list, count, end);
+        int64_t a = bw_epochs_part(list, count, end, list + split, count - split, end),
+                b = bw_epochs_part(list + split, count - split, end, list, count, end);
         FUZZ_CHECK(a == b);
         FUZZ_CHECK(split < count ? a == end : a == 0);
     }

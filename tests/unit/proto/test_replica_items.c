@@ -62,7 +62,8 @@ static void test_lists_that_contradict_themselves_are_refused(void **state)
 static void test_logs_part_where_their_last_common_epoch_ends_first(void **state)
 {
     (void)state;
-    static const bw_epoch_entry mirror[] = {{0, 0}, {65536, 100}}, old[] = {{0, 0}}, restarted[] = {{0, 0}, {1, 90}}, again[] = {{0, 0}, {1, 40}, {2, 60}},
+    static const bw_epoch_entry mirror[] = {{0, 0}, {65536, 100}}, old[] = {{0, 0}}, restarted[] = {{0, 0}, {1, 90}},
+                                again[] = {{0, 0}, {1, 40}, {2, 60}},
                                 of_again[] = {{0, 0}, {1, 40}, {65536, 55}}, other[] = {{7, 0}};
     assert_int_equal(bw_epochs_part(mirror, 2, 500, old, 1, 120), 100);      /* the origin went on to 120 */
     assert_int_equal(bw_epochs_part(mirror, 2, 500, old, 1, 80), 80);        /* the origin lost its end */
