@@ -1,8 +1,10 @@
 /* cli/cmd_link_verify.c: is a mirror what its origin is? Ranges are compared by their hashes; --repair mends what differs. */
 #include "cli/commands.h"
+#include "cli/doc.h"
 #include "cli/json.h"
 #include "cli/table.h"
 
+#include <busway/link.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -100,41 +102,81 @@ static void print_totals(link_verify *v, const char *topic, const bw_compare_tot
 enum { ID_PEER = 256, ID_REPAIR, ID_QUICK, ID_FROM };
 
 static const cli_opt options[] = {
-    {ID_PEER, 0, "peer", "URL", "the origin's bus"},
+    {ID_PEER, 0, "peer", "URL", "the origin's bus: one topic, without a link"},
     {ID_FROM, 0, "from", "TOPIC", "the topic's name at the origin (default: the same)"},
     {ID_REPAIR, 0, "repair", NULL, "mend the mirror: fetch what differs, and nothing else"},
     {ID_QUICK, 0, "quick", NULL, "compare the heads of batches only: blind for bytes that rot behind them"},
     {0, 0, NULL, NULL, NULL},
 };
 
-static int compare(link_verify *v, const char *topic, const char *peer_url, const char *from, bw_compare_options *o)
+/* The mirror's topic here and the origin's there, or for a link that pushes the other way round. */
+static int compare(link_verify *v, bw_bus *mirror, const char *topic, bw_bus *origin, const char *from, bw_compare_options *o)
 {
-    bw_bus *here, *peer;
-    cli there = *v->c;
-    there.url = peer_url;
-    int rc = cli_connect(v->c, &here);
-    if (rc != CLI_OK) return rc;
-    rc = cli_connect(&there, &peer);
-    if (rc != CLI_OK) {
-        bw_bus_close(here);
-        return rc;
-    }
     bw_compare_totals totals;
     v->begun_ns = cli_now_ns();
-    bw_err e = bw_compare(here, topic, peer, from, o, &totals);
+    bw_err e = bw_compare(mirror, topic, origin, from, o, &totals);
     bar_clear(v);
     if (e == BW_OK || e == BW_ERR_LOGS_DIVERGED) print_totals(v, topic, &totals);
-    if (e) rc = cli_error_bw(v->c, e, "%s", topic);
-    bw_bus_close(peer);
-    bw_bus_close(here);
+    if (!e) return CLI_OK;
+    int rc = cli_error_bw(v->c, e, "%s", topic);
     return e == BW_ERR_LOGS_DIVERGED ? CLI_CORRUPT : rc;
+}
+
+static int with_peer(link_verify *v, bw_bus *here, const char *peer_url, const char *topic, const char *from, bw_compare_options *o)
+{
+    bw_bus *peer;
+    cli there = *v->c;
+    there.url = peer_url;
+    int rc = cli_connect(&there, &peer);
+    if (rc != CLI_OK) return rc;
+    rc = compare(v, here, topic, peer, from, o);
+    bw_bus_close(peer);
+    return rc;
+}
+
+/* Each topic of the link; the worst outcome counts. */
+static int with_parts(link_verify *v, bw_bus *here, bw_bus *peer, const json_t *link, bw_compare_options *o)
+{
+    const json_t *parts = json_object_get(link, "parts");
+    bool push = strcmp(cli_doc_text(link, "direction", ""), "push") == 0;
+    int worst = CLI_OK;
+    size_t compared = 0;
+    for (size_t i = 0; i < json_array_size(parts); i++) {
+        const json_t *p = json_array_get(parts, i);
+        if (cli_doc_int(p, "partition", -1) != 0 || !*cli_doc_text(p, "target", "")) continue;
+        compared++;
+        int rc = compare(v, push ? peer : here, cli_doc_text(p, "target", ""), push ? here : peer, cli_doc_text(p, "topic", ""), o);
+        if (rc > worst) worst = rc;
+    }
+    return compared ? worst : cli_error(v->c, CLI_NOT_FOUND, "the link has no topics (yet); busway link describe says why");
+}
+
+static int with_link(link_verify *v, bw_bus *here, const char *name, bw_compare_options *o)
+{
+    char *text = NULL;
+    bw_bus *peer;
+    cli there = *v->c;
+    bw_err e = bw_link_describe(here, name, &text);
+    if (e) return cli_error_bw(v->c, e, "%s", name);
+    json_t *link = cli_doc_parse(v->c, text);
+    if (!link) return CLI_FAILURE;
+    int rc;
+    there.url = cli_doc_text(link, "url", "");
+    if (strcmp(cli_doc_text(link, "mode", ""), "mirror")) rc = cli_error(v->c, CLI_USAGE, "%s merges: its topics are not copies of one origin", name);
+    else if ((rc = cli_connect(&there, &peer)) == CLI_OK) {
+        rc = with_parts(v, here, peer, link, o);
+        bw_bus_close(peer);
+    }
+    json_decref(link);
+    return rc;
 }
 
 static int run(cli *c, int argc, char **argv)
 {
     link_verify v = {.c = c, .terminal = isatty(STDERR_FILENO) && !c->quiet};
     bw_compare_options o = BW_COMPARE_OPTIONS_INIT;
-    const char *topic = NULL, *peer = NULL, *from = NULL;
+    const char *name = NULL, *peer = NULL, *from = NULL;
+    bw_bus *here;
     cli_args a;
     cli_args_init(&a, c, &cli_link_verify, argc, argv);
     for (int id; (id = cli_args_next(&a)) != CLI_ARGS_END;) {
@@ -143,28 +185,31 @@ static int run(cli *c, int argc, char **argv)
         else if (id == ID_FROM) from = a.value;
         else if (id == ID_REPAIR) o.repair = true;
         else if (id == ID_QUICK) o.quick = true;
-        else if (topic) return cli_usage(c, "one topic at a time: %s or %s?", topic, a.value);
-        else topic = a.value;
+        else if (name) return cli_usage(c, "one at a time: %s or %s?", name, a.value);
+        else name = a.value;
     }
-    if (!topic) return cli_usage(c, "which topic? busway link verify --peer URL TOPIC");
-    if (!peer) return cli_usage(c, "which origin? --peer URL");
-    if (!cli_out_init(&v.out, STDOUT_FILENO, 65536)) return cli_error(c, CLI_FAILURE, "out of memory");
+    if (!name) return cli_usage(c, "which link? busway link verify LINK, or busway link verify --peer URL TOPIC");
+    if (from && !peer) return cli_usage(c, "--from goes with --peer");
+    int rc = cli_connect(c, &here);
+    if (rc != CLI_OK) return rc;
     o.difference = on_difference;
     o.progress = on_progress;
     o.opaque = &v;
-    int rc = compare(&v, topic, peer, from, &o);
+    if (!cli_out_init(&v.out, STDOUT_FILENO, 65536)) rc = cli_error(c, CLI_FAILURE, "out of memory");
+    else rc = peer ? with_peer(&v, here, peer, name, from, &o) : with_link(&v, here, name, &o);
     cli_out_fini(&v.out);
+    bw_bus_close(here);
     return rc;
 }
 
 const cli_command cli_link_verify = {
     "link verify",
-    "TOPIC",
+    "LINK | --peer URL TOPIC",
     "Prove that a mirror equals its origin, and mend it.",
     "Both daemons read their own files; only hashes of ranges go over the link, and with --repair the batches that differ. What the\n"
     "origin has deleted, and what the mirror has not got yet, is not compared. Exit code 4 when differences are left.",
     options,
     true,
-    "  busway link verify --peer tcp://origin:7400 orders\n  busway link verify --peer tcp://origin:7400 --repair --json orders\n",
+    "  busway link verify berlin\n  busway link verify berlin --repair --json\n  busway link verify --peer tcp://origin:7400 orders\n",
     run,
 };

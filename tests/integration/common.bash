@@ -63,11 +63,12 @@ begin_daemon() {
 }
 # start_daemon DATA RUN OPTION…: until it answers. Fails the script's test when it does not.
 start_daemon() {
-    local word='' i
+    local word='' part i
     begin_daemon "$@"
     exec 8<>"$work/ready"
     for ((i = 0; i < 100; i++)); do
-        read -r -t 0.2 word <&8 && break
+        read -r -t 0.2 part <&8 && { word+=$part; break; }
+        word+=$part # what of the line was there already
         kill -0 "$daemon_pid" 2>/dev/null || break
     done
     exec 8<&-

@@ -36,7 +36,7 @@ same "both partitions are looked at" "$(number partitions "$out")" 2
 [ "$(number bytes "$out")" -gt 3000000 ] && ok "all bytes are compared" || bad "all bytes are compared" "$out"
 at_most "bytes over the link for equal copies" $(($(number sent_bytes "$out") + $(number received_bytes "$out"))) 200000
 has "equal, in words" "$(verify orders)" '2 partitions.*: equal'
-fails "no peer" 2 'which origin' "$busway" -b "ipc://$work/run.m/bus.sock" link verify orders
+fails "no such link" 3 'orders' "$busway" -b "ipc://$work/run.m/bus.sock" link verify orders
 fails "unknown topic" 3 'the mirror' "$busway" -b "ipc://$work/run.m/bus.sock" link verify --peer "ipc://$work/run.o/bus.sock" nothing
 
 # Bytes rot in a sealed segment of the mirror, one in a batch's records, one in a batch's head.

@@ -36,6 +36,7 @@ same "the origin's readers see it" "$(o consume orders -e | wc -l)" 501
 until_true 10 copied orders && ok "and the mirror's, whose configuration came along" || bad "and the mirror's" "$(m consume orders -e | wc -l)"
 has "describe: who has what" "$(o --json topic describe orders)" '"peers":\[\{"peer":"[0-9a-f]{32}"' '"role":"origin"'
 has "the mirror is proven equal" "$(m link verify --peer "ipc://$work/run.o/bus.sock" orders)" ': equal'
+has "by the link's name" "$(m link verify site)" 'orders: 2 partitions.*: equal'
 fails "a mirror takes no writes" 1 'mirror of link' bash -c "echo x | $busway -b ipc://$work/run.m/bus.sock produce orders"
 fails "what is no mirror is not promoted" 2 'no mirror' "$busway" -b "ipc://$work/run.o/bus.sock" link promote orders
 
@@ -69,8 +70,8 @@ same "it takes writes" "$(m consume orders -e | wc -l)" 511
 
 # The old origin is back; and dies while it is fenced.
 for point in fence.stored tail.written; do
-    daemon_prefix="env BUSWAY_KILL=$point:1:kill" start_o
-    daemon_pid=$origin_pid; dead 40 && ok "it dies at $point" || bad "it dies at $point"
+    daemon_prefix="env BUSWAY_KILL=$point:1:kill" begin_daemon "$work/o" "$work/run.o" # it may die before it is ready
+    dead 40 && ok "it dies at $point" || bad "it dies at $point"
 done
 start_o
 until_true 30 is_role o orders fenced && ok "the old origin is fenced" || bad "the old origin is fenced" "$(tail -5 "$work/daemon.log")"
