@@ -7,7 +7,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-enum { HEARTBEAT_MS = 3000, PAYLOAD = 8 };
+enum { HEARTBEAT_MS = 3000, REFRESH_MS = 5000, PAYLOAD = 8 };
 
 /* ---- partitions ---- */
 
@@ -144,6 +144,8 @@ static bw_err make_conf(bw_kconsumer *k, rd_kafka_conf_t **out)
         bw_kafka_conf_set_int(conf, &e, "max.poll.interval.ms", o->max_poll_interval_ms);
         if (!bw_kafka_conf_is_given(k->bus, "heartbeat.interval.ms"))
             bw_kafka_conf_set_int(conf, &e, "heartbeat.interval.ms", session / 3 < HEARTBEAT_MS ? session / 3 + 1 : HEARTBEAT_MS);
+        if (!bw_kafka_conf_is_given(k->bus, "topic.metadata.refresh.interval.ms")) /* a pattern's new topics: not after five minutes */
+            bw_kafka_conf_set_int(conf, &e, "topic.metadata.refresh.interval.ms", REFRESH_MS);
         if (!bw_kafka_conf_is_given(k->bus, "partition.assignment.strategy"))
             bw_kafka_conf_set(conf, &e, "partition.assignment.strategy", o->assignor && *o->assignor ? o->assignor : "cooperative-sticky");
     }
