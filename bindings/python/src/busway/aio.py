@@ -29,6 +29,7 @@ __all__ = ["connect", "AsyncBus", "AsyncProducer", "AsyncConsumer", "AsyncTransa
 
 _T = TypeVar("_T")
 _FAIR = 128  # so many answers without waiting, then the loop has its turn
+_TURNS = 8  # turns of the loop (some 50 us) in which it looks again before it sleeps: a wake-up costs more
 _MEMBER_SECONDS = 1.0  # a group's member looks after its lease and its commits that often when nothing comes
 
 _worker: Optional[ThreadPoolExecutor] = None
@@ -227,8 +228,13 @@ class AsyncConsumer:
     async def _wait(self, function: Callable[[Optional[float]], Optional[_T]], timeout: Timeout) -> Optional[_T]:
         loop = asyncio.get_running_loop()
         deadline = None if timeout is None else loop.time() + timeout
+        turns = 0
         while True:
             result = function(0)
+            if result is None and turns < _TURNS and timeout != 0:
+                turns += 1
+                await asyncio.sleep(0)
+                continue
             if result is not None:
                 self._given += 1
                 if self._given % _FAIR == 0:
