@@ -362,6 +362,7 @@ bw_err bw_compare(bw_bus *mirror, const char *topic, bw_bus *origin, const char 
     if (!mirror || !origin || !topic) return bw_fail(BW_ERR_INVALID_ARGUMENT, "bw_compare: two buses and a topic");
     BW_CHECK_FORK(mirror);
     BW_CHECK_FORK(origin);
+    if (mirror->backend || origin->backend) return bw_fail(BW_ERR_UNSUPPORTED, "a Kafka cluster has no hashes of its logs to compare by");
     if (given) {
         if (given->size == 0) return bw_fail(BW_ERR_INVALID_ARGUMENT, "compare options: size is not set; begin with BW_COMPARE_OPTIONS_INIT");
         memcpy(&o, given, given->size < sizeof o ? given->size : sizeof o);

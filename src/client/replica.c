@@ -7,6 +7,7 @@ static bw_err begin(bw_bus *bus, bw_api_key type, const char *topic, bw_request 
 {
     if (!bus) return bw_fail(BW_ERR_INVALID_ARGUMENT, "there is no bus");
     BW_CHECK_FORK(bus);
+    if (bus->backend) return bw_fail(BW_ERR_UNSUPPORTED, "a Kafka cluster promotes its replicas itself");
     bw_request_init(q, type);
     q->topic = bw_str_of(topic ? topic : "");
     return BW_OK;
