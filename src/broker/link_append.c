@@ -17,7 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { RETRY_MS = 3, PATIENCE_MS = 60000, SPAN_BATCHES = 512, SPAN_BYTES = 1 << 20, PAYLOAD_MAX = 64 << 20 };
+enum { RETRY_NS = 250000, PATIENCE_MS = 60000, SPAN_BATCHES = 512, SPAN_BYTES = 1 << 20, PAYLOAD_MAX = 64 << 20 };
 
 typedef enum outcome { PART_DONE, PART_AGAIN, PART_RETRY, PART_WORKS } outcome;
 
@@ -433,7 +433,7 @@ static bool step(bw_broker *b, struct bw_link_append *x)
     }
     if (o == PART_WORKS) return false;
     x->timer.fire = on_retry;
-    if (o == PART_RETRY && bw_timers_set(&b->timers, &x->timer, bw_deadline_in_ms(RETRY_MS)) == BW_OK) return false;
+    if (o == PART_RETRY && bw_timers_set(&b->timers, &x->timer, bw_clock_mono_ns() + RETRY_NS) == BW_OK) return false;
     finish(b, x, o == PART_RETRY ? BW_ERR_NO_MEMORY : BW_OK);
     return true;
 }

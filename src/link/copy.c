@@ -14,7 +14,7 @@ enum { CHUNK_FIRST = 64 << 10, CHUNK_LEAST = 16 << 10, CHUNK_SLOW = 32 << 10, CH
 
 void bw_copy_init(bw_copy *c, const bw_link_spec *spec)
 {
-    *c = (bw_copy){.spec = spec, .chunk_bytes = CHUNK_FIRST};
+    *c = (bw_copy){.spec = spec, .chunk_bytes = spec->rate ? CHUNK_LEAST : CHUNK_FIRST};
     pthread_mutex_init(&c->mutex, NULL);
 }
 
@@ -178,7 +178,7 @@ static void adapt(bw_copy *c, const bw_copy_flight *f)
     int64_t now = bw_clock_mono_ns(), since = f->began_ns > c->last_ns ? f->began_ns : c->last_ns, took = now - since;
     c->last_ns = now;
     uint32_t most = CHUNK_MOST;
-    if (c->spec->rate && c->spec->rate / 4 < most) most = (uint32_t)(c->spec->rate / 4);
+    if (c->spec->rate && c->spec->rate / 8 < most) most = (uint32_t)(c->spec->rate / 8);
     if (took < FAST_NS && f->plain >= c->chunk_bytes / 2) c->chunk_bytes *= 2;
     if (took > SLOW_NS) c->chunk_bytes /= 2;
     if (c->chunk_bytes > most) c->chunk_bytes = most;
@@ -238,7 +238,7 @@ static bool appends(const bw_copy *c)
 static bw_err submit_fetches(bw_copy *c)
 {
     int64_t now = bw_clock_mono_ns();
-    int most = c->chunk_bytes <= CHUNK_SLOW ? 2 : BW_COPY_FLIGHTS, under_way = 0;
+    int most = c->chunk_bytes <= CHUNK_SLOW || c->spec->rate ? 2 : BW_COPY_FLIGHTS, under_way = 0;
     for (int i = 0; i < BW_COPY_FLIGHTS; i++) under_way += c->flights[i].state != BW_FLIGHT_IDLE;
     for (int i = 0; i < BW_COPY_FLIGHTS && under_way < most && !c->restart && !c->failed; i++) {
         bw_copy_flight *f = &c->flights[i];
