@@ -122,5 +122,6 @@ for test in "$build"/kafka/test_kafka* tests/kafka/real_*.sh; do
     [ -x "$test" ] || continue
     if "$test"; then pass=$((pass + 1)); else fail=$((fail + 1)); echo "FAIL  $test"; fi
 done
+if "$build"/conformance/conformance --jobs 8 "$KAFKA_URL"; then pass=$((pass + 1)); else fail=$((fail + 1)); echo "FAIL  conformance"; fi
 echo "$pass passed, $fail failed"
 [ $fail -eq 0 ]
