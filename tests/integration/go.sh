@@ -60,13 +60,14 @@ if [ -z "$unformatted" ]; then ok "gofmt"; else bad "gofmt" <<<"$unformatted"; f
 for go in "${gos[@]}"; do
     version=$("$go" env GOVERSION)
     if out=$("$go" vet ./... 2>&1); then ok "vet, $version"; else bad "vet, $version" <<<"$out"; fi
-    tests "tests, $version" "$go" -count=1
+    [ "$go" = "$newest" ] && [ ${#gos[@]} -gt 1 ] && continue # it has them under the race detector
+    tests "tests, $version" "$go" -count=1 -parallel 40
 done
 if command -v staticcheck >/dev/null; then
     if out=$(staticcheck ./... 2>&1); then ok "staticcheck"; else bad "staticcheck" <<<"$out"; fi
 else
     skip "staticcheck is not here"
 fi
-tests "race detector, $("$newest" env GOVERSION)" "$newest" -race -count=1
+tests "race detector, $("$newest" env GOVERSION)" "$newest" -race -count=1 -parallel 40
 echo "$passed passed, $failed failed, $skipped skipped"
 [ $failed -eq 0 ]
