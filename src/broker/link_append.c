@@ -256,7 +256,7 @@ static outcome mirror_part(bw_broker *b, struct bw_link_append *x, bw_part *p)
         x->parts[x->index].offset = x->parts[x->index].next = q->next;
         return PART_DONE;
     }
-    static _Thread_local struct span s;
+    struct span s;
     e = take_span(p, q, x->data + x->at + x->done, q->size - x->done, end, &s);
     if (!e && s.producers && !bw_part_have_producers(b, p, &e) && !e) return PART_RETRY;
     if (!e) {

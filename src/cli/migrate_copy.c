@@ -30,7 +30,7 @@ int migrate_position_read(migrate *m, const char *topic, int32_t partition, migr
 static bw_err send_batch(migrate *m, const char *topic, int32_t partition, bw_batch *b, int64_t end, migrate_position *p, uint64_t *records,
                          uint64_t *bytes)
 {
-    static _Thread_local bw_header headers[HEADERS_MAX];
+    bw_header headers[HEADERS_MAX];
     bw_record_view v;
     int r = 0;
     bw_err e = BW_OK;
@@ -39,6 +39,7 @@ static bw_err send_batch(migrate *m, const char *topic, int32_t partition, bw_ba
         size_t n = 0;
         bw_header_iter_init(&it, &v);
         while (n < HEADERS_MAX && bw_header_iter_next(&it, &headers[n]) == 1) n++;
+        if (n == HEADERS_MAX) return BW_ERR_INVALID_RECORD;
         int64_t stamp = v.timestamp_ms < 0 || (m->to_cluster && v.timestamp_ms == 0) ? m->to_cluster : v.timestamp_ms;
         bw_record record = {v.key, v.key_len, v.value, v.value_len, headers, n, stamp};
         e = bw_producer_send(m->producer, topic, partition, &record, NULL, NULL, WAIT_MS);

@@ -200,6 +200,11 @@ static bool send(void *opaque, const bw_record_view *r)
         marked |= is_origin;
         n++;
     }
+    if (n == HEADERS_MAX) {
+        s->error = bw_fail(BW_ERR_INVALID_RECORD, "topic '%s' partition %d: offset %lld has %d headers or more", s->p->key.topic,
+                           s->p->key.partition, (long long)r->offset, HEADERS_MAX);
+        return false;
+    }
     bw_mark mark = {.log = {.origin = s->k->other.id, .incarnation = s->k->other.incarnation, .topic = s->p->id, .partition = s->p->key.partition},
                     .offset = r->offset};
     size_t len = bw_mark_print(&mark, text);
@@ -214,7 +219,7 @@ static bool send(void *opaque, const bw_record_view *r)
 
 static bw_err send_piece(bw_kend *k, bw_kend_part *p, const bw_piece *piece, const uint8_t *data)
 {
-    static _Thread_local struct sending s;
+    struct sending s;
     s.k = k;
     s.p = p;
     s.error = BW_OK;

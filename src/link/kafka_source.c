@@ -215,7 +215,7 @@ static bw_err close_batch(bw_kend *k, int64_t base, bw_piece *piece)
 
 static bw_err add_records(bw_kend *k, bw_batch *b, bw_piece *piece)
 {
-    static _Thread_local bw_header headers[HEADERS_MAX];
+    bw_header headers[HEADERS_MAX];
     bw_record_view r;
     int64_t base = -1;
     bw_err e = BW_OK;
@@ -229,6 +229,9 @@ static bw_err add_records(bw_kend *k, bw_batch *b, bw_piece *piece)
         if (e || !matches(k->base.spec, &r)) continue;
         bw_header_iter_init(&it, &r);
         while (n < HEADERS_MAX && bw_header_iter_next(&it, &headers[n]) == 1) n++;
+        if (n == HEADERS_MAX)
+            return bw_fail(BW_ERR_INVALID_RECORD, "topic '%s' partition %d: offset %lld has %d headers or more", piece->topic, piece->partition,
+                           (long long)r.offset, HEADERS_MAX);
         bw_record record = {r.key, r.key_len, r.value, r.value_len, headers, n, r.timestamp_ms < 0 ? 0 : r.timestamp_ms};
         if (k->builder.count == 0) base = r.offset;
         e = bw_batch_builder_add(&k->builder, &record);

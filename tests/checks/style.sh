@@ -20,6 +20,9 @@ prints() { # the library layers write to no stream and never end the process (wh
         src/base src/format src/log src/proto src/client 2>/dev/null |
         grep -vE 'src/base/killpoint\.|src/client/spawn\.c:[0-9]*:[[:space:]]*_exit|BW_PRINTF|^[^:]*:[0-9]*:[[:space:]]*(/?\*|//)|/\*.*(stdout|stderr|exit|abort).*\*/'
 }
+thread_buffers() { # every thread of every program that loads the library pays for them, nng's own too
+    grep -rn '_Thread_local' --include='*.[ch]' src | grep -v '^src/base/'
+}
 notes=$(over 500 800)
 [ -z "$notes" ] || { echo "long files, to be split when next touched:"; sed 's/^/  /' <<<"$notes"; }
 rule "files over 800 lines" over 800 1000000
@@ -28,5 +31,6 @@ rule "tabs in C sources" tabs
 rule "files without a purpose" purpose
 rule "leftover marks" leftovers
 rule "the library prints or exits" prints
+rule "thread-local outside base/" thread_buffers
 echo "$pass passed, $fail failed"
 [ $fail -eq 0 ]
