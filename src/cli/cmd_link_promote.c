@@ -28,11 +28,11 @@ static int promote(cli *c, int argc, char **argv)
 {
     const char *topic = NULL;
     bool force = false;
-    bw_bus *bus;
+    bw_bus *bus = NULL;
     int rc = parse(c, &cli_link_promote, argc, argv, &topic, &force);
     if (rc < 0 && !topic) rc = cli_usage(c, "which topic? busway link promote TOPIC");
     if (rc < 0) rc = cli_connect(c, &bus);
-    if (rc != CLI_OK) return rc;
+    if (!bus) return rc;
     bw_err e = bw_promote(bus, topic, force);
     if (e) rc = cli_error_bw(c, e, "%s", topic);
     else cli_note(c, "%s is an origin now; its old origin is fenced when the link reaches it", topic);
@@ -57,11 +57,11 @@ static int tails(cli *c, int argc, char **argv)
 {
     const char *topic = NULL;
     bool force = false;
-    bw_bus *bus;
+    bw_bus *bus = NULL;
     char *text = NULL;
     int rc = parse(c, &cli_link_tails, argc, argv, &topic, &force);
     if (rc < 0) rc = cli_connect(c, &bus);
-    if (rc != CLI_OK) return rc;
+    if (!bus) return rc;
     bw_err e = bw_tails(bus, topic, &text);
     bw_bus_close(bus);
     if (e) return cli_error_bw(c, e, "%s", topic ? topic : "tails");

@@ -170,7 +170,8 @@ bw_err bw_appender_lock(bw_appender *a, bw_deadline deadline)
         } else if (r != BW_LOCK_OK) {
             return lock_error(a, r);
         }
-        if (__builtin_expect(atomic_load_explicit(&s->bias, memory_order_relaxed) != 0, 0)) {
+        /* Acquire: who dropped a bias of his own (bw_bias_drop) did so without the mutex. */
+        if (__builtin_expect(atomic_load_explicit(&s->bias, memory_order_acquire) != 0, 0)) {
             bw_err e = unbias_locked(a, deadline);
             if (e) return e;
         }

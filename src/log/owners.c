@@ -171,7 +171,7 @@ static bool owner_is_gone(bw_mail *m, bw_bias_record *r)
 
 bw_revoked bw_bias_revoke(bw_tail_slot *s, bw_mail *mail, bw_deadline deadline, uint32_t *pid)
 {
-    uint64_t id = atomic_load_explicit(&s->bias, memory_order_relaxed);
+    uint64_t id = atomic_load_explicit(&s->bias, memory_order_acquire);
     bw_bias_record *r = record_of(mail, id);
     if (!r) { /* can't be; nobody could be inside by it */
         atomic_store_explicit(&s->bias, 0, memory_order_release);

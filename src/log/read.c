@@ -266,6 +266,7 @@ const uint8_t *bw_reader_bytes(bw_reader *r, uint32_t pos, uint32_t len, uint32_
         if (r->window.seq) { /* pages that the writer prepared beyond the tail come along; others are the writer's to make */
             bw_position c = atomic_load_explicit(&r->slot->prepared, memory_order_acquire);
             if (bw_position_seq(c) == r->window.seq && bw_position_pos(c) > lim) allocated = bw_position_pos(c);
+            if (allocated > r->window.limit) allocated = r->window.limit; /* its margin is not mapped here */
         }
         int e = bw_window_populate(&r->window, pos, pos + len, allocated, false);
         if (e == EFAULT && allocated > lim) /* sealed and trimmed meanwhile */

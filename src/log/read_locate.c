@@ -246,58 +246,79 @@ static bool set_aside(bw_reader *r, int64_t from, int64_t before)
     return found;
 }
 
-/* Does the seal of the segment that begins at `base` say that it holds `offset`? */
-static bool reaches_past(bw_reader *r, int64_t base, int64_t offset)
+/* Is the segment that begins at `base` the file that was read to its end? NOT_FOUND: it has gone since the folder was looked through. */
+static bw_err is_same(const bw_reader *r, const bw_window *was, int64_t base, bool *same)
 {
-    uint8_t bytes[BW_SEAL_BYTES];
     char name[BW_SEGMENT_NAME_MAX];
-    bw_seal seal;
-    bw_segment_name(name, base, ".seal");
-    int fd = bw_os_open_beneath(r->dir_fd, name, O_RDONLY, 0);
-    if (fd < 0) return false;
-    bool got = bw_os_pread(fd, bytes, sizeof bytes, 0) == (ssize_t)sizeof bytes && bw_seal_decode(bytes, sizeof bytes, &seal) == BW_OK;
-    bw_os_close(fd);
-    return got && seal.base_offset == base && seal.next_offset > offset;
+    struct stat st;
+    bw_segment_name(name, base, ".log");
+    if (bw_os_stat_at(r->dir_fd, name, &st) != 0)
+        return errno == ENOENT ? BW_ERR_NOT_FOUND : bw_fail_errno(errno, "cannot look at segment %s", name);
+    *same = (uint64_t)st.st_ino == was->inode;
+    return BW_OK;
 }
 
-static bw_err advance(bw_reader *r, bw_position watermark)
+/* By name. Whether what follows was merged into a segment that begins earlier is told by that one's file, looked at after the folder: if
+ * it is still the one that was read, nothing was merged into it, nor it into another. Its seal would not do: it may be the next merge's
+ * already, or on its way. *moved: the place was looked for anew. */
+static bw_err next_by_name(bw_reader *r, const bw_window *was, bw_position watermark, int64_t expect, bool *moved)
 {
-    uint32_t seq = r->window.seq;
-    int64_t here = r->window.base_offset, expect = r->expect;
-    if (seq && seq >= bw_position_seq(watermark)) return BW_ERR_EMPTY;
-    bw_err e = seq ? open_seq(r, seq + 1) : BW_ERR_NOT_FOUND;
-    for (int tries = 0; e == BW_ERR_NOT_FOUND && tries < REPLACED_TRIES; tries++) { /* by name; then it may be one of the ring again */
+    bw_err e = BW_ERR_NOT_FOUND;
+    for (int tries = 0; e == BW_ERR_NOT_FOUND && tries < REPLACED_TRIES; tries++) { /* then it may be one of the ring again */
         int64_t floor, above;
+        bool same = true;
         e = folder_neighbours(r, expect, &floor, &above);
+        if (!e && floor >= 0 && floor < expect) e = is_same(r, was, floor, &same);
+        if (e == BW_ERR_NOT_FOUND) continue;
         if (e) return e;
-        if (floor >= 0 && floor < expect && reaches_past(r, floor, expect)) { /* merged */
+        if (!same) {
             if (r->next < expect) r->next = expect;
+            *moved = true;
             return locate(r, watermark);
         }
         if (floor == expect) above = floor;
         if (above < 0) return BW_ERR_EMPTY;
-        seq = ring_floor(r, bw_position_seq(watermark), above);
+        uint32_t seq = ring_floor(r, bw_position_seq(watermark), above);
         bw_ring_entry *entry = seq ? bw_ring_at(r->slot, seq) : NULL;
         bool in_ring = entry && (int64_t)atomic_load_explicit(&entry->base_offset, memory_order_acquire) == above;
         e = in_ring ? open_seq(r, seq) : BW_ERR_NOT_FOUND;
         if (e == BW_ERR_NOT_FOUND) e = open_base(r, above); /* or it has just left the ring */
     }
+    return e;
+}
+
+static bw_err next_segment(bw_reader *r, const bw_window *was, bw_position watermark)
+{
+    int64_t expect = r->expect > r->next ? r->expect : r->next;
+    bool moved = false;
+    bw_err e = was->seq ? open_seq(r, was->seq + 1) : BW_ERR_NOT_FOUND;
+    if (e == BW_ERR_NOT_FOUND) e = next_by_name(r, was, watermark, expect, &moved);
+    if (moved || e == BW_ERR_EMPTY) return e;
     if (!e) e = still_there(r);
-    if (e) {
-        r->located = false;
-        return e;
-    }
-    if (r->window.base_offset != expect) {
+    if (!e && r->window.base_offset > expect) {
         int64_t base = r->window.base_offset;
         r->expect = expect;
-        bool sound = bw_reader_gap_is_sound(r, base) && !set_aside(r, here, base);
+        bool sound = bw_reader_gap_is_sound(r, base) && !set_aside(r, was->base_offset, base);
         r->expect = base;
-        if (sound) return BW_OK;
-        r->located = false;
-        return bw_fail(BW_ERR_CORRUPT, "offsets %lld to %lld are missing from the log (damaged segment set aside); seek to %lld",
-                       (long long)expect, (long long)base - 1, (long long)base);
+        if (!sound)
+            e = bw_fail(BW_ERR_CORRUPT, "offsets %lld to %lld are missing from the log (damaged segment set aside); seek to %lld",
+                        (long long)expect, (long long)base - 1, (long long)base);
     }
-    return BW_OK;
+    if (e) r->located = false;
+    return e;
+}
+
+/* The segment that was read stays open until the next one is: so long no other file has its inode number. */
+static bw_err advance(bw_reader *r, bw_position watermark)
+{
+    if (r->window.seq && r->window.seq >= bw_position_seq(watermark)) return BW_ERR_EMPTY;
+    bw_window was = r->window;
+    r->window = (bw_window){.fd = -1};
+    bw_window_inherit(&r->window, &was);
+    bw_err e = next_segment(r, &was, watermark);
+    bw_window_close(e == BW_ERR_EMPTY ? &r->window : &was);
+    if (e == BW_ERR_EMPTY) r->window = was;
+    return e;
 }
 
 bw_err bw_reader_advance(bw_reader *r, bw_position watermark)

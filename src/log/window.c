@@ -28,8 +28,17 @@ void bw_window_close(bw_window *w)
 {
     if (w->map) bw_os_munmap(w->map, w->map_bytes);
     if (w->fd >= 0) bw_os_close(w->fd);
-    *w = (bw_window){.fd = -1, .chunk = w->chunk, .chunk_at_ns = w->chunk_at_ns, .from_disk = w->from_disk,
-                     .calm = w->calm};
+    bw_window was = *w;
+    *w = (bw_window){.fd = -1};
+    bw_window_inherit(w, &was);
+}
+
+void bw_window_inherit(bw_window *w, const bw_window *before)
+{
+    w->chunk = before->chunk;
+    w->chunk_at_ns = before->chunk_at_ns;
+    w->from_disk = before->from_disk;
+    w->calm = before->calm;
 }
 
 static int flags_of(bw_window_mode mode)

@@ -44,6 +44,8 @@ bw_err bw_window_open_seq(bw_window *w, int dir_fd, bw_tail_slot *slot, uint32_t
 /* bw_window_open_base: a sealed segment by its base offset; limit is the file's size. */
 bw_err bw_window_open_base(bw_window *w, int dir_fd, int64_t base_offset, bw_window_mode mode);
 void bw_window_close(bw_window *w);
+/* bw_window_inherit: what was learnt about populating goes on in the next window; close does it by itself. */
+void bw_window_inherit(bw_window *w, const bw_window *before);
 
 /* bw_window_populate: make bytes [0, need) and, when that is short, a chunk more, at most up to `allocated`, present in the page
  * table. 0 or errno. Chunks grow from 4 KiB to 1 MiB while they are used up within 10 ms, and shrink when not. A writer at 1 MiB
