@@ -313,7 +313,10 @@ bw_err bw_group_restore(bw_group *g, const bw_saved_member *s, const bw_topic_vi
     if (m->unsaved || m->unpushed) g->dirty--; /* it is what is on the disk */
     m->unsaved = m->unpushed = false;
     if (!e) return BW_OK;
-    while (m->parts) bw_part_free_owner(g, m->parts);
+    while (m->parts) {
+        m->parts->target = NULL;
+        bw_part_free_owner(g, m->parts);
+    }
     bw_group_topics_leave(g, m);
     bw_member_drop(g, m, now_ms);
     return e;

@@ -2,7 +2,7 @@
  *
  * A name of a topic that is not there yet is kept: the topic is the member's when it is made. A pattern is a POSIX extended regular
  * expression for the whole name; it never means a topic whose name begins with two underscores. Patterns come from clients and are
- * compiled here: long ones, repetitions of repetitions and back references, whose cost has no bound, are refused. */
+ * compiled here: long ones, repetitions of repetitions or of what may be empty, and back references, whose cost has no bound, are refused. */
 #include "broker/groups_core.h"
 
 #include "format/names.h"
@@ -18,11 +18,90 @@ static bw_err bad_pattern(bw_str p, const char *why)
     return bw_fail(BW_ERR_INVALID_ARGUMENT, "pattern \"%.*s\": %s", (int)(p.len > 100 ? 100 : p.len), p.data, why);
 }
 
+/* Repeating what may be empty takes the C library exponential time. What is known of the groups that are open, outermost first: */
+typedef struct emptiness {
+    bool alternative[BW_PATTERN_BYTES_MAX + 1], sequence[BW_PATTERN_BYTES_MAX + 1]; /* an earlier alternative, this one so far, may be empty */
+    bool atom; /* the last part may be */
+    size_t depth;
+} emptiness;
+
+static void next_atom(emptiness *m, bool may_be_empty)
+{
+    m->sequence[m->depth] &= m->atom;
+    m->atom = may_be_empty;
+}
+
+static void enter_group(emptiness *m)
+{
+    next_atom(m, true);
+    m->depth++;
+    m->alternative[m->depth] = false;
+    m->sequence[m->depth] = m->atom = true;
+}
+
+static bool leave_alternative(emptiness *m) { return m->sequence[m->depth] && m->atom; }
+
+/* Behind the bracket expression that begins at i. */
+static size_t behind_bracket(bw_str p, size_t i)
+{
+    size_t k = i + 1;
+    if (k < p.len && p.data[k] == '^') k++;
+    for (size_t first = k; k < p.len; k++) {
+        if (p.data[k] == ']' && k > first) return k;
+        if (p.data[k] == '[' && k + 1 < p.len && strchr(".:=", p.data[k + 1])) {
+            char kind = p.data[k + 1];
+            for (k += 2; k + 1 < p.len && !(p.data[k] == kind && p.data[k + 1] == ']'); k++) {}
+            k++;
+        }
+    }
+    return p.len;
+}
+
+static bool repeats_what_may_be_empty(bw_str p)
+{
+    emptiness m = {.sequence = {true}, .atom = true};
+    for (size_t i = 0; i < p.len; i++) {
+        switch (p.data[i]) {
+        case '\\':
+            i++;
+            next_atom(&m, i >= p.len || strchr("bB<>`'", p.data[i]));
+            break;
+        case '[':
+            next_atom(&m, false);
+            i = behind_bracket(p, i);
+            break;
+        case '(': enter_group(&m); break;
+        case '|':
+            m.alternative[m.depth] |= leave_alternative(&m);
+            m.sequence[m.depth] = m.atom = true;
+            break;
+        case ')': {
+            bool empty = m.alternative[m.depth] || leave_alternative(&m);
+            if (m.depth) m.depth--;
+            m.atom = empty;
+            break;
+        }
+        case '^':
+        case '$': next_atom(&m, true); break;
+        case '*':
+        case '?':
+        case '+':
+        case '{':
+            if (m.atom) return true;
+            m.atom = p.data[i] == '*' || p.data[i] == '?';
+            break;
+        default: next_atom(&m, false);
+        }
+    }
+    return false;
+}
+
 /* What it costs to compile: its length, times how often repetitions may repeat each other. */
 static bw_err check_pattern(bw_str p, size_t *cost)
 {
     size_t times = 1;
     if (!p.len || p.len > BW_PATTERN_BYTES_MAX || memchr(p.data, 0, p.len)) return bad_pattern(p, "1 to 256 bytes, none of them zero");
+    if (repeats_what_may_be_empty(p)) return bad_pattern(p, "it repeats what may be empty");
     for (size_t i = 0; i < p.len; i++) {
         if (p.data[i] == '\\') {
             if (i + 1 < p.len && p.data[i + 1] >= '1' && p.data[i + 1] <= '9') return bad_pattern(p, "back references are not supported");

@@ -341,16 +341,22 @@ static _Noreturn void upload(bw_bus *bus, const char *host, const char *port)
 int main(int argc, char **argv)
 {
     const char *part = argc > 2 ? argv[1] : "";
-    bw_bus *bus;
+    bw_bus *bus = NULL;
     if (argc > 2) check(bw_bus_open(argv[2], NULL, &bus), "open the bus");
-    if (!strcmp(part, "setup") && argc == 3) return setup(bus);
-    if (!strcmp(part, "sensor") && argc == 6) return sensor(bus, atoi(argv[3]), atoll(argv[4]), atoi(argv[5]));
+    int rc = -1;
+    if (!strcmp(part, "setup") && argc == 3) rc = setup(bus);
+    if (!strcmp(part, "sensor") && argc == 6) rc = sensor(bus, atoi(argv[3]), atoll(argv[4]), atoi(argv[5]));
+    if (rc >= 0) {
+        bw_bus_close(bus);
+        return rc;
+    }
     if (!strcmp(part, "aggregate") && argc == 4) aggregate(bus, argv[3]);
     char *colon = argc == 4 ? strrchr(argv[3], ':') : NULL;
     if (!strcmp(part, "upload") && colon) {
         *colon = '\0';
         upload(bus, argv[3], colon + 1);
     }
+    bw_bus_close(bus);
     fprintf(stderr, "usage: gateway setup URL | sensor URL NUMBER COUNT RATE | aggregate URL NAME | upload URL HOST:PORT\n");
     return 2;
 }

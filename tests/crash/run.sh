@@ -9,8 +9,8 @@ build=${BW_BUILD:-build/debug}
 BUSWAY=$(realpath "${BUSWAY:-$build/busway}")
 BUSWAYD=$(realpath "${BUSWAYD:-$build/buswayd}")
 CRASH_POINTS=$(grep -rhoE 'BW_KILL_POINT\("[^"]+"' src | cut -d'"' -f2 | sort -u | tr '\n' ' ')
-# Of these other suites kill: groups, commits, transactions, queues, state, compaction, links and replicas.
-CRASH_POINTS=$(tr ' ' '\n' <<<"$CRASH_POINTS" | grep -vE '^(commit|compact|group|link|member|promote|queue|replica[a-z]*|snapshot|state|txn)\.|\.producers$' | tr '\n' ' ')
+# Of these other suites kill: groups, commits, transactions, queues, state, compaction, links, mirrors, merges, handovers, promotions.
+CRASH_POINTS=$(tr ' ' '\n' <<<"$CRASH_POINTS" | grep -vE '^(commit|compact|copy|epoch|fence|group|handover|kafka|links?|member|mend|merge|mirror|promote|queue|replica[a-z]*|snapshot|state|tail|txn)\.|\.producers$' | tr '\n' ' ')
 # Partitions are put to rest when many files are open: so few may be. Where that is not there yet its points can't be reached.
 if [ -f src/broker/opener.c ]; then export CRASH_FILES=300
 else CRASH_POINTS=$(tr ' ' '\n' <<<"$CRASH_POINTS" | grep -v '^rest\.' | tr '\n' ' '); fi

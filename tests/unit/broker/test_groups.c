@@ -220,7 +220,9 @@ static void test_groups_bad_requests_are_named(void **state)
     fake_open(fx, &f);
     bw_request r = join("", -1, "(unclosed", true);
     assert_int_equal(fake_ask(fx, &f, &r), BW_ERR_INVALID_ARGUMENT);
-    static const char *const bad[] = {"(a)\\1", "x{5000}", "((((a+)+)+)+)+{200}", "w++++++++++++++++++++++++++++++"};
+    static const char *const bad[] = {"(a)\\1",   "x{5000}",  "((((a+)+)+)+)+{200}", "w++++++++++++++++++++++++++++++",
+                                      "a*+++++",   "(a*|b)+",  "((a?)*)*",            "K***********************************",
+                                      "*all",      "(a|){3}",  "([]*]?)*"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         r = join("", -1, bad[i], true);
         assert_int_equal(fake_ask(fx, &f, &r), BW_ERR_INVALID_ARGUMENT);
