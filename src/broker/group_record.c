@@ -319,5 +319,7 @@ bw_err bw_group_restore(bw_group *g, const bw_saved_member *s, const bw_topic_vi
     }
     bw_group_topics_leave(g, m);
     bw_member_drop(g, m, now_ms);
+    bw_group_topic *t, *next;
+    HASH_ITER(hh, g->topics, t, next) bw_group_topic_drop_unused(g, t);
     return e;
 }
