@@ -314,7 +314,9 @@ bw_err bw_partition_grant(bw_partition *p, bw_position tail, int64_t now)
 
 bw_err bw_partition_link_files(bw_partition *p)
 {
-    for (size_t i = p->count; i-- > 0 && !p->segments[i]->linked;) {
+    size_t first = p->count;
+    while (first > 0 && !p->segments[first - 1]->linked) first--;
+    for (size_t i = first; i < p->count; i++) { /* the oldest first: by their names they are one log at any moment */
         bw_segment *s = p->segments[i];
         char spare[BW_SEGMENT_NAME_MAX], log[BW_SEGMENT_NAME_MAX];
         bw_spare_name(spare, s->seq);

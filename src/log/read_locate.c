@@ -34,6 +34,25 @@ static uint32_t ring_floor(const bw_reader *r, uint32_t newest, int64_t target)
     return 0;
 }
 
+/* The ring's segment with the smallest base offset >= target among sequences <= newest, but those that were cleaned; 0: none. *base: its. */
+static uint32_t ring_ceiling(const bw_reader *r, uint32_t newest, int64_t target, int64_t *base)
+{
+    uint32_t found = 0;
+    for (uint32_t i = 0; i < BW_RING && i < newest; i++) {
+        uint32_t seq = newest - i;
+        bw_ring_entry *e = bw_ring_at(r->slot, seq);
+        if (atomic_load_explicit(&e->seq, memory_order_acquire) != seq) break;
+        int64_t at = (int64_t)atomic_load_explicit(&e->base_offset, memory_order_acquire);
+        uint64_t inode = atomic_load_explicit(&e->inode, memory_order_acquire);
+        atomic_thread_fence(memory_order_acquire);
+        if (atomic_load_explicit(&e->seq, memory_order_relaxed) != seq || at < target) break;
+        if (!inode) continue;
+        found = seq;
+        *base = at;
+    }
+    return found;
+}
+
 /* Looks through the folder for segments: *floor the largest base <= target (-1: none), *above the smallest base > target
  * (-1: none). */
 static bw_err folder_neighbours(bw_reader *r, int64_t target, int64_t *floor, int64_t *above)
@@ -265,8 +284,9 @@ static bw_err next_by_name(bw_reader *r, const bw_window *was, bw_position water
 {
     bw_err e = BW_ERR_NOT_FOUND;
     for (int tries = 0; e == BW_ERR_NOT_FOUND && tries < REPLACED_TRIES; tries++) { /* then it may be one of the ring again */
-        int64_t floor, above;
+        int64_t floor, above, ring_base = -1;
         bool same = true;
+        uint32_t seq = ring_ceiling(r, bw_position_seq(watermark), expect, &ring_base); /* first: what leaves the ring has its name */
         e = folder_neighbours(r, expect, &floor, &above);
         if (!e && floor >= 0 && floor < expect) e = is_same(r, was, floor, &same);
         if (e == BW_ERR_NOT_FOUND) continue;
@@ -277,12 +297,10 @@ static bw_err next_by_name(bw_reader *r, const bw_window *was, bw_position water
             return locate(r, watermark);
         }
         if (floor == expect) above = floor;
-        if (above < 0) return BW_ERR_EMPTY;
-        uint32_t seq = ring_floor(r, bw_position_seq(watermark), above);
-        bw_ring_entry *entry = seq ? bw_ring_at(r->slot, seq) : NULL;
-        bool in_ring = entry && (int64_t)atomic_load_explicit(&entry->base_offset, memory_order_acquire) == above;
+        bool in_ring = seq && (above < 0 || ring_base <= above); /* it may have no name yet but its spare's */
+        if (above < 0 && !in_ring) return BW_ERR_EMPTY;
         e = in_ring ? open_seq(r, seq) : BW_ERR_NOT_FOUND;
-        if (e == BW_ERR_NOT_FOUND) e = open_base(r, above); /* or it has just left the ring */
+        if (e == BW_ERR_NOT_FOUND && (!in_ring || ring_base == above)) e = open_base(r, above); /* or it has just left the ring */
     }
     return e;
 }

@@ -95,8 +95,9 @@ static void test_self_opened_and_closed_many_times_leaves_nothing(void **state)
         bw_bus_close(bus);
         if (i == 4) threads = count_entries("/proc/self/task"), fds = count_entries("/proc/self/fd");
     }
-    assert_int_equal(count_entries("/proc/self/task"), threads);
-    assert_int_equal(count_entries("/proc/self/fd"), fds);
+    for (int i = 0; i < 200 && count_entries("/proc/self/task") > threads; i++) usleep(10000); /* a thread that was joined may still be listed */
+    assert_true(count_entries("/proc/self/task") <= threads);
+    assert_true(count_entries("/proc/self/fd") <= fds);
 }
 
 static void test_self_keeps_no_descriptor_in_the_programs_table(void **state)
