@@ -67,3 +67,12 @@ bw_lock_result bw_lock(pthread_mutex_t *m, bw_deadline deadline)
 void bw_lock_make_consistent(pthread_mutex_t *m) { pthread_mutex_consistent(m); }
 
 void bw_unlock(pthread_mutex_t *m) { pthread_mutex_unlock(m); }
+
+void bw_cond_init(pthread_cond_t *c)
+{
+    pthread_condattr_t attributes;
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    pthread_cond_init(c, &attributes);
+    pthread_condattr_destroy(&attributes);
+}

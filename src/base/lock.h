@@ -25,4 +25,7 @@ bw_lock_result bw_lock(pthread_mutex_t *m, bw_deadline deadline);
 void bw_lock_make_consistent(pthread_mutex_t *m);
 void bw_unlock(pthread_mutex_t *m);
 
+/* bw_cond_init: an ordinary condition variable whose timed waits go by CLOCK_MONOTONIC, as bw_deadline does. */
+void bw_cond_init(pthread_cond_t *c);
+
 #endif

@@ -6,6 +6,7 @@
 #include "broker/quota_admit.h"
 #include "broker/users.h"
 
+#include "base/lock.h"
 #include "base/os.h"
 #include "log/wait.h"
 
@@ -49,14 +50,10 @@ bw_err bw_broker_start_thread(pthread_t *thread, void *(*fn)(void *), void *arg)
 
 static void init_locks(bw_broker *b)
 {
-    pthread_condattr_t attr;
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&b->queue_cond, &attr);
-    pthread_cond_init(&b->points_cond, &attr);
-    pthread_cond_init(&b->cleaner_cond, &attr);
+    bw_cond_init(&b->queue_cond);
+    bw_cond_init(&b->points_cond);
+    bw_cond_init(&b->cleaner_cond);
     pthread_mutex_init(&b->cleaner_lock, NULL);
-    pthread_condattr_destroy(&attr);
     pthread_cond_init(&b->opener_cond, NULL);
     pthread_mutex_init(&b->opener_lock, NULL);
     pthread_mutex_init(&b->queue_lock, NULL);

@@ -1,6 +1,8 @@
 /* client/conn.c: making a connection, and waiting for answers on it. The pump is in conn_pump.c. */
 #include "client/conn_pump.h"
 
+#include "base/lock.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -23,11 +25,7 @@ bw_err bw_conn_init(bw_conn *c, const bw_conn_options *options)
         free(c->hello);
         return e;
     }
-    pthread_condattr_t attributes;
-    pthread_condattr_init(&attributes);
-    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-    pthread_cond_init(&c->changed, &attributes);
-    pthread_condattr_destroy(&attributes);
+    bw_cond_init(&c->changed);
     pthread_mutex_init(&c->mutex, NULL);
     return BW_OK;
 }

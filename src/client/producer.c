@@ -1,6 +1,7 @@
 /* client/producer.c: open, poll, flush, close. */
 #include "client/producer.h"
 
+#include "base/lock.h"
 #include "client/async.h"
 #include "client/backend.h"
 #include "client/readonly.h"
@@ -60,11 +61,7 @@ bw_err bw_producer_open(bw_bus *bus, const bw_producer_options *options, bw_prod
         free(p);
         return e;
     }
-    pthread_condattr_t attributes;
-    pthread_condattr_init(&attributes);
-    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-    pthread_cond_init(&p->changed, &attributes);
-    pthread_condattr_destroy(&attributes);
+    bw_cond_init(&p->changed);
     pthread_mutex_init(&p->mutex, NULL);
     if (!p->foreign) {
         pthread_mutex_lock(&bus->mutex);

@@ -4,6 +4,7 @@
  * (a link to itself, a version, a right) is tried every 10 s: a person must do something, and may. */
 #include "link/links_internal.h"
 
+#include "base/lock.h"
 #include "base/os.h"
 
 #include <stdio.h>
@@ -128,11 +129,7 @@ static void *link_main(void *opaque)
 
 bw_err bw_link_start(bw_link *k)
 {
-    pthread_condattr_t a;
-    pthread_condattr_init(&a);
-    pthread_condattr_setclock(&a, CLOCK_MONOTONIC);
-    pthread_cond_init(&k->cond, &a);
-    pthread_condattr_destroy(&a);
+    bw_cond_init(&k->cond);
     pthread_mutex_init(&k->mutex, NULL);
     bw_copy_init(&k->copy, &k->spec);
     k->copy.event = on_event;

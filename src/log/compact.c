@@ -25,16 +25,8 @@ bw_err compaction_step(compaction *c, uint64_t bytes)
 
 bw_err compaction_open(compaction *c, const compact_span *s, int *fd)
 {
-    char name[BW_SEGMENT_NAME_MAX];
-    bw_segment_name(name, s->base_offset, ".log");
-    *fd = s->linked ? bw_os_open_beneath(c->dir_fd, name, O_RDONLY, 0) : -1;
-    if (*fd < 0 && s->seq && (errno == ENOENT || !s->linked)) {
-        bw_spare_name(name, s->seq);
-        *fd = bw_os_open_beneath(c->dir_fd, name, O_RDONLY, 0);
-    }
-    if (*fd >= 0) return BW_OK;
-    return errno == ENOENT ? bw_fail(BW_ERR_BUSY, "segment %s was deleted while the log was cleaned", name)
-                           : bw_fail_errno(errno, "cannot open segment %s", name);
+    bw_err e = bw_segment_open_named(c->dir_fd, s->base_offset, s->seq, O_RDONLY, fd);
+    return e != BW_ERR_EMPTY ? e : bw_fail(BW_ERR_BUSY, "segment %020lld.log was deleted while the log was cleaned", (long long)s->base_offset);
 }
 
 /* ---- the range ---- */
@@ -99,7 +91,7 @@ static bw_err take_spans(compaction *c)
     bool more = true;
     for (size_t i = 0; i < p->count; i++) {
         const bw_segment *s = p->segments[i];
-        c->spans[c->count++] = (compact_span){s->base_offset, s->next_offset, s->seq, s->length, s->inode, s->linked};
+        c->spans[c->count++] = (compact_span){s->base_offset, s->next_offset, s->seq, s->length, s->inode};
         more = more && may_clean(p, s, i, stable, c->o, c->past_ms);
         if (more) c->cleanable = c->count;
     }

@@ -12,7 +12,6 @@ typedef struct compact_span {
     int64_t base_offset, next_offset;
     uint32_t seq, length;
     uint64_t inode;
-    bool linked;
 } compact_span;
 
 /* A transaction that was aborted: offsets of its first batch and of its marker. */

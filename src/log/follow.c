@@ -454,21 +454,13 @@ static bw_err search(const bw_follow *f, int fd, int64_t base, int64_t ts, int64
 {
     struct stat st;
     bw_walk w;
-    bw_buf plain = {0};
     if (bw_os_fstat(fd, &st)) return bw_fail_errno(errno, "%s: cannot stat segment %lld", f->folder, (long long)base);
     bw_err e = bw_walk_init_fd(&w, fd, false, base == f->base ? f->pos : (uint64_t)st.st_size, NULL, 0);
     w.check_crc = false;
     w.next_offset = base;
     w.gaps_below = f->gaps_below;
     int64_t start = atomic_load(&f->slot->log_start);
-    while (!e) {
-        e = bw_walk_next(&w);
-        if (e || w.header.max_timestamp < ts || w.next_offset <= start) continue;
-        e = bw_walk_record_at_time(&w, ts, start, &plain, offset, found);
-        if (e == BW_OK) break;
-        if (e == BW_ERR_EMPTY) e = BW_OK;
-    }
-    bw_buf_free(&plain);
+    if (!e) e = bw_walk_find_time(&w, ts, start, offset, found);
     bw_walk_fini(&w);
     return e;
 }

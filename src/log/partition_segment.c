@@ -73,6 +73,19 @@ static void file_name(const bw_segment *s, char out[BW_SEGMENT_NAME_MAX])
     else bw_spare_name(out, s->seq);
 }
 
+bw_err bw_segment_open_named(int dir, int64_t base_offset, uint32_t seq, int flags, int *fd)
+{
+    char name[BW_SEGMENT_NAME_MAX];
+    bw_segment_name(name, base_offset, ".log");
+    *fd = bw_os_open_beneath(dir, name, flags, 0);
+    if (*fd < 0 && errno == ENOENT && seq) {
+        bw_spare_name(name, seq);
+        *fd = bw_os_open_beneath(dir, name, flags, 0);
+    }
+    if (*fd >= 0) return BW_OK;
+    return errno == ENOENT ? BW_ERR_EMPTY : bw_fail_errno(errno, "cannot open segment %s", name);
+}
+
 bw_err bw_segment_open(bw_partition *p, bw_segment *s)
 {
     char name[BW_SEGMENT_NAME_MAX];

@@ -18,7 +18,7 @@ enum { PLAIN_MAX = 256 << 20, TIMEINDEX_MAX = 32 << 20 };
 typedef struct span {
     int64_t base_offset;
     uint32_t seq, length;
-    bool linked, exact;
+    bool exact;
     int64_t max_timestamp, mtime_ms;
 } span;
 
@@ -36,7 +36,7 @@ static bw_err copy_spans(bw_partition *p, span **out, size_t *count, int64_t *st
     if (!e && !s) e = bw_fail(BW_ERR_NO_MEMORY, "no memory for the segment list");
     for (size_t i = 0; !e && i < p->count; i++) {
         const bw_segment *g = p->segments[i];
-        s[i] = (span){g->base_offset, g->seq, g->length, g->linked, g->exact || i + 1 == p->count, g->max_timestamp,
+        s[i] = (span){g->base_offset, g->seq, g->length, g->exact || i + 1 == p->count, g->max_timestamp,
                       g->sealed ? g->mtime_ms : INT64_MAX};
     }
     *out = s;
@@ -48,21 +48,9 @@ static bw_err copy_spans(bw_partition *p, span **out, size_t *count, int64_t *st
     return e;
 }
 
-/* EMPTY: deleted meanwhile. */
-static bw_err open_span(int dir, const span *s, int *fd)
-{
-    char name[BW_SEGMENT_NAME_MAX];
-    bw_segment_name(name, s->base_offset, ".log");
-    *fd = bw_os_open_beneath(dir, name, O_RDONLY, 0);
-    if (*fd < 0 && errno == ENOENT && s->seq) {
-        bw_spare_name(name, s->seq);
-        *fd = bw_os_open_beneath(dir, name, O_RDONLY, 0);
-    }
-    if (*fd >= 0) return BW_OK;
-    return errno == ENOENT ? BW_ERR_EMPTY : bw_fail_errno(errno, "cannot open segment %s", name);
-}
-
-bw_err bw_walk_record_at_time(bw_walk *w, int64_t ts, int64_t start, bw_buf *plain, int64_t *offset, int64_t *found)
+/* The first record of the batch given last with timestamp >= ts and offset >= start; plain is room for what has to be decompressed. EMPTY:
+ * none. */
+static bw_err record_at_time(bw_walk *w, int64_t ts, int64_t start, bw_buf *plain, int64_t *offset, int64_t *found)
 {
     const bw_batch_header *h = &w->header;
     const uint8_t *data;
@@ -147,27 +135,34 @@ static void jump(int dir, const span *s, int64_t ts, bw_walk *w)
     bw_buf_free(&index);
 }
 
+bw_err bw_walk_find_time(bw_walk *w, int64_t ts, int64_t start, int64_t *offset, int64_t *found)
+{
+    bw_buf plain = {0};
+    bw_err e = BW_OK;
+    while (!e) {
+        e = bw_walk_next(w);
+        if (e || w->header.max_timestamp < ts || w->next_offset <= start) continue;
+        e = record_at_time(w, ts, start, &plain, offset, found);
+        if (e == BW_OK) break;
+        if (e == BW_ERR_EMPTY) e = BW_OK;
+    }
+    bw_buf_free(&plain);
+    return e;
+}
+
 /* EMPTY: nothing in this segment. */
 static bw_err search_span(bw_partition *p, int dir, const span *s, int64_t ts, int64_t start, int64_t *offset, int64_t *found)
 {
     int fd;
     bw_walk w;
-    bw_buf plain = {0};
-    bw_err e = open_span(dir, s, &fd);
+    bw_err e = bw_segment_open_named(dir, s->base_offset, s->seq, O_RDONLY, &fd);
     if (e) return e;
     e = bw_walk_init_fd(&w, fd, false, s->length, NULL, 0);
     w.check_crc = false;
     w.next_offset = s->base_offset;
     w.gaps_below = p->gaps_below;
     if (!e) jump(dir, s, ts, &w);
-    while (!e) {
-        e = bw_walk_next(&w);
-        if (e || w.header.max_timestamp < ts || w.next_offset <= start) continue;
-        e = bw_walk_record_at_time(&w, ts, start, &plain, offset, found);
-        if (e == BW_OK) break;
-        if (e == BW_ERR_EMPTY) e = BW_OK;
-    }
-    bw_buf_free(&plain);
+    if (!e) e = bw_walk_find_time(&w, ts, start, offset, found);
     bw_walk_fini(&w);
     bw_os_close(fd);
     return e == BW_OK || e == BW_ERR_EMPTY ? e : bw_error_context(e, "segment %020lld.log", (long long)s->base_offset);

@@ -77,20 +77,6 @@ static void spans_free(span_list *l)
     if (l->dir >= 0) bw_os_close(l->dir);
 }
 
-/* EMPTY: deleted meanwhile. */
-static bw_err span_open(int dir, const span *s, int flags, int *fd)
-{
-    char name[BW_SEGMENT_NAME_MAX];
-    bw_segment_name(name, s->base_offset, ".log");
-    *fd = bw_os_open_beneath(dir, name, flags, 0);
-    if (*fd < 0 && errno == ENOENT && s->seq) {
-        bw_spare_name(name, s->seq);
-        *fd = bw_os_open_beneath(dir, name, flags, 0);
-    }
-    if (*fd >= 0) return BW_OK;
-    return errno == ENOENT ? BW_ERR_EMPTY : bw_fail_errno(errno, "cannot open segment %s", name);
-}
-
 /* ---- the scan of one segment ---- */
 
 typedef struct item {
@@ -253,7 +239,7 @@ static bw_err scan_range(scan *s)
         if (s->span->next_offset <= s->q->from || s->span->length == 0) continue;
         if (s->span->base_offset >= s->q->upto) break;
         int fd;
-        e = span_open(s->list->dir, s->span, O_RDONLY, &fd);
+        e = bw_segment_open_named(s->list->dir, s->span->base_offset, s->span->seq, O_RDONLY, &fd);
         if (e == BW_ERR_EMPTY) { /* retention was here */
             e = BW_OK;
             continue;
@@ -446,7 +432,7 @@ static bool is_sealed(bw_partition *p, const span *s)
 static bw_err write_place(bw_partition *p, int dir, const place *pl, const uint8_t *data, size_t len)
 {
     int fd;
-    bw_err e = span_open(dir, &pl->span, O_RDWR, &fd);
+    bw_err e = bw_segment_open_named(dir, pl->span.base_offset, pl->span.seq, O_RDWR, &fd);
     if (e == BW_ERR_EMPTY) return bw_fail(BW_ERR_BUSY, "%s: the segment was deleted meanwhile", p->dir_name);
     if (e) return e;
     if (bw_os_pwrite(fd, data, len, pl->position) < 0) e = bw_fail_errno(errno, "cannot write to segment %lld", (long long)pl->span.base_offset);

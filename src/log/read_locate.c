@@ -19,18 +19,24 @@ enum { INDEX_BYTES_MAX = 16 << 20, REPLACED_TRIES = 16 };
 
 static bw_window_mode mode_of(const bw_reader *r) { return r->use_pread ? BW_WINDOW_PREAD : BW_WINDOW_READ; }
 
+/* What the ring says of a sequence; false: it is not in there (any more). *inode 0: it was cleaned. */
+static bool ring_look(const bw_reader *r, uint32_t seq, int64_t *base, uint64_t *inode)
+{
+    bw_ring_entry *e = bw_ring_at(r->slot, seq);
+    if (atomic_load_explicit(&e->seq, memory_order_acquire) != seq) return false;
+    *base = (int64_t)atomic_load_explicit(&e->base_offset, memory_order_acquire);
+    *inode = atomic_load_explicit(&e->inode, memory_order_acquire);
+    atomic_thread_fence(memory_order_acquire);
+    return atomic_load_explicit(&e->seq, memory_order_relaxed) == seq;
+}
+
 /* The ring's segment with the largest base offset <= target among sequences <= newest; 0: none of the ring. */
 static uint32_t ring_floor(const bw_reader *r, uint32_t newest, int64_t target)
 {
-    for (uint32_t i = 0; i < BW_RING && i < newest; i++) {
-        uint32_t seq = newest - i;
-        bw_ring_entry *e = bw_ring_at(r->slot, seq);
-        if (atomic_load_explicit(&e->seq, memory_order_acquire) != seq) return 0;
-        int64_t base = (int64_t)atomic_load_explicit(&e->base_offset, memory_order_acquire);
-        atomic_thread_fence(memory_order_acquire);
-        if (atomic_load_explicit(&e->seq, memory_order_relaxed) != seq) return 0;
-        if (base <= target) return seq;
-    }
+    int64_t base;
+    uint64_t inode;
+    for (uint32_t i = 0; i < BW_RING && i < newest && ring_look(r, newest - i, &base, &inode); i++)
+        if (base <= target) return newest - i;
     return 0;
 }
 
@@ -38,16 +44,11 @@ static uint32_t ring_floor(const bw_reader *r, uint32_t newest, int64_t target)
 static uint32_t ring_ceiling(const bw_reader *r, uint32_t newest, int64_t target, int64_t *base)
 {
     uint32_t found = 0;
-    for (uint32_t i = 0; i < BW_RING && i < newest; i++) {
-        uint32_t seq = newest - i;
-        bw_ring_entry *e = bw_ring_at(r->slot, seq);
-        if (atomic_load_explicit(&e->seq, memory_order_acquire) != seq) break;
-        int64_t at = (int64_t)atomic_load_explicit(&e->base_offset, memory_order_acquire);
-        uint64_t inode = atomic_load_explicit(&e->inode, memory_order_acquire);
-        atomic_thread_fence(memory_order_acquire);
-        if (atomic_load_explicit(&e->seq, memory_order_relaxed) != seq || at < target) break;
+    int64_t at;
+    uint64_t inode;
+    for (uint32_t i = 0; i < BW_RING && i < newest && ring_look(r, newest - i, &at, &inode) && at >= target; i++) {
         if (!inode) continue;
-        found = seq;
+        found = newest - i;
         *base = at;
     }
     return found;

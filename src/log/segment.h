@@ -191,6 +191,9 @@ bw_err bw_partition_push(bw_partition *p, bw_segment *s);
 void bw_partition_remove_at(bw_partition *p, size_t i);
 /* bw_segment_open: its .log (or .spare), descriptor kept; file_bytes, inode, mtime set. */
 bw_err bw_segment_open(bw_partition *p, bw_segment *s);
+/* bw_segment_open_named: a segment's file by the names it may have, without its bw_segment: "<base>.log", or its spare's while seq is not 0.
+ * The caller closes it. EMPTY: deleted meanwhile. */
+bw_err bw_segment_open_named(int dir, int64_t base_offset, uint32_t seq, int flags, int *fd);
 /* bw_segment_read_fd: the kept descriptor, or a fresh read-only one; *own: the caller closes it. */
 bw_err bw_segment_read_fd(bw_partition *p, const bw_segment *s, int *fd, bool *own);
 bw_err bw_segment_create_log(bw_partition *p, int64_t base_offset, uint32_t bytes, bw_segment **out);

@@ -45,9 +45,8 @@ void bw_walk_fini(bw_walk *w);
 bw_err bw_walk_next(bw_walk *w);
 /* bw_walk_batch: all bytes of the batch given last; valid until the next call. */
 bw_err bw_walk_batch(bw_walk *w, const uint8_t **data);
-/* bw_walk_record_at_time: the first record of the batch given last with timestamp >= ts and offset >= start; plain is room for what has to
- * be decompressed. EMPTY: none. */
-bw_err bw_walk_record_at_time(bw_walk *w, int64_t ts, int64_t start, bw_buf *plain, int64_t *offset, int64_t *found);
+/* bw_walk_find_time: from where the walk is: the first record with timestamp >= ts and offset >= start. EMPTY: none (or the end). */
+bw_err bw_walk_find_time(bw_walk *w, int64_t ts, int64_t start, int64_t *offset, int64_t *found);
 /* bw_walk_zero_from: is everything in [from, end) zero? *at: the first byte that is not. */
 bw_err bw_walk_zero_from(bw_walk *w, uint64_t from, bool *zero, uint64_t *at);
 

@@ -6,6 +6,7 @@
 #include "transport/rep.h"
 
 #include "base/clock.h"
+#include "base/lock.h"
 #include "transport/nng_error.h"
 #include "transport/socket_path.h"
 
@@ -181,11 +182,7 @@ bw_err bw_rep_listen(const bw_rep_options *options, bw_rep **out)
     r->frame_max = options->frame_max;
     r->place.dir_fd = -1;
     pthread_mutex_init(&r->lock, NULL);
-    pthread_condattr_t attr;
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&r->changed, &attr);
-    pthread_condattr_destroy(&attr);
+    bw_cond_init(&r->changed);
     bw_err err = rep_open(r, options);
     if (err != BW_OK) {
         rep_free(r);

@@ -4,6 +4,7 @@
 #include "transport/stream_internal.h"
 
 #include "base/clock.h"
+#include "base/lock.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -123,11 +124,7 @@ bw_err bw_stream_listen(const bw_stream_listen_options *options, bw_stream_liste
     l->hello_timeout_ms = options->hello_timeout_ms;
     l->place.dir_fd = l->source.fd = -1;
     pthread_mutex_init(&l->lock, NULL);
-    pthread_condattr_t attr;
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&l->changed, &attr);
-    pthread_condattr_destroy(&attr);
+    bw_cond_init(&l->changed);
     bw_err err = open_place(l, options);
     if (err != BW_OK) {
         listener_free(l);

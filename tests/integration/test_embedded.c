@@ -42,18 +42,6 @@ static int tear_down(void **state)
     return system(command);
 }
 
-/* The pid that the daemon's status gives. */
-static pid_t daemon_pid(bw_bus *bus)
-{
-    char *json = NULL;
-    assert_ok(bw_status(bus, &json));
-    char *at = strstr(json, "\"pid\":");
-    if (!at) fail_msg("no pid in %s", json);
-    pid_t pid = (pid_t)atol(at + 6);
-    bw_free(json);
-    return pid;
-}
-
 static void end_daemon(pid_t pid)
 {
     kill(pid, SIGTERM);
@@ -73,7 +61,7 @@ static void test_first_record_in_an_empty_folder(void **state)
     int64_t took = now_ms() - begun;
     print_message("first acknowledgement after %lld ms\n", (long long)took);
     assert_true(took < 2000);
-    pid_t pid = daemon_pid(bus);
+    pid_t pid = test_server_pid(bus);
     assert_int_not_equal(getpgid(pid), getpgid(0)); /* detached */
     char fds[64], target[300];
     snprintf(fds, sizeof fds, "/proc/%d/fd/0", (int)pid);
@@ -101,7 +89,7 @@ static void test_two_processes_start_one_daemon(void **state)
             bw_bus *bus = test_bus(url);
             bw_producer *p = test_producer(bus, BW_ACKS_VISIBLE);
             test_send(p, "t", 0, "x");
-            pid_t pid = daemon_pid(bus);
+            pid_t pid = test_server_pid(bus);
             if (write(out[1], &pid, sizeof pid) != sizeof pid) _exit(1);
             bw_producer_close(p, 1000);
             bw_bus_close(bus);
@@ -126,7 +114,7 @@ static void test_two_processes_start_one_daemon(void **state)
     bw_consumer *c = test_consumer(bus, "t", 0, 0);
     assert_int_equal(test_read(c, PROCESSES, 3000, NULL, NULL), PROCESSES);
     bw_consumer_close(c);
-    first = daemon_pid(bus);
+    first = test_server_pid(bus);
     bw_bus_close(bus);
     end_daemon(first);
 }
@@ -140,12 +128,12 @@ static void test_killed_daemon_is_started_again_by_who_needs_it(void **state)
     bw_producer *p = test_producer(bus, BW_ACKS_VISIBLE);
     test_send(p, "t", 0, "x");
     bw_consumer *c = test_consumer(bus, "t", 0, 0);
-    pid_t pid = daemon_pid(bus);
+    pid_t pid = test_server_pid(bus);
     for (int round = 0; round < 3; round++) {
         kill(pid, SIGKILL);
         assert_int_equal(test_send(p, "t", 0, "x"), round + 1);
         assert_int_equal(test_read(c, round ? 1 : 2, 5000, NULL, NULL), round ? 1 : 2);
-        pid_t now = daemon_pid(bus); /* an administrative request needs it */
+        pid_t now = test_server_pid(bus); /* an administrative request needs it */
         assert_int_not_equal(now, pid);
         pid = now;
     }
@@ -154,7 +142,7 @@ static void test_killed_daemon_is_started_again_by_who_needs_it(void **state)
     memset(value, 'x', sizeof value - 1);
     bw_record r = test_record(NULL, value);
     for (int i = 0; i < 400; i++) assert_ok(bw_producer_send_sync(p, "t", 0, &r, 5000, NULL));
-    pid = daemon_pid(bus);
+    pid = test_server_pid(bus);
     bw_consumer_close(c);
     bw_producer_close(p, 1000);
     bw_bus_close(bus);
@@ -170,7 +158,7 @@ static void test_killed_daemon_is_replaced_though_nobody_asks(void **state)
     bw_bus *bus = test_bus_by(url, BW_TRANSPORT_DIRECT);
     bw_producer *p = test_producer(bus, BW_ACKS_VISIBLE);
     test_send(p, "t", 0, "x");
-    pid_t pid = daemon_pid(bus), now = pid;
+    pid_t pid = test_server_pid(bus), now = pid;
     kill(pid, SIGKILL);
     snprintf(lock, sizeof lock, "%s/daemon.lock", path);
     for (int i = 0; i < 1000 && (now == pid || now <= 0); i++) {
@@ -183,7 +171,7 @@ static void test_killed_daemon_is_replaced_though_nobody_asks(void **state)
     }
     assert_int_not_equal(now, pid);
     assert_true(now > 0);
-    assert_int_equal(daemon_pid(bus), now);
+    assert_int_equal(test_server_pid(bus), now);
     bw_producer_close(p, 1000);
     bw_bus_close(bus);
     end_daemon(now);
@@ -231,7 +219,7 @@ static void test_long_paths_work(void **state)
     }
     bw_producer *p = test_producer(bus, BW_ACKS_VISIBLE);
     assert_int_equal(test_send(p, "t", 0, "x"), 0);
-    pid_t pid = daemon_pid(bus);
+    pid_t pid = test_server_pid(bus);
     bw_producer_close(p, 1000);
     bw_bus_close(bus);
     end_daemon(pid);
@@ -285,7 +273,7 @@ static void test_handles_refuse_in_a_forked_child(void **state)
     assert_int_equal(status, 0);
     test_send(p, "t", 0, "the parent goes on");
     assert_int_equal(test_read(c, 4, 2000, NULL, NULL), 4);
-    pid_t pid = daemon_pid(bus);
+    pid_t pid = test_server_pid(bus);
     bw_consumer_close(c);
     bw_producer_close(p, 1000);
     bw_bus_close(bus);
@@ -305,7 +293,7 @@ static void test_another_user_is_refused_or_goes_through_the_socket(void **state
     bw_bus *bus = test_bus(url);
     bw_producer *p = test_producer(bus, BW_ACKS_VISIBLE);
     test_send(p, "t", 0, "x");
-    pid_t pid = daemon_pid(bus);
+    pid_t pid = test_server_pid(bus);
     pid_t child = fork();
     if (child == 0) { /* no right to anything */
         if (setgid(65534) || setuid(65534)) _exit(10);

@@ -19,16 +19,6 @@ typedef struct fixture {
     int tcp, tls; /* ports */
 } fixture;
 
-static void run(const char *format, ...)
-{
-    char command[2000];
-    va_list list;
-    va_start(list, format);
-    vsnprintf(command, sizeof command, format, list);
-    va_end(list);
-    if (system(command) != 0) fail_msg("failed: %s", command);
-}
-
 static int setup(void **state)
 {
     fixture *x = calloc(1, sizeof *x);
@@ -36,7 +26,7 @@ static int setup(void **state)
     daemon_make(&x->d);
     snprintf(x->certs, sizeof x->certs, "%s.certs", x->d.dir);
     snprintf(x->config, sizeof x->config, "%s.conf", x->d.dir);
-    run("mkdir '%s' && '%.*s/makecerts' '%s' && cp '%s/server.pem' '%s/used.pem' && cp '%s/server.key' '%s/used.key'", x->certs,
+    test_run("mkdir '%s' && '%.*s/makecerts' '%s' && cp '%s/server.pem' '%s/used.pem' && cp '%s/server.key' '%s/used.key'", x->certs,
         (int)(strrchr(daemon, '/') - daemon), daemon, x->certs, x->certs, x->certs, x->certs, x->certs);
     x->tcp = free_port();
     do x->tls = free_port();
@@ -49,7 +39,7 @@ static int teardown(void **state)
 {
     fixture *x = *state;
     daemon_remove(&x->d);
-    run("rm -rf '%s' '%s'", x->certs, x->config);
+    test_run("rm -rf '%s' '%s'", x->certs, x->config);
     free(x);
     return 0;
 }
@@ -240,7 +230,7 @@ static void test_remote_tls_says_what_is_wrong(void **state)
     daemon_stop(&x->d, SIGTERM);
     static const char *const others[][2] = {{"expired", "has expired"}, {"elsewhere", "is not for '127.0.0.1'"}, {"stranger", "not known here"}};
     for (size_t i = 0; i < 3; i++) {
-        run("cp '%s/%s.pem' '%s/used.pem' && cp '%s/%s.key' '%s/used.key'", x->certs, others[i][0], x->certs, x->certs, others[i][0], x->certs);
+        test_run("cp '%s/%s.pem' '%s/used.pem' && cp '%s/%s.key' '%s/used.key'", x->certs, others[i][0], x->certs, x->certs, others[i][0], x->certs);
         start(x, "anonymous.role = admin\n");
         refused(tls_url(x, "127.0.0.1", "ca", ""), BW_ERR_TLS_FAILED, others[i][1]);
         daemon_stop(&x->d, SIGTERM);
@@ -272,15 +262,15 @@ static void test_remote_certificates_are_reloaded_without_a_restart(void **state
     start(x, "anonymous.role = admin\n");
     bw_bus *bus = remote_bus(tls_url(x, "127.0.0.1", "ca", ""));
     assert_ok(ask(bus));
-    run("cp '%s/elsewhere.pem' '%s/used.pem' && cp '%s/elsewhere.key' '%s/used.key'", x->certs, x->certs, x->certs, x->certs);
+    test_run("cp '%s/elsewhere.pem' '%s/used.pem' && cp '%s/elsewhere.key' '%s/used.key'", x->certs, x->certs, x->certs, x->certs);
     kill(x->d.pid, SIGHUP);
     wait_logged(x, "certificates-reloaded");
     refused(tls_url(x, "127.0.0.1", "ca", ""), BW_ERR_TLS_FAILED, "not for");
     assert_ok(ask(bus)); /* goes on with what it began with */
-    run("echo broken > '%s/used.key'", x->certs);
+    test_run("echo broken > '%s/used.key'", x->certs);
     kill(x->d.pid, SIGHUP);
     wait_logged(x, "certificates-kept");
-    run("cp '%s/renewed.pem' '%s/used.pem' && cp '%s/renewed.key' '%s/used.key'", x->certs, x->certs, x->certs, x->certs);
+    test_run("cp '%s/renewed.pem' '%s/used.pem' && cp '%s/renewed.key' '%s/used.key'", x->certs, x->certs, x->certs, x->certs);
     for (int64_t until = now_ms() + 30000;;) { /* without a word: the daemon looks at the files from time to time */
         bw_bus *other = NULL;
         bw_err e = bw_bus_open(tls_url(x, "127.0.0.1", "ca", ""), NULL, &other);
@@ -351,7 +341,7 @@ static void test_remote_users_prove_who_they_are(void **state)
         start(x, options);
         local = test_bus_by(x->d.url, BW_TRANSPORT_IPC);
     }
-    run("printf 'correct horse\\n' > '%s/password'", x->certs);
+    test_run("printf 'correct horse\\n' > '%s/password'", x->certs);
     snprintf(more, sizeof more, "&password-file=%s/password", x->certs);
     works(as(x, "bob@", more));
     setenv("BUSWAY_PASSWORD", "correct horse", 1);
@@ -405,7 +395,7 @@ static void config_refused(fixture *x, const char *options, const char *text)
     fclose(f);
     snprintf(command, sizeof command, "'%s' --data-dir '%s' --config '%s' --check-config 2>&1 | grep -q -- '%s'", getenv("BUSWAYD"), x->d.dir,
              x->config, text);
-    run("%s", command);
+    test_run("%s", command);
 }
 
 static void test_remote_open_doors_need_a_word(void **state)

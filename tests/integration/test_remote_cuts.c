@@ -26,16 +26,6 @@ typedef struct scene {
     atomic_int acknowledged, failed;
 } scene;
 
-static void run(const char *format, ...)
-{
-    char command[2000];
-    va_list list;
-    va_start(list, format);
-    vsnprintf(command, sizeof command, format, list);
-    va_end(list);
-    if (system(command) != 0) fail_msg("failed: %s", command);
-}
-
 static int setup(void **state)
 {
     scene *x = calloc(1, sizeof *x);
@@ -43,7 +33,7 @@ static int setup(void **state)
     daemon_make(&x->d);
     snprintf(x->certs, sizeof x->certs, "%s.certs", x->d.dir);
     snprintf(x->config, sizeof x->config, "%s.conf", x->d.dir);
-    run("mkdir '%s' && '%.*s/makecerts' '%s'", x->certs, (int)(strrchr(daemon, '/') - daemon), daemon, x->certs);
+    test_run("mkdir '%s' && '%.*s/makecerts' '%s'", x->certs, (int)(strrchr(daemon, '/') - daemon), daemon, x->certs);
     x->tcp = free_port();
     do x->tls = free_port();
     while (x->tls == x->tcp);
@@ -64,7 +54,7 @@ static int teardown(void **state)
     scene *x = *state;
     lossy_stop(&x->line);
     daemon_remove(&x->d);
-    run("rm -rf '%s' '%s'", x->certs, x->config);
+    test_run("rm -rf '%s' '%s'", x->certs, x->config);
     free(x);
     return 0;
 }

@@ -42,17 +42,6 @@ static int tear_down(void **state)
     return system(command);
 }
 
-static pid_t server_of(bw_bus *bus)
-{
-    char *json = NULL;
-    assert_ok(bw_status(bus, &json));
-    char *at = strstr(json, "\"pid\":");
-    if (!at) fail_msg("no pid in %s", json);
-    pid_t pid = (pid_t)atol(at + 6);
-    bw_free(json);
-    return pid;
-}
-
 static int count_entries(const char *path)
 {
     int n = 0;
@@ -70,7 +59,7 @@ static void test_self_serves_direct_and_socket_in_this_process(void **state)
     folder(url);
     for (int i = 0; i < 2; i++) {
         bw_bus *bus = test_bus_by(url, i ? BW_TRANSPORT_IPC : BW_TRANSPORT_DIRECT);
-        assert_int_equal(server_of(bus), getpid());
+        assert_int_equal(test_server_pid(bus), getpid());
         bw_producer *p = test_producer(bus, i ? BW_ACKS_DURABLE : BW_ACKS_VISIBLE);
         assert_int_equal(test_send(p, "t", 0, "x"), i);
         bw_consumer *c = test_consumer(bus, "t", 0, 0);
@@ -137,10 +126,10 @@ static void test_self_second_process_attaches_and_takes_over(void **state)
         bw_record r = test_record(NULL, "x");
         bw_delivery d;
         int bad = bw_bus_open(url, NULL, &mine) != BW_OK || bw_producer_open(mine, NULL, &q) != BW_OK;
-        bad = bad || bw_producer_send_sync(q, "t", 0, &r, 5000, &d) != BW_OK || d.offset != 1 || server_of(mine) != getppid();
+        bad = bad || bw_producer_send_sync(q, "t", 0, &r, 5000, &d) != BW_OK || d.offset != 1 || test_server_pid(mine) != getppid();
         if (write(told[1], &bad, sizeof bad) < 0 || read(go[0], &byte, 1) < 0) bad = 1;
         bad = bad || bw_producer_send_sync(q, "t", 0, &r, 5000, &d) != BW_OK || d.offset != 2; /* the parent's bus is closed */
-        bad = bad || server_of(mine) != getpid();
+        bad = bad || test_server_pid(mine) != getpid();
         if (write(told[1], &bad, sizeof bad) < 0 || read(go[0], &byte, 1) < 0) bad = 1;
         _exit(bad); /* as if killed: nothing is closed */
     }
@@ -153,15 +142,15 @@ static void test_self_second_process_attaches_and_takes_over(void **state)
     assert_int_equal(read(told[0], &bad, sizeof bad), sizeof bad);
     assert_int_equal(bad, 0);
     bus = test_bus_by(url, BW_TRANSPORT_DIRECT); /* the child serves us */
-    assert_int_equal(server_of(bus), child);
+    assert_int_equal(test_server_pid(bus), child);
     bw_consumer *c = test_consumer(bus, "t", 0, 0);
     assert_int_equal(test_read(c, 3, 5000, NULL, NULL), 3);
     assert_int_equal(write(go[1], "x", 1), 1);
     int status;
     waitpid(child, &status, 0);
     assert_int_equal(status, 0);
-    for (int i = 0; i < 500 && server_of(bus) != getpid(); i++) usleep(10000);
-    assert_int_equal(server_of(bus), getpid()); /* and now we carry it */
+    for (int i = 0; i < 500 && test_server_pid(bus) != getpid(); i++) usleep(10000);
+    assert_int_equal(test_server_pid(bus), getpid()); /* and now we carry it */
     p = test_producer(bus, BW_ACKS_DURABLE);
     assert_int_equal(test_send(p, "t", 0, "last"), 3);
     bw_consumer_close(c);
@@ -190,7 +179,7 @@ static void test_self_forked_child_that_lives_on_keeps_nothing(void **state)
     bw_bus_close(bus);
     int64_t begun = now_ms();
     bus = test_bus_by(url, BW_TRANSPORT_DIRECT);
-    assert_int_equal(server_of(bus), getpid());
+    assert_int_equal(test_server_pid(bus), getpid());
     assert_true(now_ms() - begun < 2000);
     p = test_producer(bus, BW_ACKS_VISIBLE);
     assert_int_equal(test_send(p, "t", 0, "x"), 1);
@@ -246,7 +235,7 @@ static void test_self_two_buses_of_one_process_share_and_succeed(void **state)
     assert_ok(bw_producer_close(p, 1000));
     bw_bus_close(one);
     assert_int_equal(test_send(q, "t", 0, "x"), 2);
-    assert_int_equal(server_of(two), getpid());
+    assert_int_equal(test_server_pid(two), getpid());
     assert_ok(bw_producer_close(q, 1000));
     bw_bus_close(two);
 }

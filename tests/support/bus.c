@@ -189,3 +189,24 @@ long test_rss_kib(void)
     if (f) fclose(f);
     return rss * (sysconf(_SC_PAGESIZE) / 1024);
 }
+
+pid_t test_server_pid(bw_bus *bus)
+{
+    char *json = NULL;
+    assert_ok(bw_status(bus, &json));
+    char *at = strstr(json, "\"pid\":");
+    if (!at) fail_msg("no pid in %s", json);
+    pid_t pid = (pid_t)atol(at + 6);
+    bw_free(json);
+    return pid;
+}
+
+void test_run(const char *format, ...)
+{
+    char command[2000];
+    va_list list;
+    va_start(list, format);
+    vsnprintf(command, sizeof command, format, list);
+    va_end(list);
+    if (system(command) != 0) fail_msg("failed: %s", command);
+}

@@ -23,6 +23,8 @@ void daemon_stop(test_daemon *d, int signal_number); /* send and wait for its en
 void daemon_remove(test_daemon *d);  /* stop if it runs, remove the folder */
 
 bool test_is_direct(void);
+pid_t test_server_pid(bw_bus *bus); /* of the daemon, or the program, that serves it: by its status */
+void test_run(const char *format, ...) __attribute__((format(printf, 1, 2))); /* a command of the shell; the test fails when it does */
 bw_bus *test_bus(const char *url);   /* with the transport under test */
 bw_bus *test_bus_by(const char *url, bw_transport transport);
 bw_producer *test_producer(bw_bus *bus, bw_acks acks);

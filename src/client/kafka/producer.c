@@ -4,6 +4,8 @@
  * broker does not sync to disk before it answers); visible without enable_idempotence: acks=1, the leader's alone. */
 #include "client/kafka/producer.h"
 
+#include "base/lock.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -70,11 +72,7 @@ bw_err bw_kafka_producer_open(bw_producer *producer)
     p->bus = bw_kbus_of(producer->bus);
     p->done_tail = &p->done;
     p->event_fd = -1;
-    pthread_condattr_t attributes;
-    pthread_condattr_init(&attributes);
-    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-    pthread_cond_init(&p->changed, &attributes);
-    pthread_condattr_destroy(&attributes);
+    bw_cond_init(&p->changed);
     pthread_mutex_init(&p->mutex, NULL);
     rd_kafka_conf_t *conf = NULL;
     bw_err e = make_conf(p, &conf);
