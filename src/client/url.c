@@ -89,7 +89,8 @@ int64_t bw_url_duration(const char *value, size_t len)
         number = number * 10 + (value[digits++] - '0');
     }
     for (size_t i = 0; digits && i < sizeof units / sizeof *units; i++)
-        if (strlen(units[i].name) == len - digits && memcmp(units[i].name, value + digits, len - digits) == 0) return number * units[i].ms;
+        if (strlen(units[i].name) == len - digits && memcmp(units[i].name, value + digits, len - digits) == 0)
+            return number <= INT64_MAX / units[i].ms ? number * units[i].ms : -1;
     return -1;
 }
 

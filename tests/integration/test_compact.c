@@ -272,21 +272,6 @@ static const char *const points[] = {
 };
 enum { POINTS = sizeof points / sizeof *points };
 
-/* Starts it with a kill point, which it may pass before it is ready. */
-static void start_doomed(test_daemon *d, const char *spec)
-{
-    d->pid = fork();
-    if (d->pid) return;
-    char log[300];
-    snprintf(log, sizeof log, "%s.log", d->dir);
-    if (!freopen(log, "a", stdout) || !freopen(log, "a", stderr)) _exit(126);
-    setenv("BUSWAY_KILL", spec, 1);
-    const char *argv[16] = {getenv("BUSWAYD"), "--data-dir", d->dir};
-    for (int i = 0; i < 8 && d->arguments[i]; i++) argv[3 + i] = d->arguments[i];
-    execv(argv[0], (char *const *)(uintptr_t)argv);
-    _exit(127);
-}
-
 /* Waits for its death at the point; true: there. Else it is killed where it is. */
 static bool await_death(test_daemon *d)
 {
@@ -315,7 +300,7 @@ static void test_compact_daemon_killed_at_each_step_loses_no_key(void **state)
     for (int i = 0; i < KILLS; i++) {
         char spec[64];
         snprintf(spec, sizeof spec, "%s:%d", points[i % POINTS], 1 + i / POINTS % 3);
-        start_doomed(&d, spec);
+        daemon_start_doomed(&d, spec);
         there += await_death(&d);
         if (i % 10 != 9) continue;
         daemon_start(&d);

@@ -95,16 +95,11 @@ static void end_process(pid_t pid)
     waitpid(pid, NULL, 0);
 }
 
-/* With a kill point that it will come to by itself, maybe before it listens: so nobody waits for it. */
 static void start_daemon_killing(const char *point, unsigned pass)
 {
     char value[100];
-    const char *program = getenv("BUSWAYD");
-    char *arguments[] = {(char *)(uintptr_t)program, (char *)(uintptr_t)"--data-dir", the_daemon.dir, NULL};
     snprintf(value, sizeof value, "%s:%u", point, pass);
-    setenv("BUSWAY_KILL", value, 1);
-    the_daemon.pid = spawn(arguments);
-    unsetenv("BUSWAY_KILL");
+    daemon_start_doomed(&the_daemon, value);
 }
 
 static bool daemon_died(void) { return waitpid(the_daemon.pid, NULL, WNOHANG) == the_daemon.pid; }

@@ -47,7 +47,8 @@ void daemon_make(test_daemon *d)
     snprintf(d->url, sizeof d->url, "ipc://%s/run/bus.sock", d->dir);
 }
 
-void daemon_start(test_daemon *d)
+/* Until it answers (true) or has died (false). kill_point: NULL, or its BUSWAY_KILL. */
+static bool start(test_daemon *d, const char *kill_point)
 {
     const char *program = getenv("BUSWAYD");
     if (!program) fail_msg("$BUSWAYD must name the daemon");
@@ -61,6 +62,7 @@ void daemon_start(test_daemon *d)
         dup2(fd, 1);
         dup2(fd, 2);
         fcntl(ready[1], F_SETFD, 0);
+        if (kill_point) setenv("BUSWAY_KILL", kill_point, 1);
         snprintf(number, sizeof number, "%d", ready[1]);
         const char *argv[20] = {program, "--data-dir", d->dir, "--ready-fd", number};
         for (int i = 0; i < 8 && d->arguments[i]; i++) argv[5 + i] = d->arguments[i];
@@ -70,10 +72,17 @@ void daemon_start(test_daemon *d)
     close(ready[1]);
     struct pollfd p = {.fd = ready[0], .events = POLLIN};
     char word[8] = "";
-    if (poll(&p, 1, 10000) != 1 || read(ready[0], word, 5) != 5 || memcmp(word, "READY", 5) != 0)
-        fail_msg("the daemon did not come up; see %s.log", d->dir);
+    bool answers = poll(&p, 1, 10000) == 1 && read(ready[0], word, 5) == 5 && memcmp(word, "READY", 5) == 0;
     close(ready[0]);
+    return answers;
 }
+
+void daemon_start(test_daemon *d)
+{
+    if (!start(d, NULL)) fail_msg("the daemon did not come up; see %s.log", d->dir);
+}
+
+void daemon_start_doomed(test_daemon *d, const char *kill_point) { (void)start(d, kill_point); }
 
 void daemon_stop(test_daemon *d, int signal_number)
 {

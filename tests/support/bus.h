@@ -19,6 +19,7 @@ typedef struct test_daemon {
 /* All of these end the test with a message when something can't be done. */
 void daemon_make(test_daemon *d);    /* folder and URL, nothing started */
 void daemon_start(test_daemon *d);   /* start and wait until it answers */
+void daemon_start_doomed(test_daemon *d, const char *kill_point); /* BUSWAY_KILL; it answers when this returns, or is dead already */
 void daemon_stop(test_daemon *d, int signal_number); /* send and wait for its end */
 void daemon_remove(test_daemon *d);  /* stop if it runs, remove the folder */
 

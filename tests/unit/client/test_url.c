@@ -97,6 +97,7 @@ static void test_url_options_are_checked(void **state)
     refuses("dir:/x?idle-exit=", BW_ERR_INVALID_ARGUMENT, "duration");
     refuses("dir:/x?idle-exit=5x", BW_ERR_INVALID_ARGUMENT, "duration");
     refuses("dir:/x?idle-exit=99999999999999s", BW_ERR_INVALID_ARGUMENT, "duration");
+    refuses("dir:/x?idle-exit=888888888880d", BW_ERR_INVALID_ARGUMENT, "duration");
     refuses("dir:/x?colour=red", BW_ERR_INVALID_ARGUMENT, "colour");
 }
 
