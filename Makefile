@@ -197,7 +197,7 @@ help:
 	@echo 'make crash           the crash suite: KILLS=3000 SEED=1; one that was interrupted goes on where it was'
 	@echo 'make test-arm64      a cross build and its unit and crash tests under qemu-user: KILLS=40 SEED=1'
 	@echo 'make faults          every call site that a trace shows, the libraries'"'"' too, fails once and for ever: SEED=1'
-	@echo 'make battery         faults of the system, power cuts, stops and clocks at length: HOURS=1 SEED=1'
+	@echo 'make battery         all that tries to break a bus, within HOURS=1, and goes on where the last run ended: SEED=1 PART=name,…'
 	@echo 'make mutants         seeded bugs, each to be caught by a named test: MUTANT=name PICK=3 SEED=1'
 	@echo 'make model           the Promela model and its seeded bugs'
 	@echo 'make test-conformance  the scenarios that C, Python and Go share, in C; make conformance URL=… on any bus'
@@ -222,10 +222,8 @@ asan tsan fuzz model: test-deps
 crash: test-deps
 	@CRASH_KILLS=$(or $(KILLS),$${CRASH_KILLS:-3000}) CRASH_SEED=$(or $(SEED),$${CRASH_SEED:-1}) \
 	    CRASH_PROGRESS=$${CRASH_PROGRESS:-$(CURDIR)/build/crash.$(or $(SEED),1).progress} tests/run crash
-# A time for each kind; 0 hours: every case of what can be counted.
 battery: test-deps
-	@BATTERY_SECONDS=$$(awk 'BEGIN { printf "%d", $(or $(HOURS),1) * 3600 }') BATTERY_SEED=$(or $(SEED),1) \
-	    TEST_LIMIT_FACTOR=$${TEST_LIMIT_FACTOR:-1000} tests/run battery
+	@tests/battery/long.py --hours $(or $(HOURS),1) --seed $(or $(SEED),1) $(if $(PART),--only $(PART))
 
 clean:
 	rm -rf build

@@ -23,6 +23,21 @@ static struct {
 } point = {.lock = PTHREAD_MUTEX_INITIALIZER, .log_fd = -1};
 static atomic_long passes_left;
 static atomic_int read_by; /* the process whose environment was read: a child of fork reads its own */
+static _Thread_local struct { bw_kill_point_watcher fn; void *opaque; } watcher;
+
+void bw_kill_point_watch(bw_kill_point_watcher fn, void *opaque)
+{
+    watcher.fn = fn;
+    watcher.opaque = opaque;
+}
+
+static void tell_watcher(const char *name)
+{
+    bw_kill_point_watcher fn = watcher.fn;
+    watcher.fn = NULL;
+    fn(watcher.opaque, name);
+    watcher.fn = fn;
+}
 
 static void read_environment(void)
 {
@@ -56,6 +71,7 @@ static void log_first_pass(const char *name)
 
 void bw_kill_point(const char *name)
 {
+    if (watcher.fn) tell_watcher(name);
     pid_t self = getpid();
     if (atomic_load(&read_by) != self) {
         pthread_mutex_lock(&point.lock);

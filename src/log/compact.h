@@ -29,7 +29,7 @@
  *
  * Readers. The old files lose their names only; whoever has one mapped goes on in it to its end, and then looks for the segment that holds
  * the next offset: the one that begins there, or a merged one (its seal says how far it reaches). Order of the names, so that at each
- * moment any of them finds all offsets:   old seal gone -> new log in its place -> new indexes, new seal -> merged logs gone.
+ * moment any of them finds all offsets:   old seal gone -> new log in its place -> new indexes, new seal -> merged logs gone, the oldest first.
  * A reader that opens log and seal by name checks afterwards that the log's name still leads to what it has open; else it begins again.
  * Ring. Sealed segments that are still in the slot's ring are cleaned too. Before the swap, under the partition's shared lock, their
  * entry's inode becomes 0: from then on nobody opens that entry (no file has inode 0) but goes by name; and who has opened a file looks at

@@ -26,21 +26,61 @@ static void name_of(swap_name out, int64_t base, const char *suffix, const char 
 
 /* ---- names: done live, and again by recovery ---- */
 
-typedef struct covered {
-    bw_partition *p;
-    int64_t base, next;
+/* Segments' base offsets, as the folder has them. */
+typedef struct bases {
+    int64_t *list;
+    size_t count, cap;
+    const char *suffix;
+    int64_t above, below; /* only those in between */
     bool failed;
-} covered;
+} bases;
 
-static bool unlink_covered(void *opaque, const char *name)
+static bool note_base(void *opaque, const char *name)
 {
-    covered *c = opaque;
+    bases *l = opaque;
     int64_t base;
-    if (!bw_segment_name_parse(name, ".log", &base) || base <= c->base || base >= c->next) return true;
-    if (bw_os_unlink(bw_partition_dir(c->p), name, 0) != 0 && errno != ENOENT) c->failed = true;
-    else bw_segment_unlink_hints(c->p, base);
-    BW_KILL_POINT("compact.covered");
+    if (!bw_segment_name_parse(name, l->suffix, &base) || base <= l->above || base >= l->below) return true;
+    if (l->count == l->cap) {
+        size_t cap = l->cap ? 2 * l->cap : 8;
+        int64_t *more = realloc(l->list, cap * sizeof *more);
+        if (!more) return !(l->failed = true);
+        l->list = more;
+        l->cap = cap;
+    }
+    l->list[l->count++] = base;
     return true;
+}
+
+static int by_offset(const void *x, const void *y)
+{
+    int64_t a = *(const int64_t *)x, b = *(const int64_t *)y;
+    return (a > b) - (a < b);
+}
+
+/* In ascending order. The list is the caller's to free, also after an error. */
+static bw_err list_bases(bw_partition *p, bases *l)
+{
+    if (bw_os_list_dir(bw_partition_dir(p), note_base, l) != 0) return bw_fail_errno(errno, "cannot list the partition's folder");
+    if (l->failed) return bw_fail(BW_ERR_NO_MEMORY, "no memory for a list of segments");
+    if (l->count > 1) qsort(l->list, l->count, sizeof *l->list, by_offset);
+    return BW_OK;
+}
+
+/* The oldest goes first: whoever has read one of them to its end and does not find the next one then does not find the one that it has
+ * read either, and looks for the merged one (read_locate.c). */
+static bw_err unlink_covered(bw_partition *p, int64_t base, int64_t next)
+{
+    bases l = {.suffix = ".log", .above = base, .below = next};
+    bw_err e = list_bases(p, &l);
+    for (size_t i = 0; !e && i < l.count; i++) {
+        swap_name name;
+        name_of(name, l.list[i], ".log", "");
+        if (bw_os_unlink(bw_partition_dir(p), name, 0) != 0 && errno != ENOENT) e = bw_fail_errno(errno, "cannot remove %s, which was merged", name);
+        else bw_segment_unlink_hints(p, l.list[i]);
+        BW_KILL_POINT("compact.covered");
+    }
+    free(l.list);
+    return e;
 }
 
 static bw_err rename_cleaned(int dir, int64_t base, const char *suffix)
@@ -72,10 +112,7 @@ static bw_err place(bw_partition *p, const bw_seal *seal, bool *placed)
     BW_KILL_POINT("compact.hints");
     if (!e && bw_os_link(dir, swap, dir, name) != 0) e = bw_fail_errno(errno, "cannot link %s to %s", swap, name);
     BW_KILL_POINT("compact.resealed");
-    if (e) return e;
-    covered c = {.p = p, .base = base, .next = seal->next_offset};
-    if (bw_os_list_dir(dir, unlink_covered, &c) != 0 || c.failed) return bw_fail_errno(errno, "cannot remove merged segments");
-    return BW_OK;
+    return e ? e : unlink_covered(p, base, seal->next_offset);
 }
 
 /* The old indexes belong to the old log. A .txnindex that is to stay has a cleaned one. mutex held. */
@@ -249,28 +286,6 @@ bw_err compaction_swap(compaction *c, size_t from, size_t n, const compact_new *
 
 /* ---- at open ---- */
 
-typedef struct leftovers {
-    int64_t *swaps;
-    size_t count, cap;
-    bool failed;
-} leftovers;
-
-static bool note_swap(void *opaque, const char *name)
-{
-    leftovers *l = opaque;
-    int64_t base;
-    if (!bw_segment_name_parse(name, COMPACT_SWAP, &base)) return true;
-    if (l->count == l->cap) {
-        size_t cap = l->cap ? 2 * l->cap : 4;
-        int64_t *more = realloc(l->swaps, cap * sizeof *more);
-        if (!more) return !(l->failed = true);
-        l->swaps = more;
-        l->cap = cap;
-    }
-    l->swaps[l->count++] = base;
-    return true;
-}
-
 /* Is this file the one that the seal describes? Its bytes were synced before the seal had its name: headers will do. */
 static bool is_sealed_by(bw_partition *p, const char *name, const bw_seal *seal)
 {
@@ -334,12 +349,10 @@ static bool unlink_cleaned(void *opaque, const char *name)
 
 bw_err bw_compact_recover(bw_partition *p)
 {
-    leftovers l = {0};
-    bw_err e = BW_OK;
-    if (bw_os_list_dir(bw_partition_dir(p), note_swap, &l) != 0) e = bw_fail_errno(errno, "cannot list the partition's folder");
-    else if (l.failed) e = bw_fail(BW_ERR_NO_MEMORY, "no memory for the list of swaps");
-    for (size_t i = 0; !e && i < l.count; i++) e = finish_swap(p, l.swaps[i]);
-    free(l.swaps);
+    bases l = {.suffix = COMPACT_SWAP, .above = -1, .below = INT64_MAX};
+    bw_err e = list_bases(p, &l);
+    for (size_t i = 0; !e && i < l.count; i++) e = finish_swap(p, l.list[i]);
+    free(l.list);
     if (!e && bw_os_list_dir(bw_partition_dir(p), unlink_cleaned, p) != 0) e = bw_fail_errno(errno, "cannot list the partition's folder");
     p->dir_dirty = true;
     return e;

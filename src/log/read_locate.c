@@ -2,9 +2,13 @@
  *
  * The newest segments are in the slot's ring (sequence, base offset, inode); older ones are found by their file names. Inside a
  * segment the offset index is a hint: an entry is used only if a batch with a right checksum lies where it points; otherwise the
- * segment is walked from its start. */
+ * segment is walked from its start.
+ *
+ * Nothing keeps the coordinator from linking, merging and deleting files between two looks here: each BW_KILL_POINT("read.…") is
+ * such a gap, where tests/unit/log/test_read_races.c lets it do so. */
 #include "log/reader.h"
 
+#include "base/killpoint.h"
 #include "format/index.h"
 #include "format/names.h"
 
@@ -190,8 +194,10 @@ static bw_err open_base(bw_reader *r, int64_t base)
     do {
         e = bw_window_open_base(&r->window, r->dir_fd, base, mode_of(r));
         if (e) return e;
+        BW_KILL_POINT("read.opened");
         enter_window(r);
         e = sealed_length(r, &has_seal);
+        BW_KILL_POINT("read.seal");
     } while (was_replaced(r, base) && ++tries < REPLACED_TRIES);
     if (e || has_seal || !r->window.map) return e;
     /* Its end is looked for behind the last batch, where the coordinator may cut the file at any time: nothing there is mapped. */
@@ -219,10 +225,12 @@ static bw_err locate(bw_reader *r, bw_position watermark)
     r->located = false;
     r->rest_at = 0;
     uint32_t seq = ring_floor(r, bw_position_seq(watermark), r->next);
+    BW_KILL_POINT("read.ring_floor");
     bw_err e = seq ? open_seq(r, seq) : BW_ERR_NOT_FOUND;
     for (int tries = 0; e == BW_ERR_NOT_FOUND && tries < REPLACED_TRIES; tries++) { /* again: it was merged into the one before */
         int64_t floor, above;
         e = folder_neighbours(r, r->next, &floor, &above);
+        BW_KILL_POINT("read.folder_floor");
         if (e) return e;
         if (floor < 0) return bw_reader_out_of_range(r);
         e = open_base(r, floor);
@@ -288,8 +296,11 @@ static bw_err next_by_name(bw_reader *r, const bw_window *was, bw_position water
         int64_t floor, above, ring_base = -1;
         bool same = true;
         uint32_t seq = ring_ceiling(r, bw_position_seq(watermark), expect, &ring_base); /* first: what leaves the ring has its name */
+        BW_KILL_POINT("read.ring_next");
         e = folder_neighbours(r, expect, &floor, &above);
+        BW_KILL_POINT("read.folder_next");
         if (!e && floor >= 0 && floor < expect) e = is_same(r, was, floor, &same);
+        BW_KILL_POINT("read.compared");
         if (e == BW_ERR_NOT_FOUND) continue;
         if (e) return e;
         if (!same) {
@@ -310,6 +321,7 @@ static bw_err next_segment(bw_reader *r, const bw_window *was, bw_position water
 {
     int64_t expect = r->expect > r->next ? r->expect : r->next;
     bool moved = false;
+    BW_KILL_POINT("read.next");
     bw_err e = was->seq ? open_seq(r, was->seq + 1) : BW_ERR_NOT_FOUND;
     if (e == BW_ERR_NOT_FOUND) e = next_by_name(r, was, watermark, expect, &moved);
     if (moved || e == BW_ERR_EMPTY) return e;

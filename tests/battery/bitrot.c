@@ -1,8 +1,9 @@
-/* tests/battery/bitrot.c: every byte of a small data directory rots, every file is cut at every length. `bitrot SEED BITS`: of each byte
- * BITS bits (1 to 8), chosen by the seed, are flipped, one at a time.
+/* tests/battery/bitrot.c: every byte of a small data directory rots, every file is cut at every length. `bitrot SEED BITS [SECONDS]`: of
+ * each byte BITS bits (1 to 8), chosen by the seed, are flipped, one at a time; with SECONDS as many of these changes as there is time for,
+ * from all over the directory.
  *
- * The directory: sealed segments with indexes, an unsealed one with room behind its end, the partition's small files, the data
- * format and the generation. (LMDB's file is not among them.) For each change:
+ * The directory: sealed segments with indexes, an unsealed one with room behind its end (8 KiB of it), a spare, the partition's small
+ * files, the data format and the generation. (LMDB's are bitrot_meta.c's.) For each change:
  *   verify    `busway verify` (bw_verify) reports it, or the next start does (a newest segment cut between two batches looks like any
  *             log to verify; the recovery point knows better), or it lies in a hint and all that is served is the same;
  *   serve     after a start (recovery with the last recovery point, or without one) a reader gets only records that were written,
@@ -156,7 +157,7 @@ static void load_folder(rot *r, const char *prefix, const char *path)
     struct stat st;
     if (!dir) world_die(path);
     while ((entry = readdir(dir))) {
-        if (entry->d_name[0] == '.' || strstr(entry->d_name, ".lock") || strstr(entry->d_name, ".spare")) continue;
+        if (entry->d_name[0] == '.' || strstr(entry->d_name, ".lock")) continue; /* (which is empty) */
         if (fstatat(dirfd(dir), entry->d_name, &st, 0) != 0 || !S_ISREG(st.st_mode)) continue;
         if (r->count == FILES_MAX) world_die("too many files");
         rotten *f = &r->files[r->count++];
@@ -168,7 +169,7 @@ static void load_folder(rot *r, const char *prefix, const char *path)
         if (!f->bytes || fd < 0 || pread(fd, f->bytes, f->len, 0) != (ssize_t)f->len) world_die(f->path);
         close(fd);
         const char *dot = strrchr(f->path, '.'); /* the room behind the newest segment's end is long: the first 8 KiB are enough */
-        if (dot && strcmp(dot, ".log") == 0 && f->len > 2 * SEGMENT) f->len = 2 * SEGMENT;
+        if (dot && (strcmp(dot, ".log") == 0 || strcmp(dot, ".spare") == 0) && f->len > 2 * SEGMENT) f->len = 2 * SEGMENT;
     }
     closedir(dir);
 }
@@ -321,15 +322,47 @@ static void try_change(rot *r)
     }
 }
 
+/* The n-th change: file by file, byte by byte: its bits, then the cut. */
+static void choose(rot *r, uint64_t n, uint64_t seed, int bits)
+{
+    int i = 0;
+    for (; n >= r->files[i].len * ((uint64_t)bits + 1); i++) n -= r->files[i].len * ((uint64_t)bits + 1);
+    r->file = &r->files[i];
+    r->at = (size_t)(n / ((uint64_t)bits + 1));
+    int k = (int)(n % ((uint64_t)bits + 1));
+    rng g = {.state = seed * 1000003 + (uint64_t)i * 65537 + r->at};
+    (void)rng_next(&g);
+    r->bit = k < bits ? (int)(rng_below(&g, 8) + (uint32_t)k) % 8 : -1;
+}
+
+static void try_all(rot *r, uint64_t seed, int bits, uint64_t count)
+{
+    for (uint64_t n = 0; n < count && r->failures < 10; n++) {
+        choose(r, n, seed, bits);
+        if (bits < 8 && r->bit < 0 && r->file->len > 256 && r->at % 8 != 0) continue; /* short run: every eighth length of the large files */
+        try_change(r);
+    }
+}
+
+static void try_some(rot *r, uint64_t seed, int bits, uint64_t count, int64_t until_ms)
+{
+    rng g = {.state = seed};
+    (void)rng_next(&g);
+    while (bw_clock_mono_ms() < until_ms && r->failures < 10) {
+        choose(r, rng_next(&g) % count, seed, bits);
+        try_change(r);
+    }
+}
+
 int main(int argc, char **argv)
 {
     if (argc < 3) {
-        fprintf(stderr, "usage: bitrot SEED BITS\n");
+        fprintf(stderr, "usage: bitrot SEED BITS [SECONDS]\n");
         return 2;
     }
     static rot r;
     char root[] = "/dev/shm/bw-rot-XXXXXX", command[128], folder[128];
-    rng g = {.state = strtoull(argv[1], NULL, 10)};
+    uint64_t seed = strtoull(argv[1], NULL, 10);
     int bits = atoi(argv[2]);
     int64_t begun = bw_clock_mono_ms();
     if (!mkdtemp(root)) world_die(root);
@@ -344,29 +377,20 @@ int main(int argc, char **argv)
     if (mkdir(r.copy, 0700) || mkdir(folder, 0755)) world_die(r.copy);
     r.copy_fd = open(r.copy, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     size_t bytes = 0;
-    for (int i = 0; i < r.count && r.failures < 10; i++) {
-        r.file = &r.files[i];
-        bytes += r.file->len;
-        for (r.at = 0; r.at < r.file->len && r.failures < 10; r.at++) {
-            int first = (int)rng_below(&g, 8);
-            for (int k = 0; k < bits; k++) {
-                r.bit = (first + k) % 8;
-                try_change(&r);
-            }
-            if (bits < 8 && r.file->len > 256 && r.at % 8 != 0) continue; /* short run: every eighth length of the large files */
-            r.bit = -1;
-            try_change(&r);
-        }
-    }
+    for (int i = 0; i < r.count; i++) bytes += r.files[i].len;
+    uint64_t count = bytes * ((uint64_t)bits + 1);
+    if (argc > 3) try_some(&r, seed, bits, count, begun + atoll(argv[3]) * 1000);
+    else try_all(&r, seed, bits, count);
     close(r.copy_fd);
     memory_fini(&r.memory);
     model_free(&r.m);
     for (int i = 0; i < r.count; i++) free(r.files[i].bytes);
     snprintf(command, sizeof command, "rm -rf %s", root);
     if (system(command)) world_die(command);
-    printf("bitrot: %llu changes of %zu bytes in %d files: verify noticed %llu, the start %llu, %llu were harmless\n",
-           (unsigned long long)r.changes, bytes, r.count, (unsigned long long)r.noticed, (unsigned long long)r.told_at_start,
-           (unsigned long long)r.harmless);
+    printf("bitrot: seed %llu: %llu changes (of %llu: every byte, %d of its bits; every length) of %zu bytes in %d files\n",
+           (unsigned long long)seed, (unsigned long long)r.changes, (unsigned long long)count, bits, bytes, r.count);
+    printf("bitrot: verify noticed %llu, the start %llu, %llu were harmless\n", (unsigned long long)r.noticed,
+           (unsigned long long)r.told_at_start, (unsigned long long)r.harmless);
     printf("bitrot: %llu starts, %llu refused, %llu segments set aside; %lld ms\n%d passed, %u failed\n", (unsigned long long)r.starts,
            (unsigned long long)r.refused, (unsigned long long)r.quarantined, (long long)(bw_clock_mono_ms() - begun), r.failures ? 0 : 1,
            r.failures);

@@ -9,8 +9,10 @@
  * fails inside of it may take the daemon along (these cases are counted). That is as a kill is: the rest must hold all the same.
  *
  * Environment: FAULTS_SECONDS (50; 0: every site, once and for ever, the errors by turns), FAULTS_SEED (1), FAULTS_LANES (2: cases at
- * a time), FAULTS_CASE="who id:errno:at[:forever]" or "who call:k:errno[:forever]" (the seam of base/os.h) one case, FAULTS_LIST=1 only
- * the sites, FAULTS_KEEP=1 keeps the folder, FAULTS_PRELOAD the interposing library. */
+ * a time), FAULTS_PROGRESS (a file: the cases are tried one after the other, in an order by the seed when there are FAULTS_SECONDS, and
+ * those that were passed are kept there: a later run of the same programs, FAULTS_BUILD, goes on after them; once all are, anew),
+ * FAULTS_CASE="who id:errno:at[:forever]" or "who call:k:errno[:forever]" (the seam of base/os.h) one case, FAULTS_LIST=1 only the sites,
+ * FAULTS_KEEP=1 keeps the folder, FAULTS_PRELOAD the interposing library. */
 #include "battery/faults.h"
 
 #include <errno.h>
@@ -26,12 +28,20 @@
 
 enum { LANES_MAX = 16, TRACES = 3 };
 
-typedef struct fault_case { who who; char call[20], where[SITE_WHERE_MAX]; uint64_t id; int error; unsigned at; bool forever; } fault_case;
+typedef struct fault_case {
+    who who;
+    char call[20], where[SITE_WHERE_MAX];
+    uint64_t id;
+    int error;
+    unsigned at;
+    bool forever, passed; /* in a run before */
+} fault_case;
 
 static struct {
     fault_case *cases;
     size_t count, cap, sites[WHO_COUNT];
-    int seconds;
+    int seconds, progress_fd; /* -1: none */
+    size_t passed_before;
     int64_t begun_ms;
     struct { atomic_ulong next, done, hit, taken, violations; } *shared;
 } t;
@@ -151,6 +161,49 @@ static void list_cases(void)
     }
 }
 
+/* ---- what runs before did ---- */
+
+static void note_passed(const fault_case *c)
+{
+    char line[96];
+    int n = snprintf(line, sizeof line, "passed %s %llx %d %s\n", who_names[c->who], (unsigned long long)c->id, c->error,
+                     c->forever ? "forever" : "once");
+    if (t.progress_fd >= 0 && write(t.progress_fd, line, (size_t)n) != n) printf("(no progress is kept: %s)\n", strerror(errno));
+}
+
+static void mark_passed(const char *line)
+{
+    char name[8], how[8];
+    unsigned long long id;
+    int error;
+    if (sscanf(line, "passed %7s %llx %d %7s", name, &id, &error, how) != 4) return;
+    for (size_t i = 0; i < t.count; i++) {
+        fault_case *c = &t.cases[i];
+        if (c->id != id || c->error != error || c->forever != (how[0] == 'f') || c->passed || strcmp(who_names[c->who], name) != 0) continue;
+        c->passed = true;
+        t.passed_before++;
+        return;
+    }
+}
+
+static void open_progress(const char *path, const char *build)
+{
+    char line[128], want[128];
+    snprintf(want, sizeof want, "faults of %.100s\n", build ? build : "?");
+    FILE *f = fopen(path, "r");
+    bool same = f && fgets(line, sizeof line, f) && strcmp(line, want) == 0;
+    while (same && fgets(line, sizeof line, f)) mark_passed(line);
+    if (f) fclose(f);
+    if (t.passed_before == t.count) { /* it was finished: this is another run */
+        for (size_t i = 0; i < t.count; i++) t.cases[i].passed = false;
+        t.passed_before = 0;
+        same = false;
+    }
+    t.progress_fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | (same ? 0 : O_TRUNC), 0600);
+    if (t.progress_fd < 0 || (!same && write(t.progress_fd, want, strlen(want)) < 0)) printf("(no progress is kept: %s)\n", strerror(errno));
+    if (t.passed_before) printf("going on: %zu of %zu cases were passed before\n", t.passed_before, t.count);
+}
+
 /* ---- running them ---- */
 
 /* Names for the frames that are in programs of ours. */
@@ -182,6 +235,7 @@ static void run_case(bench *b, const fault_case *c)
         if (atomic_load(&b->table->sites[i].id) == c->id) failed = atomic_load(&b->table->sites[i].failed);
     atomic_fetch_add(&t.shared->done, 1);
     atomic_fetch_add(&t.shared->hit, failed > 0);
+    if (good && c->at == 1) note_passed(c);
     if (good) return;
     atomic_fetch_add(&t.shared->violations, 1);
     printf("FAIL  FAULTS_CASE=\"%s %s\" (%s: %s, failed %u): %s\n", who_names[c->who], fault, c->call, strerror(c->error), failed, b->why);
@@ -202,13 +256,31 @@ static unsigned long below(unsigned long n)
 
 static void lane(bench *b)
 {
+    bool in_turn = !t.seconds || t.progress_fd >= 0;
     for (;;) {
         unsigned long i = atomic_fetch_add(&t.shared->next, 1);
-        if (t.seconds ? bench_now_ms() - t.begun_ms > t.seconds * 1000LL : i >= t.count) return;
-        fault_case c = t.cases[t.seconds ? below(t.count) : i];
-        if (t.seconds && below(3) == 0) c.at = 1 + (unsigned)below(12); /* a later pass, now and then */
+        if ((t.seconds && bench_now_ms() - t.begun_ms > t.seconds * 1000LL) || (in_turn && i >= t.count)) return;
+        fault_case c = t.cases[in_turn ? i : below(t.count)];
+        if (in_turn && c.passed) continue;
+        if (!in_turn && below(3) == 0) c.at = 1 + (unsigned)below(12); /* a later pass, now and then */
         run_case(b, &c);
         if (!t.seconds && i % 500 == 499) printf("%lu of %zu, %lu violations\n", i + 1, t.count, atomic_load(&t.shared->violations));
+    }
+}
+
+static void seed_random(uint64_t seed)
+{
+    random_state = seed * UINT64_C(0x9e3779b97f4a7c15) + 1;
+    for (int k = 0; k < 8; k++) below(2);
+}
+
+static void shuffle(void)
+{
+    for (size_t i = t.count; i > 1; i--) {
+        size_t k = below(i);
+        fault_case c = t.cases[i - 1];
+        t.cases[i - 1] = t.cases[k];
+        t.cases[k] = c;
     }
 }
 
@@ -222,8 +294,7 @@ static void run_lanes(const bench *b, int lanes, uint64_t seed)
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         bench own = *b;
         bench_open(&own, i + 1);
-        random_state = (seed * 64 + (uint64_t)i) * UINT64_C(0x9e3779b97f4a7c15) + 1;
-        for (int k = 0; k < 8; k++) below(2);
+        seed_random(seed * 64 + (uint64_t)i);
         lane(&own);
         bench_close(&own, false);
         _exit(0);
@@ -271,10 +342,12 @@ int main(int argc, char **argv)
     if (argc == 4 && strcmp(argv[1], "scenario") == 0) return faults_scenario(argv[2], argv[3]);
     if (argc == 4 && strcmp(argv[1], "verify") == 0) return faults_verify(argv[2], argv[3]);
     const char *seconds = getenv("FAULTS_SECONDS"), *seed = getenv("FAULTS_SEED"), *one = getenv("FAULTS_CASE"), *lanes = getenv("FAULTS_LANES");
+    const char *progress = getenv("FAULTS_PROGRESS");
     bench b = {.buswayd = getenv("BUSWAYD"), .preload = getenv("FAULTS_PRELOAD")};
     if (!b.buswayd || !b.preload) return fprintf(stderr, "BUSWAYD and FAULTS_PRELOAD are not set: see faults.sh\n"), 2;
     t.begun_ms = bench_now_ms();
     t.seconds = seconds ? atoi(seconds) : 50;
+    t.progress_fd = -1;
     t.shared = mmap(NULL, sizeof *t.shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (t.shared == MAP_FAILED) abort();
     setvbuf(stdout, NULL, _IOLBF, 0);
@@ -287,11 +360,19 @@ int main(int argc, char **argv)
     } else if (getenv("FAULTS_LIST")) {
         list_cases();
     } else {
+        if (progress && *progress) open_progress(progress, getenv("FAULTS_BUILD"));
+        seed_random(seed ? (uint64_t)atoll(seed) : 1);
+        if (t.seconds && t.progress_fd >= 0) shuffle();
         known_cases(&b);
         run_lanes(&b, many < 1 ? 1 : many > LANES_MAX ? LANES_MAX : many, (uint64_t)(seed ? atoll(seed) : 1));
     }
     bench_close(&b, getenv("FAULTS_KEEP") != NULL);
     unsigned long done = atomic_load(&t.shared->done), violations = atomic_load(&t.shared->violations);
+    size_t sites = 0;
+    for (int w = 0; w < WHO_COUNT; w++) sites += t.sites[w];
+    if (sites) printf("%zu call sites make %zu cases, %zu of them passed before\n", sites, t.count, t.passed_before);
+    bool whole = t.count && violations == 0 && (!t.seconds || t.progress_fd >= 0) && atomic_load(&t.shared->next) >= t.count;
+    if (whole) printf("all of them are passed\n");
     printf("%lu cases of failing calls%s, seed %s; the fault was met in %lu; in %lu nng took the daemon with it, and nothing was lost; "
            "%lld s\n",
            done, t.seconds ? "" : " (all)", seed ? seed : "1", atomic_load(&t.shared->hit), atomic_load(&t.shared->taken),

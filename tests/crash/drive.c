@@ -3,11 +3,11 @@
  * A round is a fresh bus; its number and the seed decide what is done to it. After each the account goes to the progress file, and a
  * run that finds one of the same programs and seed goes on from there.
  *
- * Environment: CRASH_KILLS, CRASH_SEED, CRASH_ROUND_KILLS (400), CRASH_LANES (processors + 1), CRASH_POINTS (names), CRASH_DIR (kept
- * when something failed), CRASH_PROGRESS (a file; none: nothing is kept), CRASH_BUILD (identifies the programs), CRASH_ROUND (only
- * this round).
- * With CRASH_KILLS of FULL_RUN or more, a declared kill point that was never reached is a failure; of
- * LONG_RUN or more, one at which nothing was killed. */
+ * Environment: CRASH_KILLS, CRASH_SECONDS (no other round after them; 0: as many as it takes), CRASH_SEED, CRASH_ROUND_KILLS (400),
+ * CRASH_LANES (processors + 1), CRASH_POINTS (names), CRASH_DIR (kept when something failed), CRASH_PROGRESS (a file; none: nothing is
+ * kept), CRASH_BUILD (identifies the programs), CRASH_ROUND (only this round), CRASH_SLOW (1: so many times as long does everything take here).
+ * After FULL_RUN kills or more, a declared kill point that was never reached is a failure; after LONG_RUN or more, one at which nothing
+ * was killed. */
 #include "crash/lane.h"
 
 #include <errno.h>
@@ -28,7 +28,7 @@ typedef struct account {
 } account;
 
 static struct {
-    uint64_t kills, seed, share;
+    uint64_t kills, seed, share, seconds;
     const char *dir, *progress, *build;
     uint32_t next_round;
     account sum;
@@ -227,7 +227,7 @@ static void run_lanes(int lanes)
     uint64_t given = t.sum.kills; /* killed, or asked of a lane that runs */
     for (;;) {
         for (int i = 0; i < lanes && t.sum.failed < FAILURES_MOST; i++) {
-            if (t.lanes[i].pid || given >= t.kills) continue;
+            if (t.lanes[i].pid || given >= t.kills || (t.seconds && crash_now_ms() - t.begun_ms >= (int64_t)t.seconds * 1000)) continue;
             uint64_t left = t.kills - given, kills = left < t.share ? left : t.share;
             start_lane(i, kills);
             given += kills;
@@ -267,10 +267,10 @@ static void show(void)
     if (killed == 0) {
         printf("FAIL no kill point was met: is this a build with kill points?\n");
         t.sum.failed++;
-    } else if (t.kills >= FULL_RUN && passed < points) {
+    } else if (a->kills >= FULL_RUN && passed < points) {
         printf("FAIL %d declared kill points were never reached\n", points - passed);
         t.sum.failed++;
-    } else if (t.kills >= LONG_RUN && killed < points) {
+    } else if (a->kills >= LONG_RUN && killed < points) {
         printf("FAIL at %d declared kill points nothing was killed\n", points - killed);
         t.sum.failed++;
     }
@@ -290,6 +290,8 @@ int crash_drive(int argc, char **argv)
     t.kills = number_of("CRASH_KILLS", 300);
     t.seed = number_of("CRASH_SEED", 1);
     t.share = number_of("CRASH_ROUND_KILLS", 400);
+    t.seconds = number_of("CRASH_SECONDS", 0);
+    d->slow = (uint32_t)number_of("CRASH_SLOW", 1);
     long processors = sysconf(_SC_NPROCESSORS_ONLN);
     uint64_t lanes = number_of("CRASH_LANES", (uint64_t)(processors < 4 ? processors + 1 : 4)), only = number_of("CRASH_ROUND", 0);
     snprintf(d->busway, sizeof d->busway, "%s", busway);

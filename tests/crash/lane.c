@@ -58,7 +58,7 @@ static void give_life(lane *d, int slot, bool with_point)
     child *c = &d->slots[slot];
     int role = role_of(slot);
     c->life_ms = lives[role].least + crash_below(&d->random, lives[role].span);
-    if (with_point) c->life_ms = role ? 150 : crash_below(&d->random, 6) ? 500 : 2500; /* by then it should have met its point */
+    if (with_point) c->life_ms = d->slow * (role ? 150 : crash_below(&d->random, 6) ? 500 : 2500); /* by then it should have met its point */
     else if (crash_below(&d->random, 8) == 0) c->life_ms += 300 + crash_below(&d->random, 700);
     else if (crash_below(&d->random, 10) == 0) c->kill_at_ms = crash_now_ms() + 1 + crash_below(&d->random, 12);
 }
@@ -127,7 +127,7 @@ void lane_drain(lane *d)
 bool lane_await_daemon(lane *d)
 {
     child *c = &d->slots[DAEMON];
-    int64_t until = crash_now_ms() + REST_MS;
+    int64_t until = crash_now_ms() + REST_MS * (int64_t)d->slow;
     for (;;) {
         int status;
         struct pollfd p = {c->pipe_fd, POLLIN, 0};
@@ -160,7 +160,7 @@ void lane_stop_and_reap(lane *d, int slot)
 {
     child *c = &d->slots[slot];
     int status;
-    int64_t until = crash_now_ms() + REST_MS;
+    int64_t until = crash_now_ms() + REST_MS * (int64_t)d->slow;
     if (!c->pid) return;
     kill(c->pid, SIGTERM);
     while (!child_reap(c, d->oracle, false, &status)) {
@@ -180,7 +180,7 @@ void lane_read_everything(lane *d, bool direct, const char *when)
 {
     child c = {.pipe_fd = -1};
     int status;
-    int64_t until = crash_now_ms() + REST_MS;
+    int64_t until = crash_now_ms() + REST_MS * (int64_t)d->slow;
     const char *argv[] = {d->self, "reader", d->url[direct], "visible", "0,0", "1", NULL};
     oracle_begin_complete(d->oracle);
     child_start(&c, &d->dirs, "reader-complete", NULL, argv);

@@ -27,6 +27,7 @@ typedef struct lane {
     crash_random random;
     child slots[SLOTS];
     uint32_t next_producer, next_topic;
+    uint32_t slow; /* so many times as long does everything take (an emulator), and live they */
     round_result r;
 } lane;
 

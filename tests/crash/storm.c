@@ -58,7 +58,7 @@ static void clean_restart(lane *d)
     usleep(crash_below(&d->random, 60000));
     child *c = &d->slots[DAEMON];
     kill(c->pid, SIGTERM);
-    int64_t until = crash_now_ms() + STUCK_MS;
+    int64_t until = crash_now_ms() + STUCK_MS * (int64_t)d->slow;
     while (!child_reap(c, d->oracle, false, &status)) {
         lane_drain(d);
         if (crash_now_ms() > until) {
@@ -82,7 +82,7 @@ static void kill_those_due(lane *d)
         child *c = &d->slots[i];
         if (!c->pid || c->killed) continue;
         if (!c->kill_at_ms && c->heard) c->kill_at_ms = now + c->life_ms;
-        if (c->kill_at_ms ? now >= c->kill_at_ms : now - c->started_ms > UNHEARD_MS) child_kill(c, SIGKILL);
+        if (c->kill_at_ms ? now >= c->kill_at_ms : now - c->started_ms > UNHEARD_MS * (int64_t)d->slow) child_kill(c, SIGKILL);
     }
 }
 
@@ -126,16 +126,16 @@ static void storm(lane *d, uint64_t kills)
         if (c.acked != acked) {
             acked = c.acked;
             progress_ms = now;
-        } else if (now - progress_ms > STUCK_MS) {
+        } else if (now - progress_ms > STUCK_MS * (int64_t)d->slow) {
             oracle_violation(d->oracle, "nothing was acknowledged for %d s", STUCK_MS / 1000);
             for (int i = 0; i < FIRST_READER; i++) child_show_log(&d->slots[i], 4);
             return;
         }
-        if (c.violations > 20 || now - begun > ROUND_MS) return;
+        if (c.violations > 20 || now - begun > ROUND_MS * (int64_t)d->slow) return;
         if (now < next) continue;
         if (crash_below(&d->random, 2)) cold_restart(d);
         else clean_restart(d);
-        next = crash_now_ms() + 400 + crash_below(&d->random, 1600);
+        next = crash_now_ms() + d->slow * (400 + crash_below(&d->random, 1600));
     }
 }
 

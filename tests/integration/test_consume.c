@@ -272,6 +272,32 @@ static void test_descriptor_is_readable_when_there_is_something(void **state)
     bw_consumer_close(c);
 }
 
+/* What rang for a partition while it was not asleep (it was moved) rings no more: the next record must ring by itself. */
+static void test_descriptor_rings_again_after_a_ring_that_came_too_late(void **state)
+{
+    (void)state;
+    assert_ok(bw_topic_create(bus, "late", 1, NULL, 0));
+    bw_consumer *c = test_consumer(bus, "late", 0, 0);
+    struct pollfd p = {.fd = bw_consumer_fd(c), .events = POLLIN};
+    assert_true(p.fd >= 0);
+    bw_batch b;
+    for (int i = 0; i < 3; i++) {
+        int64_t at;
+        while (bw_consumer_poll(c, 0, &b) != BW_ERR_TIMED_OUT) {}
+        test_send(producer, "late", 0, "rings");
+        assert_int_equal(poll(&p, 1, 10000), 1); /* the ring is there, and nobody has taken it */
+        assert_ok(bw_consumer_position(c, "late", 0, &at));
+        assert_ok(bw_consumer_seek(c, "late", 0, at));
+        assert_ok(bw_consumer_poll(c, 0, &b));
+        assert_err(bw_consumer_poll(c, 0, &b), BW_ERR_TIMED_OUT);
+        while (poll(&p, 1, 50) == 1) assert_err(bw_consumer_poll(c, 0, &b), BW_ERR_TIMED_OUT); /* a ring too many is no harm */
+        test_send(producer, "late", 0, "must ring");
+        assert_int_equal(poll(&p, 1, 10000), 1);
+        assert_ok(bw_consumer_poll(c, 0, &b));
+    }
+    bw_consumer_close(c);
+}
+
 static void test_many_partitions_are_all_read(void **state)
 {
     (void)state;
@@ -406,6 +432,7 @@ int main(void)
         cmocka_unit_test(test_wake_ends_a_wait),
         cmocka_unit_test(test_sleeping_consumer_is_woken_by_each_append),
         cmocka_unit_test(test_descriptor_is_readable_when_there_is_something),
+        cmocka_unit_test(test_descriptor_rings_again_after_a_ring_that_came_too_late),
         cmocka_unit_test(test_many_partitions_are_all_read),
         cmocka_unit_test(test_durable_reader_never_passes_the_watermark),
         cmocka_unit_test(test_deleted_topic_is_told),

@@ -4,9 +4,13 @@
 run.py --check                 the list alone: every old text occurs exactly once, every named test exists; builds nothing
 run.py [NAME…]                 these mutants, or all
 run.py --pick N --seed S       N of those whose test is quick, chosen by the seed
-  --json FILE    the outcome, for programs      --work DIR   keep the copy there and use it again (default: a new one, removed)
+run.py --table FILE            no run: what the progress file knows of each mutant, as a table
+  --json FILE      the outcome, for programs      --work DIR   keep the copy there and use it again (default: a new one, removed)
+  --progress FILE  what was caught is kept there; an interrupted run goes on after it. What is not caught, and a mutant whose text, file or
+                   test changed since, is tried again; when all were caught the next run begins anew.
+  --seconds N      begin no other mutant after this time
 """
-import argparse, json, os, random, re, shutil, signal, subprocess, sys, tempfile, time
+import argparse, hashlib, json, os, random, re, shutil, signal, subprocess, sys, tempfile, time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 LIST = os.path.join(ROOT, 'tests/mutants/list.txt')
@@ -22,6 +26,20 @@ class Mutant:
 
     def kind(self):
         return self.test.split()[0]
+
+    def source(self):
+        """of the test, where it is one file"""
+        if self.kind() not in NAMED:
+            return None
+        return os.path.join(ROOT, 'tests', 'unit' if self.kind() == 'asan' else self.kind(), self.test.split()[1] + '.c')
+
+    def digest(self):
+        """Of what it is, what it changes, and what is to catch it."""
+        h = hashlib.sha256(repr((self.test, self.caught, self.edits)).encode())
+        for path in sorted({e[0] for e in self.edits}) + [self.source()]:
+            if path:
+                h.update(open(os.path.join(ROOT, path), 'rb').read())
+        return h.hexdigest()[:16]
 
 
 def read_list():
@@ -83,7 +101,7 @@ def check(mutants):
         if m.kind() not in LIMITS:
             problems.append(f'{m.name}: no such kind of test: {m.test}')
         if m.kind() in NAMED:
-            source = os.path.join(ROOT, 'tests', 'unit' if m.kind() == 'asan' else m.kind(), m.test.split()[1] + '.c')
+            source = m.source()
             text = open(source).read() if os.path.exists(source) else ''
             for test in m.caught.split():
                 if not re.search(rf'\b{re.escape(test)}\b', text):
@@ -133,9 +151,11 @@ def plan(m):
 
 
 def make(work, m, targets):
-    # A mutant may leave something unused behind.
-    r = subprocess.run(['make', '--no-print-directory', '-s', '-j2', 'VARIANT=' + ('asan' if m.kind() == 'asan' else 'debug'), 'WARN=', *targets], cwd=work, stdin=subprocess.DEVNULL,
-                       stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    command = ['make', '--no-print-directory', '-s', '-j2', 'VARIANT=' + ('asan' if m.kind() == 'asan' else 'debug')]
+    command.append('WARN=')  # a mutant may leave something unused behind
+    if shutil.which('ccache'):
+        command.append('CC=ccache gcc')  # what is put back was compiled before
+    r = subprocess.run(command + targets, cwd=work, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     return None if r.returncode == 0 else r.stdout
 
 
@@ -227,6 +247,47 @@ def try_mutant(work, m, sound):
     return 'caught', '', failed
 
 
+def load_progress(path, mutants):
+    """name -> outcome of those that need not be tried again"""
+    try:
+        known = {r['name']: r for r in json.load(open(path))['mutants']}
+    except (OSError, ValueError, KeyError):
+        return {}
+    good = {m.name: known[m.name] for m in mutants if m.name in known and is_good(known[m.name]) and known[m.name].get('digest') == m.digest()}
+    return {} if len(good) == len(mutants) else good
+
+
+def save_progress(path, outcome):
+    try:
+        known = {r['name']: r for r in json.load(open(path))['mutants']}
+    except (OSError, ValueError, KeyError):
+        known = {}
+    known[outcome['name']] = outcome
+    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+    with open(path + '.tmp', 'w') as f:
+        json.dump({'mutants': list(known.values())}, f, indent=1)
+    os.replace(path + '.tmp', path)
+
+
+def is_good(outcome):
+    return outcome['verdict'] == 'caught' and not outcome['detail']
+
+
+def write_table(path, mutants, progress):
+    known = {r['name']: r for r in json.load(open(progress))['mutants']}
+    rows = [(m, known.get(m.name)) for m in mutants]
+    seen = [(m, r) for m, r in rows if r and is_good(r)]
+    with open(path, 'w') as f:
+        f.write(f'# What caught each mutant\n\nThe last whole run (`make mutants`, then `tests/mutants/run.py --progress build/mutants.json --table {path}`): '
+                f'{len(seen)} of {len(mutants)} caught, each by a test that `list.txt` names for it.\n\n'
+                '| mutant | what it breaks | program | tests that failed |\n|---|---|---|---|\n')
+        for m, r in rows:
+            how = ' '.join(f'`{t}`' for t in r['caught by']) if r and is_good(r) else '**not seen caught**'
+            f.write(f'| {m.name} | {m.breaks} | {m.test} | {how} |\n')
+    print(f'{len(seen)} passed, {len(mutants) - len(seen)} failed')
+    return 0 if len(seen) == len(mutants) else 1
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('names', nargs='*')
@@ -235,7 +296,11 @@ def main():
     p.add_argument('--seed', type=int, default=1)
     p.add_argument('--json')
     p.add_argument('--work')
+    p.add_argument('--progress')
+    p.add_argument('--table')
+    p.add_argument('--seconds', type=float, default=float('inf'))
     a = p.parse_args()
+    started = time.monotonic()
     mutants = read_list()
     problems = check(mutants)
     if a.check:
@@ -249,23 +314,35 @@ def main():
         mutants = random.Random(a.seed).sample([m for m in mutants if m.kind() in QUICK], a.pick)
     if not mutants:
         sys.exit('no such mutant')
+    if a.table:
+        return write_table(a.table, mutants, a.progress or os.path.join(ROOT, 'build/mutants.json'))
+    known = load_progress(a.progress, mutants) if a.progress else {}
+    if known:
+        print(f'going on: {len(known)} of {len(mutants)} were caught before', flush=True)
     work = os.path.abspath(a.work) if a.work else tempfile.mkdtemp(prefix='bw-mutants.', dir='/tmp')
-    results, sound = [], {}
+    results, sound, left = list(known.values()), {}, 0
     try:
         copy_tree(work)
-        for m in sorted(mutants, key=lambda m: m.test):
+        for m in sorted((m for m in mutants if m.name not in known), key=lambda m: m.test):
             begun = time.monotonic()
+            if begun - started > a.seconds:
+                left += 1
+                continue
             verdict, detail, failed = try_mutant(work, m, sound)
             seconds = time.monotonic() - begun
             results.append({'name': m.name, 'breaks': m.breaks, 'test': m.test, 'verdict': verdict, 'caught by': failed, 'detail': detail,
-                            'seconds': round(seconds, 1)})
+                            'seconds': round(seconds, 1), 'digest': m.digest()})
+            if a.progress:
+                save_progress(a.progress, results[-1])
             print(f"{verdict:6} {m.name:34} {m.test:30} {seconds:6.1f} s  {' '.join(failed)}{' ' if detail else ''}{detail}", flush=True)
     finally:
         if not a.work:
             shutil.rmtree(work, ignore_errors=True)
     if a.json:
         json.dump({'seed': a.seed, 'mutants': results}, open(a.json, 'w'), indent=1)
-    good = sum(r['verdict'] == 'caught' and not r['detail'] for r in results)
+    good = sum(is_good(r) for r in results)
+    if left:
+        print(f'{left} are left for the next run')
     print(f'{good} passed, {len(results) - good} failed')
     return 0 if good == len(results) else 1
 

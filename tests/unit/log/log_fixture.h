@@ -43,6 +43,8 @@ typedef struct log_fixture {
     int64_t next_ts;
 } log_fixture;
 
+static const char *log_data_place = "/tmp/bw-log-XXXXXX"; /* a test whose promises are not the disk's may take memory */
+
 static inline void log_new_arenas(log_fixture *f)
 {
     if (f->control) bw_control_close(f->control);
@@ -76,7 +78,7 @@ static inline void log_open(log_fixture *f, bool fresh)
 static inline void log_init(log_fixture *f, uint32_t segment_bytes)
 {
     memset(f, 0, sizeof *f);
-    strcpy(f->data, "/tmp/bw-log-XXXXXX");
+    snprintf(f->data, sizeof f->data, "%s", log_data_place);
     strcpy(f->shm, "/dev/shm/bw-log-XXXXXX");
     assert_non_null(mkdtemp(f->data));
     assert_non_null(mkdtemp(f->shm));

@@ -316,6 +316,43 @@ static void test_salvaged_batches_are_on_the_disk_before_they_have_their_name(vo
     log_fini(&f);
 }
 
+/* Two rolled segments wait for their names, because the older one could not have its: it is named first, when it can, so that by their
+ * names they are one log at any moment. */
+static void test_rolled_segments_get_their_names_oldest_first(void **state)
+{
+    log_fixture f;
+    char name[BW_SEGMENT_NAME_MAX], path[256];
+    (void)state;
+    log_init(&f, 8192);
+    log_open(&f, true);
+    const bw_tail_slot *s = bw_partition_slot(f.p);
+    bw_segment_name(name, 2, ".log");
+    log_path(&f, path, name);
+    int taken = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    assert_true(taken >= 0);
+    close(taken);
+    for (uint32_t seq = 1; seq < 3; seq++) {
+        assert_int_equal(bw_partition_tend(f.p, NULL) == BW_OK, seq == 1);
+        bw_appender *a = log_appender(&f, false);
+        for (int i = 0; i < 10 && bw_position_seq(atomic_load(&s->tail)) == seq; i++)
+            if (log_try_append(&f, a, 1, 3000, 5, NULL) != BW_OK) (void)bw_partition_tend(f.p, NULL);
+        bw_appender_close(a);
+        assert_int_equal(bw_position_seq(atomic_load(&s->tail)), seq + 1);
+        assert_int_equal(atomic_load(&s->ring[(seq + 1) % BW_RING].base_offset), 2 * seq);
+    }
+    assert_int_equal(unlink(path), 0);
+    watch(NULL);
+    assert_int_equal(bw_partition_tend(f.p, NULL), BW_OK);
+    unwatch();
+    int first = find_call(BW_OS_link, 0, 0), second = find_call(BW_OS_link, 0, first + 1);
+    assert_true(first >= 0 && second > first);
+    assert_string_equal(seen.calls[first].name, name);
+    bw_segment_name(name, 4, ".log");
+    assert_string_equal(seen.calls[second].name, name);
+    log_close(&f, false);
+    log_fini(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -327,6 +364,7 @@ int main(void)
         cmocka_unit_test(test_sync_that_failed_is_final),
         cmocka_unit_test(test_sync_of_what_retention_deletes_meanwhile_syncs_the_deletion),
         cmocka_unit_test(test_salvaged_batches_are_on_the_disk_before_they_have_their_name),
+        cmocka_unit_test(test_rolled_segments_get_their_names_oldest_first),
         cmocka_unit_test(test_growth_of_a_cleanly_cut_file_is_synced_before_it_is_granted),
     };
     return cmocka_run_group_tests_name("sync_order", tests, NULL, NULL);
