@@ -41,6 +41,7 @@ typedef struct bw_compare_options {
     bw_difference_fn difference; /* may be NULL, as progress */
     bw_compare_progress_fn progress;
     void *opaque;
+    bool force;            /* repair even a topic that is no mirror, an origin from its mirror say; default: INVALID_ARGUMENT in the difference */
 } bw_compare_options;
 #define BW_COMPARE_OPTIONS_INIT {.size = sizeof(bw_compare_options)}
 

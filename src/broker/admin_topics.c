@@ -159,6 +159,7 @@ static void delete_records_done(bw_broker *b, bw_job *job)
     if (!job->error)
         bw_broker_event(b, BW_LOG_INFO, "records_deleted", "topic=%s partition=%u log_start=%lld", job->part->topic->name, job->part->index,
                         (long long)job->out[0]);
+    if (!job->error && still_there(b, job->part) && job->part->taps) bw_broker_again(b, job->part); /* links tell of it */
     job_answer(b, job, &a);
 }
 

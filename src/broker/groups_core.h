@@ -8,7 +8,6 @@
 #include <regex.h>
 
 #define BW_PATTERNS_MAX 64u
-#define BW_PATTERN_BYTES_MAX 256u
 
 typedef struct bw_watch bw_watch;
 typedef struct bw_entry bw_entry;

@@ -1,141 +1,16 @@
 /* broker/groups_topics.c: what members subscribe to: names and patterns, and the topics that they come to.
  *
  * A name of a topic that is not there yet is kept: the topic is the member's when it is made. A pattern is a POSIX extended regular
- * expression for the whole name; it never means a topic whose name begins with two underscores. Patterns come from clients and are
- * compiled here: long ones, repetitions of repetitions or of what may be empty, and back references, whose cost has no bound, are refused. */
+ * expression for the whole name (format/pattern.h). Patterns come from clients and are compiled here. */
 #include "broker/groups_core.h"
 
 #include "format/names.h"
+#include "format/pattern.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 
 #define VERSION 1u
-#define PATTERN_COST_MAX 8192u /* of all in one subscription */
-
-static bw_err bad_pattern(bw_str p, const char *why)
-{
-    return bw_fail(BW_ERR_INVALID_ARGUMENT, "pattern \"%.*s\": %s", (int)(p.len > 100 ? 100 : p.len), p.data, why);
-}
-
-/* Repeating what may be empty takes the C library exponential time. What is known of the groups that are open, outermost first: */
-typedef struct emptiness {
-    bool alternative[BW_PATTERN_BYTES_MAX + 1], sequence[BW_PATTERN_BYTES_MAX + 1]; /* an earlier alternative, this one so far, may be empty */
-    bool atom; /* the last part may be */
-    size_t depth;
-} emptiness;
-
-static void next_atom(emptiness *m, bool may_be_empty)
-{
-    m->sequence[m->depth] &= m->atom;
-    m->atom = may_be_empty;
-}
-
-static void enter_group(emptiness *m)
-{
-    next_atom(m, true);
-    m->depth++;
-    m->alternative[m->depth] = false;
-    m->sequence[m->depth] = m->atom = true;
-}
-
-static bool leave_alternative(emptiness *m) { return m->sequence[m->depth] && m->atom; }
-
-/* Behind the bracket expression that begins at i. */
-static size_t behind_bracket(bw_str p, size_t i)
-{
-    size_t k = i + 1;
-    if (k < p.len && p.data[k] == '^') k++;
-    for (size_t first = k; k < p.len; k++) {
-        if (p.data[k] == ']' && k > first) return k;
-        if (p.data[k] == '[' && k + 1 < p.len && strchr(".:=", p.data[k + 1])) {
-            char kind = p.data[k + 1];
-            for (k += 2; k + 1 < p.len && !(p.data[k] == kind && p.data[k + 1] == ']'); k++) {}
-            k++;
-        }
-    }
-    return p.len;
-}
-
-static bool repeats_what_may_be_empty(bw_str p)
-{
-    emptiness m = {.sequence = {true}, .atom = true};
-    for (size_t i = 0; i < p.len; i++) {
-        switch (p.data[i]) {
-        case '\\':
-            i++;
-            next_atom(&m, i >= p.len || strchr("bB<>`'", p.data[i]));
-            break;
-        case '[':
-            next_atom(&m, false);
-            i = behind_bracket(p, i);
-            break;
-        case '(': enter_group(&m); break;
-        case '|':
-            m.alternative[m.depth] |= leave_alternative(&m);
-            m.sequence[m.depth] = m.atom = true;
-            break;
-        case ')': {
-            bool empty = m.alternative[m.depth] || leave_alternative(&m);
-            if (m.depth) m.depth--;
-            m.atom = empty;
-            break;
-        }
-        case '^':
-        case '$': next_atom(&m, true); break;
-        case '*':
-        case '?':
-        case '+':
-        case '{':
-            if (m.atom) return true;
-            m.atom = p.data[i] == '*' || p.data[i] == '?';
-            break;
-        default: next_atom(&m, false);
-        }
-    }
-    return false;
-}
-
-/* What it costs to compile: its length, times how often repetitions may repeat each other. */
-static bw_err check_pattern(bw_str p, size_t *cost)
-{
-    size_t times = 1;
-    if (!p.len || p.len > BW_PATTERN_BYTES_MAX || memchr(p.data, 0, p.len)) return bad_pattern(p, "1 to 256 bytes, none of them zero");
-    if (repeats_what_may_be_empty(p)) return bad_pattern(p, "it repeats what may be empty");
-    for (size_t i = 0; i < p.len; i++) {
-        if (p.data[i] == '\\') {
-            if (i + 1 < p.len && p.data[i + 1] >= '1' && p.data[i + 1] <= '9') return bad_pattern(p, "back references are not supported");
-            i++;
-        } else if (p.data[i] == '+') { /* the C library compiles what is repeated twice */
-            times *= 2;
-            if (times > PATTERN_COST_MAX) return bad_pattern(p, "it repeats too much");
-        } else if (p.data[i] == '{') {
-            size_t most = 1, number = 0;
-            for (size_t k = i + 1; k < p.len && p.data[k] != '}'; k++) {
-                bool digit = p.data[k] >= '0' && p.data[k] <= '9';
-                number = digit ? number * 10 + (size_t)(p.data[k] - '0') : 0;
-                if (number > PATTERN_COST_MAX) return bad_pattern(p, "it repeats too much");
-                if (number > most) most = number;
-            }
-            times *= most;
-            if (times > PATTERN_COST_MAX) return bad_pattern(p, "it repeats too much");
-        }
-    }
-    *cost += times * p.len;
-    return *cost <= PATTERN_COST_MAX ? BW_OK : bad_pattern(p, "with its repetitions it is too long, or all patterns together are");
-}
-
-static bw_err compile(bw_str p, regex_t *out, size_t *cost)
-{
-    char text[BW_PATTERN_BYTES_MAX + 8], why[200];
-    bw_err e = check_pattern(p, cost);
-    if (e) return e;
-    snprintf(text, sizeof text, "^(%.*s)$", (int)p.len, p.data);
-    int rc = regcomp(out, text, REG_EXTENDED | REG_NOSUB);
-    if (!rc) return BW_OK;
-    regerror(rc, out, why, sizeof why);
-    return bad_pattern(p, why);
-}
 
 /* ---- the record ---- */
 
@@ -178,8 +53,10 @@ bw_err bw_wanted_decode(bw_str record, bw_wanted *out)
     }
     if (!e && patterns > BW_PATTERNS_MAX) e = bw_fail(BW_ERR_LIMIT_REACHED, "%u patterns in one subscription: at most %u", patterns, BW_PATTERNS_MAX);
     if (!e && patterns && !(out->patterns = calloc(count, sizeof *out->patterns))) e = bw_fail(BW_ERR_NO_MEMORY, "no memory for patterns");
-    for (; !e && out->count < count; out->count++)
-        if (out->list[out->count].pattern && (e = compile(out->list[out->count].topic, &out->patterns[out->count], &cost))) break;
+    for (; !e && out->count < count; out->count++) {
+        const bw_subscription *s = &out->list[out->count];
+        if (s->pattern && (e = bw_pattern_compile(s->topic.data, s->topic.len, &out->patterns[out->count], &cost))) break;
+    }
     if (e) bw_wanted_fini(out);
     return e;
 }
@@ -199,7 +76,7 @@ static bool wants(const bw_wanted *w, const char *name)
 {
     for (size_t i = 0; i < w->count; i++) {
         if (!w->list[i].pattern && bw_str_is(w->list[i].topic, name)) return true;
-        if (w->list[i].pattern && strncmp(name, "__", 2) != 0 && regexec(&w->patterns[i], name, 0, NULL, 0) == 0) return true;
+        if (w->list[i].pattern && bw_pattern_means(&w->patterns[i], name)) return true;
     }
     return false;
 }

@@ -69,7 +69,9 @@ static void retain(bw_broker *b, bw_part *p)
     bw_partition_expire_producers(p->log, b->config.producer_id_expiration_ms);
     bw_err e = bw_partition_retain(p->log, bw_clock_wall_ms(), &deleted);
     if (e) bw_keeper_say(b, p, e, "retention_failed");
-    else if (deleted) bw_broker_event(b, BW_LOG_INFO, "segments_deleted", "topic=%s partition=%u segments=%u", p->topic->name, p->index, deleted);
+    if (e || !deleted) return;
+    bw_broker_event(b, BW_LOG_INFO, "segments_deleted", "topic=%s partition=%u segments=%u", p->topic->name, p->index, deleted);
+    bw_wake(p->topic->control, p->index, BW_WAIT_TAIL); /* links tell of it */
 }
 
 typedef struct keeper {

@@ -129,6 +129,7 @@ static void tap_begin(bw_broker *b, struct bw_link_stream *st, struct bw_tap *t,
         tap_fail(t, e);
         return;
     }
+    t->start_told = atomic_load(&t->part->topic->control->slots[t->part->index].log_start);
     bw_partition_info info = {0};
     if (t->part->log) bw_partition_info_get(t->part->log, &info);
     if (info.end_offset > info.log_start) t->bytes_each = (double)info.size_bytes / (double)(info.end_offset - info.log_start);
@@ -175,7 +176,9 @@ static bool read_tap(bw_broker *b, struct bw_tap *t, size_t most, bw_buf *payloa
     bw_reader *r;
     size_t before = payload->len;
     int64_t end = end_of(t, &out->log_start, &out->end);
-    if (end <= t->offset && t->offset >= out->log_start && atomic_load(&t->part->topic->control->slots[t->part->index].state) == BW_SLOT_OPEN)
+    bool started = st->mode == BW_LINK_MIRROR && out->log_start != t->start_told; /* a mirror may want to follow */
+    t->start_told = out->log_start;
+    if (!started && end <= t->offset && t->offset >= out->log_start && atomic_load(&t->part->topic->control->slots[t->part->index].state) == BW_SLOT_OPEN)
         return false;
     /* Whatever read.limit says: of what is to be seen when peers have it, the peers must get everything. */
     bool durable = st->limit == BW_READ_DURABLE && bw_topic_config_read_limit(&t->part->topic->config) != BW_LIMIT_REPLICATED;
@@ -207,7 +210,7 @@ static bool read_tap(bw_broker *b, struct bw_tap *t, size_t most, bw_buf *payloa
     t->part->out_bytes += out->size;
     if (out->next > t->offset && out->size) t->bytes_each = t->bytes_each * 0.7 + 0.3 * (double)out->size / (double)(out->next - t->offset);
     out->left = out->end > out->next ? (uint64_t)((double)(out->end - out->next) * t->bytes_each) : 0;
-    bool news = out->next > t->offset;
+    bool news = started || out->next > t->offset;
     t->offset = out->next;
     return news;
 }
@@ -388,7 +391,8 @@ void bw_tap_serve(bw_broker *b, bw_part *p)
         int64_t log_start, end;
         struct bw_link_stream *st = t->stream;
         if (!st->ops || st->working || st->blocked) continue;
-        if (end_of(t, &log_start, &end) > t->offset || atomic_load(&p->topic->control->slots[p->index].state) != BW_SLOT_OPEN) {
+        bool started = st->mode == BW_LINK_MIRROR && atomic_load(&p->topic->control->slots[p->index].log_start) != t->start_told;
+        if (started || end_of(t, &log_start, &end) > t->offset || atomic_load(&p->topic->control->slots[p->index].state) != BW_SLOT_OPEN) {
             bw_link_stream_serve(b, st); /* may unlink taps of p, by errors alone: begin anew */
             next = p->taps == t || t->part == p ? t->next : NULL;
         }

@@ -18,7 +18,7 @@ struct bw_tap {
     char name[BW_TOPIC_NAME_MAX + 1];
     uint8_t id[16];
     int32_t partition, priority;
-    int64_t offset;
+    int64_t offset, start_told; /* the log's start, as the other side knows it */
     double bytes_each; /* of an offset, about */
     bw_err error;
     char *why;

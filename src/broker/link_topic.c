@@ -365,6 +365,7 @@ void bw_handle_link_topic(bw_broker *b, bw_op *op)
     bw_topic *t;
     const bw_request *r = &op->request;
     bw_err e = ready_topic(b, r, &t);
+    if (!e && r->link.mode == BW_LINK_MERGE) e = bw_feed_claim(b, op->session, t, &r->link);
     if (e) {
         bw_op_fail(op, e);
         return;

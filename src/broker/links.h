@@ -50,11 +50,17 @@ void bw_link_drop_session(bw_broker *b, bw_session *s); /* appends and streams *
 struct bw_linking {
     struct bw_link_append *appends, *appends_last; /* in order; the first is at work */
     struct bw_link_stream *streams;
+    struct bw_feed *feeds; /* merges that it appends to */
     bool changed; /* topics came, went or grew since it last listed them */
 };
 struct bw_linking *bw_linking_of(bw_session *s); /* NULL: no memory; link_fetch.c */
 /* bw_link_log_id: whose records a request brings; of_link: the place where its link keeps how far it has come. */
 bw_log_id bw_link_log_id(const bw_request *r, const uint8_t source[16], int32_t partition, bool of_link);
+
+/* link_feed.c */
+/* bw_feed_claim: the session's link feeds the merge t. INVALID_ARGUMENT: another one does that filters otherwise. */
+bw_err bw_feed_claim(bw_broker *b, bw_session *s, const bw_topic *t, const bw_link_request *r);
+void bw_feeds_free(struct bw_linking *l);
 
 /* link_fetch.c */
 void bw_handle_link_fetch(bw_broker *b, bw_op *op);

@@ -2,6 +2,7 @@
  *
  * All three read or write files and run in the worker thread; each looks at no more than scan_max bytes (RANGES_SCAN_MOST), so that others
  * who have work there wait for a moment only. */
+#include "broker/links.h"
 #include "broker/replica.h"
 
 #include "log/ranges.h"
@@ -110,6 +111,9 @@ void bw_handle_ranges(bw_broker *b, bw_op *op)
     bw_err e = bw_part_of(b, r->topic, r->partition, false, &p);
     if (!e) e = check_range(r);
     if (!e && !p->log) e = bw_fail(BW_ERR_IO, "topic '%s' partition %u is not open: %s", p->topic->name, p->index, p->why ? p->why : "see the log");
+    if (!e && r->type == BW_API_MEND && !bw_topic_is_mirror(p->topic) && !q->force)
+        e = bw_fail(BW_ERR_INVALID_ARGUMENT, "topic '%s' is no mirror: nothing is put in the place of its records unless that is forced",
+                    p->topic->name);
     ranges_job *j = e ? NULL : calloc(1, sizeof *j);
     if (!e && !j) e = bw_fail(BW_ERR_NO_MEMORY, "no memory for a request");
     if (e) {

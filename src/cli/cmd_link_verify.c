@@ -99,12 +99,13 @@ static void print_totals(link_verify *v, const char *topic, const bw_compare_tot
     printf("\n");
 }
 
-enum { ID_PEER = 256, ID_REPAIR, ID_QUICK, ID_FROM };
+enum { ID_PEER = 256, ID_REPAIR, ID_QUICK, ID_FROM, ID_FORCE };
 
 static const cli_opt options[] = {
     {ID_PEER, 0, "peer", "URL", "the origin's bus: one topic, without a link"},
     {ID_FROM, 0, "from", "TOPIC", "the topic's name at the origin (default: the same)"},
     {ID_REPAIR, 0, "repair", NULL, "mend the mirror: fetch what differs, and nothing else"},
+    {ID_FORCE, 0, "force", NULL, "with --repair: even a topic that is no mirror"},
     {ID_QUICK, 0, "quick", NULL, "compare the heads of batches only: blind for bytes that rot behind them"},
     {0, 0, NULL, NULL, NULL},
 };
@@ -185,6 +186,7 @@ static int run(cli *c, int argc, char **argv)
         else if (id == ID_FROM) from = a.value;
         else if (id == ID_REPAIR) o.repair = true;
         else if (id == ID_QUICK) o.quick = true;
+        else if (id == ID_FORCE) o.force = true;
         else if (name) return cli_usage(c, "one at a time: %s or %s?", name, a.value);
         else name = a.value;
     }

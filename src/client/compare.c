@@ -131,6 +131,7 @@ static bw_err mend(compare *c, int64_t from, int64_t upto, uint64_t bytes)
         set_request(c, &c->mirror, BW_API_MEND, from, upto, 0);
         c->mirror.request.payload = reply.answer.payload;
         c->mirror.request.payload_len = (size_t)bytes;
+        c->mirror.request.replica.force = c->options->force;
         e = bw_bus_request(c->mirror.bus, &c->mirror.request, bw_deadline_in_ms(ANSWER_MS), &done);
         bw_reply_fini(&done);
     }

@@ -310,18 +310,18 @@ static int connect_path(int fd, const char *path)
     return r;
 }
 
-static bw_err open_socket(const char *path, bw_deadline deadline, int *out, bool *refused)
+static bw_err open_socket(const char *path, const bw_stop *stop, bw_deadline deadline, int *out, bool *refused)
 {
     *refused = false;
     int fd = bw_os_unix_socket();
     if (fd < 0) return bw_fail_errno(errno, "can't make a socket");
     while (connect_path(fd, path) < 0) {
         int saved = errno;
-        if (saved == EAGAIN && bw_deadline_left_ns(deadline) > 0) { /* its queue of connections is full */
-            nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
-            continue;
-        }
+        bool full = saved == EAGAIN && bw_deadline_left_ns(deadline) > 0; /* its queue of connections */
+        bw_err waited = full ? bw_stop_poll(stop, -1, NULL, bw_deadline_in_ms(1)) : BW_OK;
+        if (waited == BW_ERR_TIMED_OUT) continue;
         bw_os_close(fd);
+        if (waited) return waited;
         *refused = saved == ENOENT || saved == ECONNREFUSED || saved == ENOTDIR;
         if (*refused) return bw_fail(BW_ERR_NO_COORDINATOR, "no daemon answers at %s: %s", path, strerror(saved));
         if (saved == EACCES || saved == EPERM)
@@ -413,7 +413,8 @@ static bw_err shake_hands(bw_conn *c, const char *path, bw_deadline deadline)
 static bw_err open_way(bw_conn *c, const char *path, bw_deadline deadline, int *fd, bw_tls **tls, bool *refused)
 {
     *tls = NULL;
-    return c->options.remote ? bw_remote_connect(c->options.remote, deadline, fd, tls, refused) : open_socket(path, deadline, fd, refused);
+    return c->options.remote ? bw_remote_connect(c->options.remote, c->options.stop, deadline, fd, tls, refused)
+                             : open_socket(path, c->options.stop, deadline, fd, refused);
 }
 
 /* With the mutex, as the pumper. BW_OK: it may be tried now. */

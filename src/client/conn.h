@@ -14,6 +14,7 @@
 #include "base/err.h"
 #include "base/os.h"
 #include "base/spin.h"
+#include "base/stop.h"
 #include "client/remote.h"
 #include "proto/message.h"
 
@@ -45,6 +46,7 @@ typedef struct bw_conn_options {
     const char *client_id;
     const bw_remote *remote; /* NULL: this host's. Outlives the connection */
     int32_t patience_ms;     /* remote: a try to connect is given so long, whatever the deadline of who asks */
+    const bw_stop *stop;     /* NULL, or what ends every wait: CLOSED. Outlives the connection */
     /* What the server sends by itself; may be NULL. false: it could not be kept, so the connection is lost: nothing may be missing. */
     bool (*push)(void *opaque, const bw_frame *frame, bw_rx *rx);
     void *opaque;
@@ -120,7 +122,7 @@ bool bw_conn_cancel(bw_conn *c, bw_pending *p);
 void bw_conn_quiesce(bw_conn *c);
 
 /* bw_conn_wait: pump (or let another thread pump) until done(opaque) or the deadline or the loss of the connection. done is
- * called under the mutex. extra_fd (-1: none): return early when it is readable. TIMED_OUT, NOT_CONNECTED, BW_OK. */
+ * called under the mutex. extra_fd (-1: none): return early when it is readable. TIMED_OUT, NOT_CONNECTED, CLOSED (stopped), BW_OK. */
 bw_err bw_conn_wait(bw_conn *c, bool (*done)(void *), void *opaque, int extra_fd, bw_deadline deadline);
 /* bw_conn_try_pump: pump once unless another thread does: BUSY. For the library's thread, whose handover_fd is told when the pump
  * becomes free. */

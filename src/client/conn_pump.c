@@ -387,10 +387,12 @@ static bool readable(void *opaque)
 
 bw_err bw_conn_pump(bw_conn *c, int extra_fd, bw_deadline deadline)
 {
-    struct pollfd fds[3] = {
+    const bw_stop *stop = c->options.stop;
+    struct pollfd fds[4] = {
         {.fd = atomic_load_explicit(&c->fd, memory_order_relaxed), .events = (short)(POLLIN | (unsent(c) ? POLLOUT : 0))},
         {.fd = c->wake_fd, .events = POLLIN},
         {.fd = extra_fd, .events = POLLIN},
+        {.fd = stop ? stop->fd : -1, .events = POLLIN},
     };
     if (fds[0].fd < 0 || c->broken) {
         if (fds[0].fd >= 0) bw_conn_lose(c);
@@ -406,10 +408,11 @@ bw_err bw_conn_pump(bw_conn *c, int extra_fd, bw_deadline deadline)
     if (left == 0 && extra_fd < 0 && !(fds[0].events & POLLOUT)) { /* no wait: reading says as much as asking first */
         fds[0].revents = POLLIN;
     } else if (left == 0 || !bw_spin_for(&c->spin, readable, fds)) {
-        r = ppoll(fds, extra_fd >= 0 ? 3 : 2, left == INT64_MAX ? NULL : &t, NULL);
+        r = ppoll(fds, stop ? 4 : extra_fd >= 0 ? 3 : 2, left == INT64_MAX ? NULL : &t, NULL);
         atomic_fetch_add_explicit(&c->polls, 1, memory_order_relaxed);
     }
     if (r == 0 && until == deadline) e = BW_ERR_TIMED_OUT;
+    bool stopped = r > 0 && fds[3].revents;
     if (r > 0 && fds[1].revents) {
         uint64_t count;
         if (read(c->wake_fd, &count, sizeof count) < 0) {}
@@ -433,7 +436,7 @@ bw_err bw_conn_pump(bw_conn *c, int extra_fd, bw_deadline deadline)
         bw_conn_lose(c);
         return e == BW_ERR_PROTOCOL || e == BW_ERR_NO_MEMORY || e == BW_ERR_TLS_FAILED ? e : BW_ERR_NOT_CONNECTED;
     }
-    return e;
+    return stopped ? bw_fail(BW_ERR_CLOSED, "it was told to stop") : e;
 }
 
 bw_err bw_conn_try_pump(bw_conn *c, int extra_fd, bw_deadline deadline)

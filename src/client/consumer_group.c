@@ -4,12 +4,12 @@
 #include "client/backend.h"
 
 #include "format/names.h"
+#include "format/pattern.h"
 
-#include <regex.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { GROUP_ID_MAX = 249, TOPICS_MAX = 65536, PATTERN_MAX = 1024, LEAVE_MS = 500 };
+enum { GROUP_ID_MAX = 249, TOPICS_MAX = 65536, LEAVE_MS = 500 };
 
 /* ---- open and close ---- */
 
@@ -162,15 +162,10 @@ static bw_err check_topic(const char *name)
     if (!name || !*name) return bw_fail(BW_ERR_INVALID_TOPIC, "a topic to subscribe to has no name");
     if (name[0] != '^') return bw_topic_name_check(name, strlen(name));
     regex_t compiled;
-    char why[128];
-    if (strlen(name) > PATTERN_MAX) return bw_fail(BW_ERR_INVALID_ARGUMENT, "a pattern has at most %d characters", PATTERN_MAX);
-    int r = regcomp(&compiled, name, REG_EXTENDED | REG_NOSUB);
-    if (r == 0) {
-        regfree(&compiled);
-        return BW_OK;
-    }
-    regerror(r, &compiled, why, sizeof why);
-    return bw_fail(BW_ERR_INVALID_ARGUMENT, "%.100s is not a POSIX extended regular expression: %s", name, why);
+    size_t cost = 0;
+    bw_err e = bw_pattern_compile(name, strlen(name), &compiled, &cost);
+    if (!e) regfree(&compiled);
+    return e;
 }
 
 char **bw_names_copy(const char *const *names, size_t count)

@@ -5,7 +5,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -24,23 +23,21 @@ void bw_backoff_failed(bw_backoff *b)
 
 void bw_backoff_worked(bw_backoff *b) { *b = (bw_backoff){0}; }
 
-static bw_err shake_hands(bw_tls *tls, int fd, bw_deadline deadline)
+static bw_err shake_hands(bw_tls *tls, int fd, const bw_stop *stop, bw_deadline deadline)
 {
     for (;;) {
-        struct pollfd p = {.fd = fd};
-        bw_err e = bw_tls_handshake(tls, &p.events);
+        short events;
+        bw_err e = bw_tls_handshake(tls, &events);
         if (e != BW_ERR_EMPTY) return e;
-        int64_t left = bw_deadline_left_ns(deadline);
-        struct timespec t = {left / 1000000000, left % 1000000000};
-        int n = ppoll(&p, 1, left == INT64_MAX ? NULL : &t, NULL);
-        if (n < 0 && errno != EINTR) return bw_fail_errno(errno, "poll");
-        if (n == 0) return bw_fail(BW_ERR_NO_COORDINATOR, "no answer to the TLS handshake in time: is it a port for tls+tcp://?");
+        e = bw_stop_poll(stop, fd, &events, deadline);
+        if (e == BW_ERR_TIMED_OUT) return bw_fail(BW_ERR_NO_COORDINATOR, "no answer to the TLS handshake in time: is it a port for tls+tcp://?");
+        if (e) return e;
     }
 }
 
 static const char *given(const char *text) { return *text ? text : NULL; }
 
-static bw_err open_tls(const bw_remote *r, int fd, bw_deadline deadline, bw_tls **out)
+static bw_err open_tls(const bw_remote *r, int fd, const bw_stop *stop, bw_deadline deadline, bw_tls **out)
 {
     bw_tls_options o = {.ca = given(r->ca), .certificate = given(r->certificate), .key = given(r->key)};
     bw_tls_context *context;
@@ -48,7 +45,7 @@ static bw_err open_tls(const bw_remote *r, int fd, bw_deadline deadline, bw_tls 
     if (e) return e;
     e = bw_tls_open(context, fd, *r->server_name ? r->server_name : r->place.host, out);
     bw_tls_context_unref(context);
-    if (!e) e = shake_hands(*out, fd, deadline);
+    if (!e) e = shake_hands(*out, fd, stop, deadline);
     if (!e) return BW_OK;
     bw_tls_close(*out);
     *out = NULL;
@@ -56,12 +53,12 @@ static bw_err open_tls(const bw_remote *r, int fd, bw_deadline deadline, bw_tls 
     return bw_error_context(e, "%s", bw_tcp_place_print(&r->place, text));
 }
 
-bw_err bw_remote_connect(const bw_remote *r, bw_deadline deadline, int *fd, bw_tls **tls, bool *refused)
+bw_err bw_remote_connect(const bw_remote *r, const bw_stop *stop, bw_deadline deadline, int *fd, bw_tls **tls, bool *refused)
 {
     *tls = NULL;
-    bw_err e = bw_tcp_connect(&r->place, deadline, fd, refused);
+    bw_err e = bw_tcp_connect(&r->place, stop, deadline, fd, refused);
     if (e || !r->tls) return e;
-    e = open_tls(r, *fd, deadline, tls);
+    e = open_tls(r, *fd, stop, deadline, tls);
     if (!e) return BW_OK;
     bw_os_close(*fd);
     *fd = -1;

@@ -40,7 +40,7 @@ static inline int32_t bw_remote_answer_ms(const bw_remote *r)
 bw_err bw_remote_secret(const bw_remote *r, char out[256], bool *given);
 /* bw_remote_connect: a connection, with TLS when it is asked for (*tls, over *fd; else NULL). Files are read anew each time. As bw_tcp_connect;
  * INVALID_CONFIG (a file), TLS_FAILED (the message says why). */
-bw_err bw_remote_connect(const bw_remote *r, bw_deadline deadline, int *fd, bw_tls **tls, bool *refused);
+bw_err bw_remote_connect(const bw_remote *r, const bw_stop *stop, bw_deadline deadline, int *fd, bw_tls **tls, bool *refused);
 
 /* Between one try and the next: 50 ms, twice as long each time up to 5 s, each a random half to the whole of it. One a connection, under its
  * mutex. */

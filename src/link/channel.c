@@ -25,6 +25,7 @@ struct arrived {
 
 struct bw_channel {
     bool local;
+    const bw_stop *stop;
     size_t handed; /* answers that were handed out */
     /* local */
     bw_broker *broker;
@@ -121,11 +122,12 @@ static void on_gone(void *opaque)
 
 static const bw_session_ops local_ops = {on_reply, on_consumed, on_backlog, on_gone};
 
-bw_err bw_channel_open_local(bw_broker *b, const char *name, bw_channel **out)
+bw_err bw_channel_open_local(bw_broker *b, const char *name, const bw_stop *stop, bw_channel **out)
 {
     bw_channel *c = calloc(1, sizeof *c);
     if (!c) return bw_fail(BW_ERR_NO_MEMORY, "no memory for a link");
     c->local = true;
+    c->stop = stop;
     c->broker = b;
     c->next_correlation = 1;
     c->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -183,7 +185,7 @@ static void close_local(bw_channel *c)
 
 /* ---- remote ---- */
 
-bw_err bw_channel_open_remote(const char *url, const char *client_id, bw_channel **out)
+bw_err bw_channel_open_remote(const char *url, const char *client_id, const bw_stop *stop, bw_channel **out)
 {
     bw_channel *c = calloc(1, sizeof *c);
     if (!c) return bw_fail(BW_ERR_NO_MEMORY, "no memory for a link");
@@ -194,7 +196,7 @@ bw_err bw_channel_open_remote(const char *url, const char *client_id, bw_channel
     if (!e && (n < 0 || (size_t)n >= sizeof c->path)) e = bw_fail(BW_ERR_INVALID_ARGUMENT, "%s: the path is too long", url);
     if (!e) memcpy(c->path, path, (size_t)n + 1);
     if (!e && !(c->client_id = strdup(client_id))) e = bw_fail(BW_ERR_NO_MEMORY, "no memory for a link");
-    bw_conn_options o = {.client_id = c->client_id, .remote = c->url.remote ? &c->url.at : NULL, .patience_ms = PATIENCE_MS};
+    bw_conn_options o = {.client_id = c->client_id, .remote = c->url.remote ? &c->url.at : NULL, .patience_ms = PATIENCE_MS, .stop = stop};
     if (!e) e = bw_conn_init(&c->conn, &o);
     if (e) {
         free(c->client_id);
@@ -304,14 +306,6 @@ size_t bw_channel_dispatch(bw_channel *c)
 
 int bw_channel_fd(const bw_channel *c) { return c->local ? c->event_fd : -1; }
 
-void bw_channel_poke(bw_channel *c)
-{
-    pthread_mutex_lock(&c->mutex);
-    c->poked = true;
-    pthread_mutex_unlock(&c->mutex);
-    eventfd_write(c->event_fd, 1);
-}
-
 struct handed_since {
     bw_channel *channel;
     size_t then;
@@ -320,11 +314,13 @@ static bool has_handed(void *opaque) { return ((struct handed_since *)opaque)->c
 
 static bw_err wait_local(bw_channel *c, int extra_fd, bw_deadline deadline)
 {
-    struct pollfd fds[2] = {{.fd = c->event_fd, .events = POLLIN}, {.fd = extra_fd, .events = POLLIN}};
+    struct pollfd fds[3] = {{.fd = c->event_fd, .events = POLLIN}, {.fd = extra_fd, .events = POLLIN},
+                            {.fd = c->stop ? c->stop->fd : -1, .events = POLLIN}};
     int64_t left = bw_deadline_left_ns(deadline);
     struct timespec t = {left / 1000000000, left % 1000000000};
-    int r = ppoll(fds, extra_fd >= 0 ? 2 : 1, left == INT64_MAX ? NULL : &t, NULL);
+    int r = ppoll(fds, 3, left == INT64_MAX ? NULL : &t, NULL);
     bw_channel_dispatch(c);
+    if (r > 0 && fds[2].revents) return bw_fail(BW_ERR_CLOSED, "it was told to stop");
     if (c->gone) return bw_fail(BW_ERR_NOT_CONNECTED, "no memory for an answer");
     return r == 0 ? bw_fail(BW_ERR_TIMED_OUT, "nothing was answered in time") : BW_OK;
 }

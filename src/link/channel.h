@@ -26,10 +26,11 @@ typedef struct bw_ask {
     uint16_t type;
 } bw_ask;
 
-/* bw_channel_open_local: to the daemon that this is. It is always connected. name: for status ("link berlin"). NO_MEMORY. */
-bw_err bw_channel_open_local(bw_broker *b, const char *name, bw_channel **out);
+/* bw_channel_open_local: to the daemon that this is. It is always connected. name: for status ("link berlin"). stop (both): NULL, or what
+ * ends every wait: CLOSED; it outlives the channel. NO_MEMORY. */
+bw_err bw_channel_open_local(bw_broker *b, const char *name, const bw_stop *stop, bw_channel **out);
 /* bw_channel_open_remote: nothing is connected yet. INVALID_ARGUMENT, UNSUPPORTED: the URL (ipc:, dir:, tcp:, tls+tcp:). */
-bw_err bw_channel_open_remote(const char *url, const char *client_id, bw_channel **out);
+bw_err bw_channel_open_remote(const char *url, const char *client_id, const bw_stop *stop, bw_channel **out);
 /* bw_channel_close: what is under way ends (NOT_CONNECTED) and, for a local one, the broker has forgotten the session. */
 void bw_channel_close(bw_channel *c);
 bool bw_channel_is_local(const bw_channel *c);
@@ -47,11 +48,8 @@ bw_err bw_channel_request(bw_channel *c, bw_request *r, bw_deadline deadline, bw
 int bw_channel_fd(const bw_channel *c);
 /* bw_channel_dispatch: hand out what is there, without waiting. How many. */
 size_t bw_channel_dispatch(bw_channel *c);
-/* bw_channel_wait: until something was handed out, extra_fd (-1: none) is readable, or the deadline. BW_OK, TIMED_OUT, NOT_CONNECTED. */
+/* bw_channel_wait: until something was handed out, extra_fd (-1: none) is readable, or the deadline. BW_OK, TIMED_OUT, NOT_CONNECTED, CLOSED. */
 bw_err bw_channel_wait(bw_channel *c, int extra_fd, bw_deadline deadline);
-
-/* bw_channel_poke: of a local one: whoever waits on it, or on its fd, looks again. Any thread. */
-void bw_channel_poke(bw_channel *c);
 
 /* Bytes that went over the wire so far, frames and all; 0 for a local one. */
 void bw_channel_bytes(bw_channel *c, uint64_t *out, uint64_t *in);

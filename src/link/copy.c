@@ -123,6 +123,7 @@ static size_t take_pieces(bw_copy *c, const bw_chunk *chunk, bw_piece *out)
         p->log_start = from->log_start;
         p->left = from->left;
         pthread_mutex_unlock(&c->mutex);
+        bw_replicate_start(c, p);
         if (!from->size && from->next <= p->sent) continue;
         out[n] = *from;
         memcpy(out[n].topic, p->target, sizeof out[n].topic);
@@ -208,6 +209,7 @@ static void appended_piece(bw_copy *c, const bw_piece *sent, const bw_piece *got
     if (sent->timestamp > p->timestamp) p->timestamp = sent->timestamp;
     pthread_mutex_unlock(&c->mutex);
     bw_replicate_note(c, p);
+    bw_replicate_start(c, p);
 }
 
 static void on_appended(bw_transfer *t, bw_err e, const bw_chunk *chunk, uint64_t wire)

@@ -49,6 +49,9 @@ typedef struct bw_copy_part {
     int32_t wanted;      /* what counts at the source: 0 nothing, 1 visible, 2 durable */
     int64_t acknowledged, acknowledged_durable; /* offsets that the source was told */
     int64_t replicated;  /* as the source says */
+    bw_ask start_ask;
+    bool starting;       /* it is under way */
+    int64_t started;     /* the sink's log start, as far as it was moved from here */
     bool present;        /* in the present arrangement */
     bool not_hashed;     /* no memory to register it */
     UT_hash_handle hh;

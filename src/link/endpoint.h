@@ -19,6 +19,7 @@
 
 #include "base/clock.h"
 #include "base/err.h"
+#include "base/stop.h"
 #include "base/uuid.h"
 #include "broker/broker.h"
 #include "broker/group.h"
@@ -130,20 +131,19 @@ typedef struct bw_endpoint_ops {
      * partition behind it fail too, with OUT_OF_ORDER_SEQUENCE. */
     bw_err (*append)(bw_endpoint *ep, const bw_chunk *chunk, bw_transfer *t);
     bw_err (*commit)(bw_endpoint *ep, const bw_group_offset *offsets, size_t count, bw_deadline deadline);
-    /* This daemon's end: who waits looks again. Any thread. NULL: of other ends. */
-    void (*poke)(bw_endpoint *ep);
 } bw_endpoint_ops;
 
 struct bw_endpoint {
     const bw_endpoint_ops *ops;
     bool is_bus; /* a daemon of Busway (endpoint_bus.h) */
+    const bw_stop *stop; /* ends every wait with CLOSED; NULL: nobody stops it */
     const bw_link_spec *spec; /* outlives it */
     uint64_t wire_out, wire_in; /* bytes so far */
 };
 
-/* bw_endpoint_open_local: this daemon. origin: as the peer is told. */
-bw_err bw_endpoint_open_local(bw_broker *b, const bw_link_spec *spec, bw_endpoint **out);
+/* bw_endpoint_open_local: this daemon. stop (both): ends every wait, with CLOSED; outlives the endpoint. */
+bw_err bw_endpoint_open_local(bw_broker *b, const bw_link_spec *spec, const bw_stop *stop, bw_endpoint **out);
 /* bw_endpoint_open_peer: what spec's URL says: a daemon (ipc:, dir:, tcp:, tls+tcp:) or a cluster (kafka:). UNSUPPORTED, INVALID_ARGUMENT. */
-bw_err bw_endpoint_open_peer(const bw_link_spec *spec, bw_endpoint **out);
+bw_err bw_endpoint_open_peer(const bw_link_spec *spec, const bw_stop *stop, bw_endpoint **out);
 
 #endif

@@ -67,7 +67,6 @@ static bw_err bus_wait(bw_endpoint *ep, int extra_fd, bw_deadline deadline)
 
 static size_t bus_dispatch(bw_endpoint *ep) { return bw_channel_dispatch(bus_of(ep)->channel); }
 static int bus_fd(bw_endpoint *ep) { return bw_channel_fd(bus_of(ep)->channel); }
-static void bus_poke(bw_endpoint *ep) { bw_channel_poke(bus_of(ep)->channel); }
 
 static bw_err bus_hello(bw_endpoint *ep, const bw_origin *mine, bw_origin *out, bw_deadline deadline)
 {
@@ -268,6 +267,13 @@ static bw_link_part *parts_of(const bw_piece *pieces, size_t count)
     return parts;
 }
 
+static void set_filter(bw_request *r, const bw_link_spec *s)
+{
+    r->link.key_prefix = bw_str_of(s->key_prefix);
+    r->link.header = bw_str_of(s->header);
+    r->link.header_value = bw_str_of(s->header_value);
+}
+
 static bw_err bus_fetch(bw_endpoint *ep, bw_transfer *t, uint32_t max_bytes, int32_t max_wait_ms)
 {
     struct bus *x = bus_of(ep);
@@ -282,9 +288,7 @@ static bw_err bus_fetch(bw_endpoint *ep, bw_transfer *t, uint32_t max_bytes, int
         r.read_limit = s->durable;
         r.link.codec = bw_channel_is_local(x->channel) && !s->push ? BW_CODEC_NONE : (int8_t)s->codec;
         if (s->mode == BW_LINK_MERGE) memcpy(r.link.origin, x->other.id.b, 16);
-        r.link.key_prefix = bw_str_of(s->key_prefix);
-        r.link.header = bw_str_of(s->header);
-        r.link.header_value = bw_str_of(s->header_value);
+        set_filter(&r, s);
         if (!(r.link.parts = parts_of(x->pieces, x->piece_count))) return bw_fail(BW_ERR_NO_MEMORY, "no memory for a stream");
         r.link.part_count = x->piece_count;
     }
@@ -309,6 +313,7 @@ static bw_err bus_prepare(bw_endpoint *ep, const char *target, const bw_source_t
     r.link.incarnation = origin->incarnation;
     memcpy(r.link.source, from->id.b, 16);
     r.link.create = true;
+    set_filter(&r, x->base.spec);
     r.configs = (bw_config_pair *)(uintptr_t)configs;
     r.config_count = config_count;
     *parts = NULL;
@@ -353,39 +358,43 @@ static bw_err bus_append(bw_endpoint *ep, const bw_chunk *chunk, bw_transfer *t)
 static const bw_endpoint_ops bus_ops = {
     .close = bus_close, .connect = bus_connect, .drop = bus_drop, .is_up = bus_is_up, .wait = bus_wait, .dispatch = bus_dispatch, .fd = bus_fd,
     .hello = bus_hello, .list = bus_list, .configs = bus_configs, .begin = bus_begin, .fetch = bus_fetch, .offsets = bw_bus_offsets,
-    .prepare = bus_prepare, .append = bus_append, .commit = bw_bus_commit, .poke = bus_poke,
+    .prepare = bus_prepare, .append = bus_append, .commit = bw_bus_commit,
 };
 
 bw_channel *bw_bus_channel(bw_endpoint *ep) { return bus_of(ep)->channel; }
 
-static bw_err make(bw_channel *channel, const bw_link_spec *spec, bw_endpoint **out)
+static bw_err make(bw_channel *channel, const bw_link_spec *spec, const bw_stop *stop, bw_endpoint **out)
 {
     struct bus *x = calloc(1, sizeof *x);
     if (!x) {
         bw_channel_close(channel);
         return bw_fail(BW_ERR_NO_MEMORY, "no memory for a link");
     }
-    x->base = (bw_endpoint){.ops = &bus_ops, .is_bus = true, .spec = spec};
+    x->base = (bw_endpoint){.ops = &bus_ops, .is_bus = true, .spec = spec, .stop = stop};
     x->channel = channel;
     *out = &x->base;
     return BW_OK;
 }
 
-bw_err bw_endpoint_open_local(bw_broker *b, const bw_link_spec *spec, bw_endpoint **out)
+bw_err bw_endpoint_open_local(bw_broker *b, const bw_link_spec *spec, const bw_stop *stop, bw_endpoint **out)
 {
     char name[BW_LINK_NAME_MAX + 8];
     bw_channel *channel;
     snprintf(name, sizeof name, "link %s", spec->name);
-    bw_err e = bw_channel_open_local(b, name, &channel);
-    return e ? e : make(channel, spec, out);
+    bw_err e = bw_channel_open_local(b, name, stop, &channel);
+    return e ? e : make(channel, spec, stop, out);
 }
 
-bw_err bw_endpoint_open_peer(const bw_link_spec *spec, bw_endpoint **out)
+bw_err bw_endpoint_open_peer(const bw_link_spec *spec, const bw_stop *stop, bw_endpoint **out)
 {
     char name[BW_LINK_NAME_MAX + 8];
     bw_channel *channel;
-    if (bw_link_spec_is_cluster(spec)) return bw_endpoint_open_kafka(spec, out);
+    if (bw_link_spec_is_cluster(spec)) {
+        bw_err bad = bw_endpoint_open_kafka(spec, out);
+        if (!bad) (*out)->stop = stop;
+        return bad;
+    }
     snprintf(name, sizeof name, "link %s", spec->name);
-    bw_err e = bw_channel_open_remote(spec->url, name, &channel);
-    return e ? e : make(channel, spec, out);
+    bw_err e = bw_channel_open_remote(spec->url, name, stop, &channel);
+    return e ? e : make(channel, spec, stop, out);
 }

@@ -164,9 +164,11 @@ static bw_err end_wait(bw_endpoint *ep, int extra_fd, bw_deadline deadline)
         int64_t left = bw_deadline_left_ns(deadline);
         if (left == 0) return bw_fail(BW_ERR_TIMED_OUT, "nothing came in time");
         int slice = left / 1000000 < WAIT_SLICE_MS ? (int)(left / 1000000) + 1 : WAIT_SLICE_MS;
-        struct pollfd fds[2] = {{.fd = k->consumer && !ep->spec->push ? bw_consumer_fd(k->consumer) : -1, .events = POLLIN},
-                                {.fd = extra_fd, .events = POLLIN}};
-        if (poll(fds, 2, slice) < 0 && errno != EINTR) return bw_fail_errno(errno, "waiting for a cluster");
+        struct pollfd fds[3] = {{.fd = k->consumer && !ep->spec->push ? bw_consumer_fd(k->consumer) : -1, .events = POLLIN},
+                                {.fd = extra_fd, .events = POLLIN},
+                                {.fd = ep->stop ? ep->stop->fd : -1, .events = POLLIN}};
+        if (poll(fds, 3, slice) < 0 && errno != EINTR) return bw_fail_errno(errno, "waiting for a cluster");
+        if (fds[2].revents) return bw_fail(BW_ERR_CLOSED, "it was told to stop");
         if (fds[1].revents) {
             end_dispatch(ep);
             return BW_OK;

@@ -1,5 +1,6 @@
 /* link/link_thread.c: a link's thread: both ends are opened, copied between until something ends it, closed; and again, later.
  *
+ * Wherever it waits it can be told to leave (bw_stop): a link to a peer that does not answer is stopped at once, too.
  * An end that is lost is looked for again after 50 ms, then twice as long each time up to 5 s, a random half of it off; what is no loss
  * (a link to itself, a version, a right) is tried every 10 s: a person must do something, and may. */
 #include "link/links_internal.h"
@@ -28,8 +29,10 @@ static void on_event(void *opaque, bw_log_level level, const char *event, const 
 void bw_link_poke(bw_link *k)
 {
     pthread_mutex_lock(&k->mutex);
-    if (atomic_load(&k->stop) || atomic_load(&k->paused)) atomic_store(&k->copy.stop, true);
-    if (k->local) k->local->ops->poke(k->local);
+    if (atomic_load(&k->stop) || atomic_load(&k->paused)) {
+        atomic_store(&k->copy.stop, true);
+        bw_stop_raise(&k->waits);
+    }
     pthread_cond_broadcast(&k->cond);
     pthread_mutex_unlock(&k->mutex);
 }
@@ -37,19 +40,11 @@ void bw_link_poke(bw_link *k)
 static bw_err run_once(bw_link *k)
 {
     bw_endpoint *local = NULL, *peer = NULL;
-    bw_err e = bw_endpoint_open_local(k->links->broker, &k->spec, &local);
-    if (!e) e = bw_endpoint_open_peer(&k->spec, &peer);
-    if (!e) {
-        pthread_mutex_lock(&k->mutex);
-        k->local = local;
-        pthread_mutex_unlock(&k->mutex);
-        e = bw_copy_run(&k->copy, local, peer);
-    }
+    bw_err e = bw_endpoint_open_local(k->links->broker, &k->spec, &k->waits, &local);
+    if (!e) e = bw_endpoint_open_peer(&k->spec, &k->waits, &peer);
+    if (!e) e = bw_copy_run(&k->copy, local, peer);
     char why[512];
     snprintf(why, sizeof why, "%s", bw_error_message());
-    pthread_mutex_lock(&k->mutex);
-    k->local = NULL;
-    pthread_mutex_unlock(&k->mutex);
     k->copy.discard = true;
     if (peer) {
         peer->ops->drop(peer);
@@ -115,11 +110,13 @@ static void *link_main(void *opaque)
         }
         set_state(k, BW_LINK_CONNECTS);
         atomic_store(&k->copy.stop, false);
+        bw_stop_lower(&k->waits);
         uint64_t chunks = k->copy.chunks;
         k->connects++;
         pthread_mutex_unlock(&k->mutex);
         bw_err e = run_once(k);
         pthread_mutex_lock(&k->mutex);
+        if (atomic_load(&k->copy.stop)) e = BW_OK; /* it was told to, and left what it waited for */
         if (e) ended(k, e, k->copy.chunks != chunks);
     }
     pthread_mutex_unlock(&k->mutex);
@@ -136,7 +133,8 @@ bw_err bw_link_start(bw_link *k)
     k->copy.opaque = k;
     atomic_store(&k->paused, k->spec.paused);
     k->since_ms = bw_clock_wall_ms();
-    bw_err e = bw_broker_start_thread(&k->thread, link_main, k);
+    bw_err e = bw_stop_init(&k->waits);
+    if (!e) e = bw_broker_start_thread(&k->thread, link_main, k);
     k->runs = e == BW_OK;
     return e;
 }

@@ -56,6 +56,7 @@ static void link_free(bw_link *k)
     bw_link_spec_fini(&k->spec);
     pthread_mutex_destroy(&k->mutex);
     pthread_cond_destroy(&k->cond);
+    bw_stop_fini(&k->waits);
     free(k);
 }
 
@@ -112,6 +113,17 @@ static bw_err set_all(bw_link_spec *s, const bw_request *r)
     return e ? e : bw_link_spec_check(s);
 }
 
+/* What one of two links leaves out is lost when the other brings it into the same merge: broker/link_feed.c has the rest of it. */
+static bw_err check_others(const bw_links *l, const bw_link_spec *s)
+{
+    char topic[BW_TOPIC_NAME_MAX + 1];
+    for (const bw_link *k = l->list; k; k = k->next)
+        if (strcmp(k->spec.name, s->name) && bw_link_specs_mix(s, &k->spec, topic, sizeof topic))
+            return bw_fail(BW_ERR_INVALID_ARGUMENT, "link '%s' and link '%s' merge into topic '%s' but filter differently (key-prefix, header): give "
+                           "them different targets, by prefix or rename", s->name, k->spec.name, topic);
+    return BW_OK;
+}
+
 static bw_err add(bw_links *l, const bw_request *r)
 {
     bw_link_spec s;
@@ -123,7 +135,8 @@ static bw_err add(bw_links *l, const bw_request *r)
     if (e) return e;
     bw_endpoint *peer = NULL;
     e = set_all(&s, r);
-    if (!e) e = bw_endpoint_open_peer(&s, &peer); /* connects to nobody: is it a URL? */
+    if (!e) e = check_others(l, &s);
+    if (!e) e = bw_endpoint_open_peer(&s, NULL, &peer); /* connects to nobody: is it a URL? */
     if (!e) peer->ops->close(peer);
     if (!e) e = store(l->broker, &s, false);
     if (e) {
@@ -160,6 +173,7 @@ static bw_err alter(bw_links *l, const bw_request *r)
     if (!e) e = copy_spec(&k->spec, &s);
     if (e) return e;
     e = set_all(&s, r);
+    if (!e) e = check_others(l, &s);
     if (!e && !k->spec.is_static) e = store(l->broker, &s, false);
     if (!e && pause_only) {
         k->spec.paused = s.paused;
@@ -262,7 +276,8 @@ static bw_err one_static(bw_links *l, const bw_daemon_config *config, const char
         if (!strcmp(o->link, name)) e = bw_link_spec_set(&s, o->name, strlen(o->name), o->value, strlen(o->value));
     }
     if (!e) e = bw_link_spec_check(&s);
-    if (!e) e = bw_endpoint_open_peer(&s, &peer);
+    if (!e) e = check_others(l, &s);
+    if (!e) e = bw_endpoint_open_peer(&s, NULL, &peer);
     if (!e) peer->ops->close(peer);
     s.is_static = true;
     if (!e) return run(l, &s);

@@ -17,9 +17,9 @@ typedef struct bw_link {
     pthread_t thread;
     bool runs;             /* thread is there */
     _Atomic bool stop, paused, finished;
+    bw_stop waits;         /* raised: its thread shall leave whatever it waits for */
     pthread_mutex_t mutex; /* what follows */
     pthread_cond_t cond;   /* monotonic */
-    bw_endpoint *local;    /* while it is open: to be poked */
     bw_link_state state;
     bw_err error;          /* of the last end; OK while it goes well */
     char message[512];

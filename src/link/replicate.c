@@ -87,12 +87,48 @@ bw_err bw_replicate_begin(bw_copy *c)
 {
     if (!is_mirror(c)) return BW_OK;
     for (bw_copy_part *p = c->parts; p; p = p->hh.next) {
-        if (!p->present || p->error || p->acknowledging) continue;
+        if (!p->present || p->error) continue;
+        p->started = 0;
+        if (p->acknowledging) continue;
         p->told = false;
         p->wanted = 1; /* the answer says */
         ask_sink(c, p);
     }
     return BW_OK;
+}
+
+/* ---- the log's start ---- */
+
+static void on_started(bw_ask *ask, bw_err e, const bw_answer *a)
+{
+    bw_copy_part *p = ask->opaque;
+    bw_copy *c = p->copy;
+    (void)a;
+    p->starting = false;
+    if (c->discard || c->failed || bw_copy_is_lost(e)) return;
+    if (e) { /* not again until the stream is arranged anew */
+        char more[420];
+        snprintf(more, sizeof more, "error=%s reason=\"%.300s\"", bw_err_name(e), bw_error_message());
+        bw_copy_say(c, BW_LOG_WARN, "log_start_not_followed", p, more);
+        p->started = INT64_MAX;
+        return;
+    }
+    bw_replicate_start(c, p);
+}
+
+void bw_replicate_start(bw_copy *c, bw_copy_part *p)
+{
+    int64_t upto = p->log_start < p->next ? p->log_start : p->next;
+    if (!c->spec->follow_start || !is_mirror(c) || p->starting || upto <= p->started) return;
+    bw_request q;
+    bw_request_init(&q, BW_API_DELETE_RECORDS);
+    q.topic = bw_str_of(p->target);
+    q.partition = p->key.partition;
+    q.offset = upto;
+    p->copy = c;
+    p->started = upto;
+    p->start_ask = (bw_ask){.done = on_started, .opaque = p};
+    p->starting = bw_channel_submit(bw_bus_channel(c->sink), &q, &p->start_ask) == BW_OK;
 }
 
 /* ---- fencing ---- */

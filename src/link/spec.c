@@ -3,8 +3,8 @@
 
 #include "format/codec.h"
 #include "format/names.h"
+#include "format/pattern.h"
 
-#include <regex.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -34,6 +34,7 @@ static const option options[] = {
     {"compression", WORD, AT(codec), "none|gzip|snappy|lz4|zstd", sizeof(bw_codec)},
     {"configs", BOOL, AT(topic_configs), NULL, 0},
     {"groups", PATTERNS, AT(groups), NULL, 0},
+    {"log-start", WORD, AT(follow_start), "keep|follow", sizeof(bool)},
     {"durable", BOOL, AT(durable), NULL, 0},
     {"paused", BOOL, AT(paused), NULL, 0},
 };
@@ -55,27 +56,17 @@ static void patterns_free(bw_patterns *p)
     *p = (bw_patterns){0};
 }
 
-/* The pattern matches whole names. */
-static bw_err compile(bw_pattern *p)
+static bw_err compile(bw_pattern *p, size_t *cost)
 {
-    size_t len = strlen(p->text);
-    char *whole = malloc(len + 5);
     regex_t *r = calloc(1, sizeof *r);
-    int bad = REG_ESPACE;
-    if (whole && r) {
-        snprintf(whole, len + 5, "^(%s)$", p->text + 1);
-        bad = regcomp(r, whole, REG_EXTENDED | REG_NOSUB);
-    }
-    free(whole);
-    if (!bad) {
-        p->regex = r;
-        return BW_OK;
-    }
-    free(r);
-    return bw_fail(BW_ERR_INVALID_ARGUMENT, "'%s' is no extended regular expression", p->text);
+    if (!r) return bw_fail(BW_ERR_NO_MEMORY, "no memory for a link");
+    bw_err e = bw_pattern_compile(p->text + 1, strlen(p->text + 1), r, cost);
+    if (e) free(r);
+    else p->regex = r;
+    return e;
 }
 
-static bw_err pattern_take(const char *from, size_t len, bw_pattern *out)
+static bw_err pattern_take(const char *from, size_t len, bw_pattern *out, size_t *cost)
 {
     *out = (bw_pattern){0};
     const char *colon = NULL;
@@ -93,20 +84,21 @@ static bw_err pattern_take(const char *from, size_t len, bw_pattern *out)
     }
     if (!len || len > BW_LINK_TEXT_MAX) return bw_fail(BW_ERR_INVALID_ARGUMENT, "a name is empty");
     if (!(out->text = bw_text_copy(from, len))) return bw_fail(BW_ERR_NO_MEMORY, "no memory for a link");
-    return out->text[0] == '^' ? compile(out) : BW_OK;
+    return out->text[0] == '^' ? compile(out, cost) : BW_OK;
 }
 
 static bw_err patterns_parse(const char *value, size_t len, bw_patterns *out)
 {
     bw_patterns p = {0};
     bw_err e = BW_OK;
+    size_t cost = 0;
     if (len && !(p.items = calloc(PATTERNS_MAX, sizeof *p.items))) return bw_fail(BW_ERR_NO_MEMORY, "no memory for a link");
     for (size_t at = 0; !e && at < len;) {
         const char *comma = memchr(value + at, ',', len - at);
         size_t n = comma ? (size_t)(comma - value) - at : len - at;
         if (p.count == PATTERNS_MAX) e = bw_fail(BW_ERR_INVALID_ARGUMENT, "more than %d names", PATTERNS_MAX);
         else {
-            e = pattern_take(value + at, n, &p.items[p.count]);
+            e = pattern_take(value + at, n, &p.items[p.count], &cost);
             p.count++;
         }
         at += n + 1;
@@ -121,10 +113,9 @@ static bw_err patterns_parse(const char *value, size_t len, bw_patterns *out)
 
 bool bw_patterns_match(const bw_patterns *p, const char *name, int32_t *priority)
 {
-    bool own = name[0] == '_' && name[1] == '_';
     for (size_t i = 0; i < p->count; i++) {
         const bw_pattern *x = &p->items[i];
-        bool hit = x->regex ? !own && regexec(x->regex, name, 0, NULL, 0) == 0 : !strcmp(x->text, name);
+        bool hit = x->regex ? bw_pattern_means(x->regex, name) : !strcmp(x->text, name);
         if (!hit) continue;
         if (priority) *priority = x->priority;
         return true;
@@ -223,7 +214,7 @@ bw_err bw_link_spec_set(bw_link_spec *s, const char *name, size_t name_len, cons
     if (!o)
         return bw_fail(BW_ERR_INVALID_ARGUMENT,
                        "unknown option '%.*s' of a link; there are url, direction, mode, topics, prefix, rename, key-prefix, header, rate, "
-                       "compression, configs, groups, durable, paused, kafka.…",
+                       "compression, configs, groups, log-start, durable, paused, kafka.…",
                        (int)(name_len < 60 ? name_len : 60), name);
     switch (o->kind) {
     case TEXT: return text_set(field(s, o), value, value_len);
@@ -327,6 +318,8 @@ bw_err bw_link_spec_check(const bw_link_spec *s)
     if (s->groups.count && s->mode == BW_LINK_MERGE)
         return bw_fail(BW_ERR_INVALID_ARGUMENT,
                        "link '%s': the offsets of a merge are its own: groups' committed offsets travel with mirrors only", s->name);
+    if (s->follow_start && (s->mode == BW_LINK_MERGE || bw_link_spec_is_cluster(s)))
+        return bw_fail(BW_ERR_INVALID_ARGUMENT, "link '%s': log-start=follow is for mirrors of another daemon", s->name);
     if (bw_link_spec_is_cluster(s) && s->push && s->mode == BW_LINK_MIRROR)
         return bw_fail(BW_ERR_INVALID_ARGUMENT, "link '%s': a Kafka cluster gives records offsets of its own: mode=merge", s->name);
     if (bw_link_spec_is_cluster(s) && s->groups.count)
@@ -419,4 +412,31 @@ bw_err bw_link_spec_target(const bw_link_spec *s, const char *topic, char *out, 
     if (n < 0 || (size_t)n >= size || (size_t)n > BW_TOPIC_NAME_MAX)
         return bw_fail(BW_ERR_INVALID_TOPIC, "link '%s': the name of topic '%s' gets too long with its prefix", s->name, topic);
     return bw_topic_name_check(out, (size_t)n);
+}
+
+/* ---- two of them ---- */
+
+static bool same_text(const char *a, const char *b) { return !strcmp(a ? a : "", b ? b : ""); }
+
+/* Is `target` what s makes of a topic? */
+static bool may_target(const bw_link_spec *s, const char *target)
+{
+    size_t n = s->prefix ? strlen(s->prefix) : 0;
+    if (s->rename) return !strcmp(s->rename, target);
+    return strncmp(target, s->prefix ? s->prefix : "", n) == 0 && bw_patterns_match(&s->topics, target + n, NULL);
+}
+
+static const char *shared_target(const bw_link_spec *a, const bw_link_spec *b, char *out, size_t size)
+{
+    for (size_t i = 0; i < a->topics.count; i++)
+        if (!a->topics.items[i].regex && bw_link_spec_target(a, a->topics.items[i].text, out, size) == BW_OK && may_target(b, out)) return out;
+    return NULL;
+}
+
+const char *bw_link_specs_mix(const bw_link_spec *a, const bw_link_spec *b, char *out, size_t size)
+{
+    bool one_place = a->push == b->push && (!a->push || same_text(a->url, b->url));
+    bool alike = same_text(a->key_prefix, b->key_prefix) && same_text(a->header, b->header) && same_text(a->header_value, b->header_value);
+    if (a->mode != BW_LINK_MERGE || b->mode != BW_LINK_MERGE || !one_place || alike) return NULL;
+    return shared_target(a, b, out, size) ? out : shared_target(b, a, out, size);
 }

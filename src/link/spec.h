@@ -40,6 +40,7 @@ typedef struct bw_link_spec {
     bw_patterns groups;     /* whose committed offsets travel */
     int64_t hold_bytes;     /* retention is held back by so much; 0: not */
     int64_t hold_ms;
+    bool follow_start;      /* mirrors: what the origin has deleted at its log's start is deleted */
     bool durable;           /* only what is on the origin's disk is copied */
     bool paused;
     bool is_static;         /* from the configuration file */
@@ -64,6 +65,9 @@ void bw_link_spec_each(const bw_link_spec *s, void (*fn)(void *opaque, const cha
 bool bw_link_spec_is_cluster(const bw_link_spec *s);
 /* bw_patterns_match: *priority of the first that matches. Names of the daemon's own topics ("__…") match by name only. */
 bool bw_patterns_match(const bw_patterns *p, const char *name, int32_t *priority);
+/* bw_link_specs_mix: both merge into a topic of one name at one place (as far as their options say), but filter differently: a topic's name, of
+ * either; else NULL. Pushes to different peers never do. */
+const char *bw_link_specs_mix(const bw_link_spec *a, const bw_link_spec *b, char *out, size_t size);
 /* bw_link_spec_target: the target's name of a source topic. INVALID_TOPIC: too long. */
 bw_err bw_link_spec_target(const bw_link_spec *s, const char *topic, char *out, size_t size);
 

@@ -17,6 +17,12 @@ bw_err bw_txn_copy(bw_partition *log, bw_appender *a, bw_producers *table, const
 int64_t bw_partition_gaps_below(const bw_partition *p);
 /* bw_partition_allow_gaps: from now on they may below `upto` (and somewhat further, so that this is rare). Syncs. IO, DISK_FULL. */
 bw_err bw_partition_allow_gaps(bw_partition *p, int64_t upto);
+/* bw_partition_make_way: what comes next is a batch at `offset`, far behind the end, `from`. When it returns the log's end is near enough for it
+ * (bw_append_copy), and offsets in the newest segment are near enough to its base for an index, if that can be: a segment that has records is
+ * rolled, an empty one's end is moved. BUSY: not at this moment. IO, DISK_FULL, OUT_OF_ORDER_SEQUENCE (it does not end at `from`). */
+bw_err bw_partition_make_way(bw_partition *p, int64_t from, int64_t offset);
+/* bw_partition_is_far: must it be called for a batch whose last offset is `last`? Any thread. */
+bool bw_partition_is_far(bw_partition *p, int64_t from, int64_t last);
 /* bw_partition_copy_epoch: the origin began `epoch` at `offset`, the end of the log. Syncs. */
 bw_err bw_partition_copy_epoch(bw_partition *p, int32_t epoch, int64_t offset);
 /* bw_partition_set_mirror: recovery raises its epoch, or not. */

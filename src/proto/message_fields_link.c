@@ -34,6 +34,8 @@ static const bw_shape part_shape = {"part", part_fields, COUNT_OF(part_fields), 
 #define Q_PARTS Q_LIST("parts", link.parts, link.part_count, part_shape)
 #define Q_MODE Q("mode", I8, link.mode, 0)
 #define Q_ORIGIN Q("origin", BYTES16, link.origin, 0), Q("incarnation", U64, link.incarnation, 0)
+#define Q_FILTER                                                                                                               \
+    Q("key_prefix", BIN, link.key_prefix, 0), Q("header", STR, link.header, 0), Q("header_value", BIN, link.header_value, 0)
 #define A_PARTS A_LIST("parts", link.parts, link.part_count, part_shape)
 #define A_LIST(text, list, count, shape)                                                                                       \
     {KEY(text), .kind = BW_FIELD_LIST, .offset = (uint16_t)offsetof(bw_answer, list),                                          \
@@ -44,14 +46,14 @@ static const bw_field name_request[] = {Q_NAME};
 static const bw_field hello_request[] = {Q_NAME, Q_ORIGIN};
 static const bw_field topic_request[] = {
     Q_NAME, Q_ORIGIN, Q_MODE, Q("topic", STR, topic, 0), Q("partitions", I32, partitions, 0), Q("source", BYTES16, link.source, 0),
-    Q("create", BOOL, link.create, 0), Q_OPTIONS,
+    Q("create", BOOL, link.create, 0), Q_OPTIONS, Q_FILTER,
 };
 static const bw_field append_request[] = {
     Q_NAME, Q_ORIGIN, Q_MODE, Q_PARTS, Q("codec", I8, link.codec, 0), Q("plain", U32, link.plain, 0),
 };
 static const bw_field fetch_request[] = {
     Q_NAME, Q_ORIGIN, Q_MODE, Q("stream", U32, link.stream, 0), Q("begin", BOOL, link.begin, 0), Q_PARTS, Q("codec", I8, link.codec, 0),
-    Q("key_prefix", BIN, link.key_prefix, 0), Q("header", STR, link.header, 0), Q("header_value", BIN, link.header_value, 0),
+    Q_FILTER,
     Q("max_wait_ms", I32, max_wait_ms, 0), Q("max_bytes", U32, max_bytes, 1048576), Q("read_limit", I8, read_limit, 0),
 };
 static const bw_field position_request[] = {Q_NAME, Q_ORIGIN, Q_MODE, Q_PARTS};

@@ -42,7 +42,7 @@ static const bw_field epochs_answer[] = {A_OUTCOME, A_RANGE, A("epoch", I32, rep
 static const bw_field fence_request[] = {
     Q_PART, Q("peer", STR, replica.peer, 0), Q("epoch", I32, replica.epoch, -1), Q("from", I64, replica.from, 0),
 };
-static const bw_field mend_request[] = {Q_PART, Q_RANGE};
+static const bw_field mend_request[] = {Q_PART, Q_RANGE, Q("force", BOOL, replica.force, 0)};
 static const bw_field fence_answer[] = {
     A_OUTCOME, A_RANGE, A("epoch", I32, replica.epoch, -1), A("path", STR, replica.path, 0), A("bytes", U64, replica.bytes, 0),
 };

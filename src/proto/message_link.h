@@ -51,7 +51,7 @@ typedef struct bw_link_request {
     size_t part_count;
     int8_t codec;           /* LINK_FETCH: wanted; LINK_APPEND: of the payload */
     uint32_t plain;         /* LINK_APPEND: bytes of the payload, decompressed */
-    bw_str key_prefix;      /* LINK_FETCH with begin: only records whose key begins so */
+    bw_str key_prefix;      /* LINK_FETCH with begin, LINK_TOPIC (what the link asks for): only records whose key begins so */
     bw_str header;          /* only records with this header, */
     bw_str header_value;    /* of this value, unless it is empty */
 } bw_link_request;

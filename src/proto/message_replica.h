@@ -23,7 +23,7 @@ typedef struct bw_replica_request {
     int64_t from, upto; /* RANGE_HASHES, RANGE_BATCHES, MEND. FENCE: `from` is where the new epoch began */
     int64_t step;     /* RANGE_HASHES: in parts of so many offsets, the last one perhaps fewer */
     uint64_t scan_max; /* RANGE_HASHES, RANGE_BATCHES: bytes that may be read for it, roughly */
-    bool force;       /* PROMOTE: even if another mirror has more that was acknowledged as replicated */
+    bool force;       /* PROMOTE: even if another mirror has more that was acknowledged as replicated. MEND: even if the topic is no mirror */
     bool check;       /* RANGE_*: of all bytes, which are read and checked; else of the heads */
 } bw_replica_request;
 

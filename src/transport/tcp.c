@@ -6,6 +6,7 @@
 #include "transport/tcp.h"
 
 #include "base/os.h"
+#include "transport/resolve.h"
 
 #include <errno.h>
 #include <netdb.h>
@@ -64,42 +65,25 @@ const char *bw_tcp_place_print(const bw_tcp_place *place, char out[BW_TCP_TEXT_M
     return out;
 }
 
-static bw_err resolve(const bw_tcp_place *place, int flags, struct addrinfo **out)
-{
-    char port[8], text[BW_TCP_TEXT_MAX];
-    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = flags | AI_NUMERICSERV};
-    snprintf(port, sizeof port, "%u", (unsigned)place->port);
-    const char *host = (flags & AI_PASSIVE) && strcmp(place->host, "*") == 0 ? NULL : place->host;
-    int rc = getaddrinfo(host, port, &hints, out);
-    if (rc == 0) return BW_OK;
-    return bw_fail(BW_ERR_NO_COORDINATOR, "%s: the host's name has no address: %s", bw_tcp_place_print(place, text),
-                   rc == EAI_SYSTEM ? strerror(errno) : gai_strerror(rc));
-}
-
-/* 0, or an errno. */
-static int connect_one(int fd, const struct addrinfo *a, bw_deadline until)
+/* 0, or an errno; ECANCELED: stopped. */
+static int connect_one(int fd, const struct addrinfo *a, const bw_stop *stop, bw_deadline until)
 {
     if (bw_os_connect(fd, a->ai_addr, a->ai_addrlen) == 0) return 0;
     if (errno != EINPROGRESS && errno != EINTR) return errno;
-    for (;;) {
-        struct pollfd p = {.fd = fd, .events = POLLOUT};
-        int64_t left = bw_deadline_left_ns(until);
-        struct timespec t = {left / 1000000000, left % 1000000000};
-        int r = ppoll(&p, 1, left == INT64_MAX ? NULL : &t, NULL);
-        if (r < 0 && errno == EINTR) continue;
-        if (r <= 0) return r == 0 ? ETIMEDOUT : errno;
-        int error = 0;
-        socklen_t size = sizeof error;
-        return getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) == 0 ? error : errno;
-    }
+    short events = POLLOUT;
+    bw_err e = bw_stop_poll(stop, fd, &events, until);
+    if (e) return e == BW_ERR_TIMED_OUT ? ETIMEDOUT : e == BW_ERR_CLOSED ? ECANCELED : EIO;
+    int error = 0;
+    socklen_t size = sizeof error;
+    return getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) == 0 ? error : errno;
 }
 
-bw_err bw_tcp_connect(const bw_tcp_place *place, bw_deadline deadline, int *out, bool *refused)
+bw_err bw_tcp_connect(const bw_tcp_place *place, const bw_stop *stop, bw_deadline deadline, int *out, bool *refused)
 {
     struct addrinfo *all;
     char text[BW_TCP_TEXT_MAX];
     *refused = false;
-    bw_err e = resolve(place, 0, &all);
+    bw_err e = bw_resolve(place, 0, stop, deadline, &all);
     if (e) return e;
     int64_t count = 0;
     int last = EADDRNOTAVAIL;
@@ -112,16 +96,18 @@ bw_err bw_tcp_connect(const bw_tcp_place *place, bw_deadline deadline, int *out,
             last = errno;
             continue;
         }
-        last = connect_one(fd, a, until);
+        last = connect_one(fd, a, stop, until);
         if (last == 0) {
             bw_os_tcp_tune(fd, KEEP_ALIVE_S, DEAD_MS);
             *out = fd;
             break;
         }
         bw_os_close(fd);
+        if (last == ECANCELED) break;
     }
     freeaddrinfo(all);
     if (last == 0) return BW_OK;
+    if (last == ECANCELED) return bw_fail(BW_ERR_CLOSED, "%s: told to stop while it was being connected to", bw_tcp_place_print(place, text));
     *refused = last == ECONNREFUSED;
     if (last == EMFILE || last == ENFILE || last == ENOMEM || last == ENOBUFS) return bw_fail_errno(last, "can't make a socket");
     return bw_fail(BW_ERR_NO_COORDINATOR, "no daemon answers at %s: %s", bw_tcp_place_print(place, text), strerror(last));
@@ -132,7 +118,7 @@ bw_err bw_tcp_listen(const bw_tcp_place *place, int *out)
     struct addrinfo *all;
     char text[BW_TCP_TEXT_MAX];
     bw_tcp_place_print(place, text);
-    if (resolve(place, AI_PASSIVE, &all)) return BW_ERR_INVALID_ARGUMENT;
+    if (bw_resolve(place, AI_PASSIVE, NULL, BW_DEADLINE_NEVER, &all)) return BW_ERR_INVALID_ARGUMENT;
     int last = EADDRNOTAVAIL, fd = -1;
     for (int round = 0; round < 2 && fd < 0; round++) /* an IPv6 wildcard takes IPv4 too: first */
         for (const struct addrinfo *a = all; a && fd < 0; a = a->ai_next) {

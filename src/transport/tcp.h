@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "base/err.h"
+#include "base/stop.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -26,8 +27,9 @@ bw_err bw_tcp_place_parse(const char *text, size_t len, bw_tcp_place *out);
 const char *bw_tcp_place_print(const bw_tcp_place *place, char out[BW_TCP_TEXT_MAX]);
 
 /* bw_tcp_connect: a non-blocking, connected socket: the name's addresses are tried in the system's order, each for its part of the time that
- * is left. NO_COORDINATOR: the name is unknown, or nobody answers (*refused: somebody said so at once); TIMED_OUT; IO. */
-bw_err bw_tcp_connect(const bw_tcp_place *place, bw_deadline deadline, int *fd, bool *refused);
+ * is left. stop: NULL, or what ends it early. NO_COORDINATOR: the name is unknown, or nobody answers (*refused: somebody said so at once);
+ * CLOSED: stopped; IO. */
+bw_err bw_tcp_connect(const bw_tcp_place *place, const bw_stop *stop, bw_deadline deadline, int *fd, bool *refused);
 /* bw_tcp_listen: on the name's first address that can be had; "*": all. Non-blocking. BUSY (in use), NOT_PERMITTED, INVALID_ARGUMENT (no such
  * address here), IO. */
 bw_err bw_tcp_listen(const bw_tcp_place *place, int *fd);

@@ -50,7 +50,9 @@ same "rot: exit code 4" $rc 4
 same "rot: two differences" "$(number differences "$out")" 2
 same "rot: nothing mended without being asked" "$(number mended "$out")" 0
 has "rot: says where" "$out" '"difference":"damaged","topic":"orders","partition":0,"from":[0-9]+,"upto":[0-9]+,"mended":false'
-out=$(verify --json --repair orders); rc=$?
+out=$(verify --repair orders 2>&1); rc=$?
+same "repair: what is no mirror is left alone" "$rc $(grep -c 'no mirror' <<<"$out")" "4 2"
+out=$(verify --json --repair --force orders); rc=$?
 same "repair: exit code 0" $rc 0
 same "repair: both mended" "$(number mended "$out")" 2
 at_most "repair: bytes over the link" $(($(number sent_bytes "$out") + $(number received_bytes "$out"))) 400000
@@ -61,7 +63,7 @@ same "the mirror's records are the origin's" "$(m consume orders -e | sort | md5
 seq 1 10 | o produce orders >/dev/null
 has "behind" "$(verify orders)" '10 offsets are still to come'
 seq 1 30 | m produce orders >/dev/null
-out=$(verify --repair orders 2>&1); rc=$?
+out=$(verify --repair --force orders 2>&1); rc=$?
 same "beyond: exit code 4" $rc 4
 has "beyond: in words" "$out" 'beyond the origin|differs'
 
@@ -70,7 +72,7 @@ daemon_pid=$origin_pid; stop_daemon TERM
 segments=("$origin"/orders-1/*.log)
 flip "${segments[0]}" 200000
 start_daemon "$origin" "$work/run.o"; origin_pid=$daemon_pid
-out=$(verify --repair orders 2>&1)
+out=$(verify --repair --force orders 2>&1)
 has "origin's rot" "$out" 'origin damaged'
 stop_mirror
 has "the mirror's files are sound" "$("$busway" verify "$mirror" --errors-only)" ' 0 errors'
