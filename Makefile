@@ -67,7 +67,7 @@ DAEMON_LAYERS := base format log meta proto transport broker listen state client
 layer_src = $(filter-out $(NOT_BUILT),$(foreach l,$(1),$(shell find src/$(l) -name '*.c' 2>/dev/null | sort)))
 obj = $(patsubst src/%.c,$(B)/obj/%.o,$(1))
 # Of transport/ the library takes what knows no nng.
-LIB_OBJ := $(call obj,$(call layer_src,$(LIB_LAYERS)) src/transport/tcp.c src/transport/tls.c)
+LIB_OBJ := $(call obj,$(call layer_src,$(LIB_LAYERS)) src/transport/resolve.c src/transport/tcp.c src/transport/tls.c)
 DAEMON_MAIN := src/daemon/main.c
 DAEMON_OBJ := $(call obj,$(filter-out $(DAEMON_MAIN),$(call layer_src,$(DAEMON_LAYERS))))
 CLI_OBJ := $(call obj,$(call layer_src,cli))

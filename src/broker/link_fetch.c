@@ -178,8 +178,8 @@ static bool read_tap(bw_broker *b, struct bw_tap *t, size_t most, bw_buf *payloa
     int64_t end = end_of(t, &out->log_start, &out->end);
     bool started = st->mode == BW_LINK_MIRROR && out->log_start != t->start_told; /* a mirror may want to follow */
     t->start_told = out->log_start;
-    if (!started && end <= t->offset && t->offset >= out->log_start && atomic_load(&t->part->topic->control->slots[t->part->index].state) == BW_SLOT_OPEN)
-        return false;
+    bool open = atomic_load(&t->part->topic->control->slots[t->part->index].state) == BW_SLOT_OPEN;
+    if (!started && end <= t->offset && t->offset >= out->log_start && open) return false;
     /* Whatever read.limit says: of what is to be seen when peers have it, the peers must get everything. */
     bool durable = st->limit == BW_READ_DURABLE && bw_topic_config_read_limit(&t->part->topic->config) != BW_LIMIT_REPLICATED;
     bw_err e = bw_part_reader(b, t->part, durable ? BW_LIMIT_DURABLE : BW_LIMIT_ALL, st->mode == BW_LINK_MERGE, &r);

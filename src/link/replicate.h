@@ -1,5 +1,6 @@
 /* link/replicate.h: what a mirror's link does for replicas: it acknowledges to the source what the sink has on its disk (REPLICA_ACK), tells the
- * sink what enough peers have, lets its log begin where the source's does, and fences a source whose mirror was promoted. All in the link's thread; both ends are daemons of Busway. */
+ * sink what enough peers have, lets its log begin where the source's does, and fences a source whose mirror was promoted. All in the link's
+ * thread; both ends are daemons of Busway. */
 #ifndef BW_LINK_REPLICATE_H
 #define BW_LINK_REPLICATE_H
 

@@ -32,7 +32,8 @@ static void test_pattern_means_whole_names_but_the_daemons_own(void **state)
 static void test_pattern_that_costs_too_much_is_refused(void **state)
 {
     (void)state;
-    static const char *const bad[] = {"", "(a", "(a*)*", "(|a)+", "((a{100}){100}){100}", "a{9999}", "(a)\\1", "((((a+)+)+)+)+((((b+)+)+)+)+((((c+)+)+)+)+"};
+    static const char *const bad[] = {"", "(a", "(a*)*", "(|a)+", "((a{100}){100}){100}", "a{9999}", "(a)\\1",
+                                      "((((a+)+)+)+)+((((b+)+)+)+)+((((c+)+)+)+)+"};
     char longest[BW_PATTERN_BYTES_MAX + 2];
     memset(longest, 'a', sizeof longest);
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
