@@ -21,7 +21,6 @@
 #include <unistd.h>
 
 static _Atomic bool stop;
-static bool stepping; /* what looks like a reboot needs writers without a hold on the old control data */
 
 typedef struct writer {
     const char *url, *topic;
@@ -35,7 +34,7 @@ static bw_producer *open_again(const char *url, bw_bus **bus)
     bw_bus_options o = BW_BUS_OPTIONS_INIT;
     bw_producer_options po = BW_PRODUCER_OPTIONS_INIT;
     bw_producer *p = NULL;
-    o.transport = test_is_direct() && !stepping ? BW_TRANSPORT_AUTO : BW_TRANSPORT_IPC;
+    o.transport = test_is_direct() ? BW_TRANSPORT_AUTO : BW_TRANSPORT_IPC;
     po.acks = BW_ACKS_VISIBLE;
     while (!atomic_load(&stop) && bw_bus_open(url, &o, bus) != BW_OK) usleep(2000);
     while (!atomic_load(&stop) && bw_producer_open(*bus, &po, &p) != BW_OK) usleep(2000);
@@ -200,7 +199,7 @@ typedef struct step {
     void (*trigger)(void); /* when it is up */
 } step;
 
-/* The origin's log goes on in a new leader epoch: as behind a reboot, its control data is gone. */
+/* The origin's log goes on in a new leader epoch: as behind a reboot, its control data is gone (direct writers would have a hold on it). */
 static void raise_epoch(void)
 {
     daemon_stop(&a, SIGKILL);
@@ -275,7 +274,7 @@ static void test_links_killed_at_each_step_deliver_once_and_in_order(void **stat
 {
     (void)state;
     int kills = 0;
-    stepping = true;
+    if (test_is_direct()) skip(); /* once is enough */
     set_scene();
     usleep(200000);
     for (int i = 0; i < STEPS; i++) {
