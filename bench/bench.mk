@@ -10,7 +10,7 @@ $(B)/busway-bench: $(BENCH_OBJ) $(B)/libbusway.a
 	$(CC) -pthread $(LDFLAGS_$(VARIANT)) $(LDFLAGS) $^ $(LIB_LIBS) -lnng -llmdb -o $@
 
 .PHONY: bench
-bench: all $(B)/busway-bench
+bench: all $(B)/busway-bench $(B)/makecerts
 	$(B)/busway-bench --daemon $(B)/buswayd $(BENCH_ARGS)
 
 # Busway beside Aeron, Chronicle Queue, iceoryx2, ZeroMQ, nng, Kafka, Redis and NATS: installs below build/peers, skips what can't be had.

@@ -1,8 +1,8 @@
-/* base/os.c: the one place that calls the operating system for files, memory and sleeping.
+/* base/os.c: the one place that calls the operating system for files, memory and sleeping (sockets: os_socket.c).
  *
  * Each function counts itself (thread-local) and passes the fault seam before the real call. EINTR is retried wherever the
  * call did nothing; close is never retried (the descriptor is gone on Linux). */
-#include "base/os.h"
+#include "base/os_internal.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -16,16 +16,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <sys/epoll.h>
 #include <sys/file.h>
 #include <sys/mman.h>
-#include <sys/socket.h>
 #include <sys/statvfs.h>
 #include <sys/syscall.h>
-#include <sys/uio.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #ifndef MADV_POPULATE_READ
@@ -33,9 +27,9 @@
 #define MADV_POPULATE_WRITE 23
 #endif
 
-static _Thread_local uint64_t calls_made[BW_OS_CALL_COUNT];
+_Thread_local uint64_t bw_os_made[BW_OS_CALL_COUNT];
 
-uint64_t bw_os_calls_made(bw_os_call call) { return calls_made[call]; }
+uint64_t bw_os_calls_made(bw_os_call call) { return bw_os_made[call]; }
 
 #ifdef BW_TESTING
 /* The fault seam: BUSWAY_FAULT="call:k:errno[:forever]". BUSWAY_FAULT_COUNTS=path: a file that this process counts in, through a map,
@@ -85,7 +79,7 @@ static void fault_read(void)
     atomic_store(&fault_left, k);
 }
 
-static bool fault_hits(bw_os_call call)
+bool bw_os_fault_hits(bw_os_call call)
 {
     pthread_once(&fault_once, fault_read);
     if (fault_counts) atomic_fetch_add_explicit(&fault_counts[call].calls, 1, memory_order_relaxed);
@@ -116,20 +110,8 @@ static void observe(const bw_os_event *event)
 }
 #define OBSERVE(...) observe(&(bw_os_event){__VA_ARGS__})
 #else
-static inline bool fault_hits(bw_os_call call)
-{
-    (void)call;
-    return false;
-}
 #define OBSERVE(...) ((void)0)
 #endif
-
-/* true: the call must fail with errno as set. */
-static inline bool enter(bw_os_call call)
-{
-    calls_made[call]++;
-    return fault_hits(call);
-}
 
 /* Only what changes a folder or a file is worth telling. */
 #define OBSERVE_OPEN(after, outcome)                                                                                           \
@@ -140,7 +122,7 @@ static inline bool enter(bw_os_call call)
 
 int bw_os_open(int dir_fd, const char *path, int flags, mode_t mode)
 {
-    if (enter(BW_OS_open)) return -1;
+    if (bw_os_enter(BW_OS_open)) return -1;
     int fd;
     OBSERVE_OPEN(false, 0);
     do fd = openat(dir_fd, path, flags | O_CLOEXEC | O_NOFOLLOW, mode);
@@ -151,7 +133,7 @@ int bw_os_open(int dir_fd, const char *path, int flags, mode_t mode)
 
 int bw_os_open_named(const char *path, int flags, mode_t mode)
 {
-    if (enter(BW_OS_open)) return -1;
+    if (bw_os_enter(BW_OS_open)) return -1;
     int fd;
     do fd = openat(AT_FDCWD, path, flags | O_CLOEXEC, mode);
     while (fd < 0 && errno == EINTR);
@@ -187,7 +169,7 @@ static int open_by_steps(int dir_fd, const char *path, int flags, mode_t mode)
 
 int bw_os_open_beneath(int dir_fd, const char *path, int flags, mode_t mode)
 {
-    if (enter(BW_OS_open)) return -1;
+    if (bw_os_enter(BW_OS_open)) return -1;
     struct open_how how = {.flags = (uint64_t)(flags | O_CLOEXEC | O_NOFOLLOW),
                            .mode = (flags & (O_CREAT | O_TMPFILE)) ? mode : 0,
                            .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS};
@@ -207,13 +189,13 @@ int bw_os_open_beneath(int dir_fd, const char *path, int flags, mode_t mode)
 int bw_os_close(int fd)
 {
     if (fd < 0) return 0;
-    calls_made[BW_OS_close]++;
+    bw_os_made[BW_OS_close]++;
     return close(fd);
 }
 
 ssize_t bw_os_pread(int fd, void *buf, size_t len, off_t at)
 {
-    if (enter(BW_OS_pread)) return -1;
+    if (bw_os_enter(BW_OS_pread)) return -1;
     size_t done = 0;
     while (done < len) {
         ssize_t n = pread(fd, (char *)buf + done, len - done, at + (off_t)done);
@@ -227,7 +209,7 @@ ssize_t bw_os_pread(int fd, void *buf, size_t len, off_t at)
 
 ssize_t bw_os_pwrite(int fd, const void *buf, size_t len, off_t at)
 {
-    if (enter(BW_OS_pwrite)) return -1;
+    if (bw_os_enter(BW_OS_pwrite)) return -1;
     OBSERVE(.call = BW_OS_pwrite, .fd = fd, .at = at, .len = (int64_t)len);
     size_t done = 0;
     ssize_t n = 0;
@@ -242,19 +224,10 @@ ssize_t bw_os_pwrite(int fd, const void *buf, size_t len, off_t at)
     return done < len ? -1 : (ssize_t)done;
 }
 
-#define RETRY(call_name, expression)                                                                                           \
-    do {                                                                                                                       \
-        if (enter(BW_OS_##call_name)) return -1;                                                                               \
-        int result;                                                                                                            \
-        do result = (expression);                                                                                              \
-        while (result < 0 && errno == EINTR);                                                                                  \
-        return result;                                                                                                         \
-    } while (0)
-
-/* RETRY, and tell the observer. */
+/* BW_OS_RETRY, and tell the observer. */
 #define RETRY_OBSERVED(call_name, expression, ...)                                                                             \
     do {                                                                                                                       \
-        if (enter(BW_OS_##call_name)) return -1;                                                                               \
+        if (bw_os_enter(BW_OS_##call_name)) return -1;                                                                         \
         OBSERVE(.call = BW_OS_##call_name, __VA_ARGS__);                                                                       \
         int result_;                                                                                                           \
         do result_ = (expression);                                                                                             \
@@ -271,11 +244,11 @@ int bw_os_ftruncate(int fd, off_t len) { RETRY_OBSERVED(ftruncate, ftruncate(fd,
 int bw_os_fdatasync(int fd) { RETRY_OBSERVED(fdatasync, fdatasync(fd), .fd = fd); }
 int bw_os_fsync(int fd) { RETRY_OBSERVED(fsync, fsync(fd), .fd = fd); }
 int bw_os_sync_dir(int dir_fd) { RETRY_OBSERVED(fsync, fsync(dir_fd), .fd = dir_fd); }
-int bw_os_fstat(int fd, struct stat *st) { RETRY(fstat, fstat(fd, st)); }
+int bw_os_fstat(int fd, struct stat *st) { BW_OS_RETRY(fstat, fstat(fd, st)); }
 int bw_os_set_mtime(int fd, int64_t ms)
 {
     struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000}};
-    RETRY(futimens, futimens(fd, times));
+    BW_OS_RETRY(futimens, futimens(fd, times));
 }
 
 int bw_os_mkdir(int dir_fd, const char *path, mode_t mode)
@@ -286,26 +259,26 @@ int bw_os_unlink(int dir_fd, const char *path, int flags)
 {
     RETRY_OBSERVED(unlink, unlinkat(dir_fd, path, flags), .fd = dir_fd, .name = path, .flags = flags);
 }
-int bw_os_flock(int fd, int operation) { RETRY(flock, flock(fd, operation)); }
+int bw_os_flock(int fd, int operation) { BW_OS_RETRY(flock, flock(fd, operation)); }
 
 int bw_os_stat_at(int dir_fd, const char *path, struct stat *st)
 {
-    RETRY(fstat, fstatat(dir_fd, path, st, AT_SYMLINK_NOFOLLOW));
+    BW_OS_RETRY(fstat, fstatat(dir_fd, path, st, AT_SYMLINK_NOFOLLOW));
 }
 
 int bw_os_chown_at(int dir_fd, const char *path, uid_t uid, gid_t gid)
 {
-    RETRY(chown, fchownat(dir_fd, path, uid, gid, AT_SYMLINK_NOFOLLOW));
+    BW_OS_RETRY(chown, fchownat(dir_fd, path, uid, gid, AT_SYMLINK_NOFOLLOW));
 }
 
 int bw_os_chmod_at(int dir_fd, const char *path, mode_t mode)
 {
-    RETRY(chmod, fchmodat(dir_fd, path, mode, 0));
+    BW_OS_RETRY(chmod, fchmodat(dir_fd, path, mode, 0));
 }
 
 int bw_os_list_dir(int dir_fd, bool (*fn)(void *opaque, const char *name), void *opaque)
 {
-    if (enter(BW_OS_opendir)) return -1;
+    if (bw_os_enter(BW_OS_opendir)) return -1;
     int fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *dir = fd < 0 ? NULL : fdopendir(fd);
     if (!dir) {
@@ -329,7 +302,7 @@ int bw_os_list_dir(int dir_fd, bool (*fn)(void *opaque, const char *name), void 
 
 int64_t bw_os_free_bytes(int fd)
 {
-    if (enter(BW_OS_statfs)) return -1;
+    if (bw_os_enter(BW_OS_statfs)) return -1;
     struct statvfs st;
     if (fstatvfs(fd, &st) != 0) return -1;
     return (int64_t)st.f_bavail * (int64_t)st.f_frsize;
@@ -337,7 +310,7 @@ int64_t bw_os_free_bytes(int fd)
 
 int64_t bw_os_total_bytes(int fd)
 {
-    if (enter(BW_OS_statfs)) return -1;
+    if (bw_os_enter(BW_OS_statfs)) return -1;
     struct statvfs st;
     if (fstatvfs(fd, &st) != 0) return -1;
     return (int64_t)st.f_blocks * (int64_t)st.f_frsize;
@@ -357,26 +330,26 @@ int bw_os_rename(int old_dir, const char *old_path, int new_dir, const char *new
 
 void *bw_os_mmap(void *addr, size_t len, int prot, int flags, int fd, off_t at)
 {
-    if (enter(BW_OS_mmap)) return MAP_FAILED;
+    if (bw_os_enter(BW_OS_mmap)) return MAP_FAILED;
     return mmap(addr, len, prot, flags, fd, at);
 }
 
 int bw_os_munmap(void *addr, size_t len)
 {
-    calls_made[BW_OS_munmap]++;
+    bw_os_made[BW_OS_munmap]++;
     return munmap(addr, len);
 }
 
 int bw_os_madvise(void *addr, size_t len, int advice)
 {
-    if (enter(BW_OS_madvise)) return -1;
+    if (bw_os_enter(BW_OS_madvise)) return -1;
     return madvise(addr, len, advice);
 }
 
 int bw_os_populate(void *addr, size_t len, bool for_write)
 {
     if (len == 0) return 0;
-    if (enter(BW_OS_madvise)) return errno;
+    if (bw_os_enter(BW_OS_madvise)) return errno;
     uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
     uintptr_t from = (uintptr_t)addr & ~(page - 1);
     uintptr_t to = ((uintptr_t)addr + len + page - 1) & ~(page - 1);
@@ -389,7 +362,7 @@ int bw_os_populate(void *addr, size_t len, bool for_write)
 
 int bw_os_futex_wait(const _Atomic uint32_t *word, uint32_t expected, int64_t timeout_ns)
 {
-    if (enter(BW_OS_futex)) return errno;
+    if (bw_os_enter(BW_OS_futex)) return errno;
     struct timespec t, *tp = NULL;
     if (timeout_ns >= 0 && timeout_ns != INT64_MAX) {
         t = (struct timespec){.tv_sec = timeout_ns / 1000000000, .tv_nsec = timeout_ns % 1000000000};
@@ -403,7 +376,7 @@ int bw_os_futex_wait_any(const bw_os_futex *words, uint32_t count, int64_t timeo
 {
     struct { uint64_t expected, word; uint32_t flags, pad; } waiters[128]; /* struct futex_waitv, for older headers */
     enum { WORD_32 = 2, CALL_WAITV = 449 };
-    if (enter(BW_OS_futex)) return errno;
+    if (bw_os_enter(BW_OS_futex)) return errno;
     if (count > 128) return EINVAL;
     for (uint32_t i = 0; i < count; i++) {
         waiters[i].expected = words[i].expected;
@@ -425,25 +398,25 @@ int bw_os_futex_wait_any(const bw_os_futex *words, uint32_t count, int64_t timeo
 
 int bw_os_futex_wake(_Atomic uint32_t *word, int count)
 {
-    if (enter(BW_OS_futex)) return -1;
+    if (bw_os_enter(BW_OS_futex)) return -1;
     return (int)syscall(SYS_futex, word, FUTEX_WAKE, count, NULL, NULL, 0);
 }
 
 bool bw_os_membarrier_register(void)
 {
-    if (getenv("BUSWAY_NO_MEMBARRIER") || enter(BW_OS_membarrier)) return false;
+    if (getenv("BUSWAY_NO_MEMBARRIER") || bw_os_enter(BW_OS_membarrier)) return false;
     return syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED, 0, 0) == 0;
 }
 
 bool bw_os_membarrier(void)
 {
-    if (enter(BW_OS_membarrier)) return false;
+    if (bw_os_enter(BW_OS_membarrier)) return false;
     return syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0, 0) == 0;
 }
 
 bool bw_os_is_unshared(int fd)
 {
-    if (enter(BW_OS_lease) || fcntl(fd, F_SETLEASE, F_WRLCK)) return false;
+    if (bw_os_enter(BW_OS_lease) || fcntl(fd, F_SETLEASE, F_WRLCK)) return false;
     return fcntl(fd, F_SETLEASE, F_UNLCK) == 0;
 }
 
@@ -468,137 +441,9 @@ bool bw_os_is_cached(int fd, off_t len)
     struct { uint64_t cache, dirty, writeback, evicted, recently_evicted; } stat = {0};
     uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), pages = (uint64_t)len / page;
     if (len <= 0) return false;
-    if (enter(BW_OS_cachestat) || syscall(CALL_CACHESTAT, fd, &range, &stat, 0)) {
+    if (bw_os_enter(BW_OS_cachestat) || syscall(CALL_CACHESTAT, fd, &range, &stat, 0)) {
         if (errno != ENOSYS) return false;
         stat.cache = pages_mapped_in(fd, (uint64_t)len, page);
     }
     return stat.cache + pages / LACKING >= pages;
-}
-
-int bw_os_unix_socket(void)
-{
-    RETRY(socket, socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
-}
-
-static int unix_address(const char *path, struct sockaddr_un *out)
-{
-    size_t len = strlen(path);
-    *out = (struct sockaddr_un){.sun_family = AF_UNIX};
-    if (len < sizeof out->sun_path) {
-        memcpy(out->sun_path, path, len + 1);
-        return 0;
-    }
-    errno = ENAMETOOLONG;
-    return -1;
-}
-
-int bw_os_unix_connect(int fd, const char *path)
-{
-    struct sockaddr_un address;
-    if (unix_address(path, &address)) return -1;
-    RETRY(connect, connect(fd, (const struct sockaddr *)&address, sizeof address));
-}
-
-ssize_t bw_os_sendv(int fd, const struct iovec *pieces, int count)
-{
-    struct msghdr message = {.msg_iov = (struct iovec *)(uintptr_t)pieces, .msg_iovlen = (size_t)count};
-    if (enter(BW_OS_send)) return -1;
-    ssize_t n;
-    do n = sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
-    while (n < 0 && errno == EINTR);
-    return n;
-}
-
-ssize_t bw_os_recv(int fd, void *buf, size_t len, int flags)
-{
-    if (enter(BW_OS_recv)) return -1;
-    ssize_t n;
-    do n = recv(fd, buf, len, flags | MSG_DONTWAIT);
-    while (n < 0 && errno == EINTR);
-    return n;
-}
-
-int bw_os_unix_listen(int fd, const char *path, mode_t mode)
-{
-    struct sockaddr_un address;
-    if (unix_address(path, &address)) return -1;
-    if (enter(BW_OS_bind)) return -1;
-    /* The inode takes its mode from the socket's; the umask, which is the whole process's, could only take from it. */
-    if (fchmod(fd, mode) || bind(fd, (const struct sockaddr *)&address, sizeof address)) return -1;
-    if (chmod(path, mode) || listen(fd, SOMAXCONN)) {
-        int saved = errno;
-        unlink(path);
-        errno = saved;
-        return -1;
-    }
-    return 0;
-}
-
-int bw_os_stream_socket(int family)
-{
-    RETRY(socket, socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
-}
-
-int bw_os_connect(int fd, const struct sockaddr *address, unsigned length)
-{
-    if (enter(BW_OS_connect)) return -1;
-    return connect(fd, address, length); /* not again after EINTR: it goes on by itself */
-}
-
-int bw_os_listen(int fd, const struct sockaddr *address, unsigned length)
-{
-    int yes = 1, no = 0;
-    if (enter(BW_OS_bind)) return -1;
-    if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes)) return -1;
-    if (address->sa_family == AF_INET6 && setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &no, sizeof no)) return -1;
-    return bind(fd, address, length) || listen(fd, SOMAXCONN) ? -1 : 0;
-}
-
-void bw_os_tcp_tune(int fd, int keep_alive_s, int dead_ms)
-{
-    int yes = 1, between_s = 10, times = 3;
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
-    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &yes, sizeof yes);
-    setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &keep_alive_s, sizeof keep_alive_s);
-    setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &between_s, sizeof between_s);
-    setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &times, sizeof times);
-    setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &dead_ms, sizeof dead_ms);
-}
-
-int bw_os_accept(int fd)
-{
-    RETRY(accept, accept4(fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC));
-}
-
-void bw_os_set_send_room(int fd, int bytes)
-{
-    if (setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes)) {} /* as it was, then */
-}
-
-void bw_os_unix_peer(int fd, int64_t *uid, int64_t *gid, int64_t *pid)
-{
-    struct ucred c;
-    socklen_t size = sizeof c;
-    bool known = getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &c, &size) == 0;
-    *uid = known ? (int64_t)c.uid : -1;
-    *gid = known ? (int64_t)c.gid : -1;
-    *pid = known ? (int64_t)c.pid : -1;
-}
-
-int bw_os_epoll_create(void)
-{
-    RETRY(epoll, epoll_create1(EPOLL_CLOEXEC));
-}
-
-int bw_os_epoll_ctl(int epoll_fd, int operation, int fd, uint32_t events, void *data)
-{
-    struct epoll_event e = {.events = events, .data.ptr = data};
-    RETRY(epoll, epoll_ctl(epoll_fd, operation, fd, &e));
-}
-
-int bw_os_epoll_wait(int epoll_fd, struct epoll_event *events, int count, int timeout_ms)
-{
-    if (enter(BW_OS_epoll)) return -1;
-    int n = epoll_wait(epoll_fd, events, count, timeout_ms);
-    return n < 0 && errno == EINTR ? 0 : n;
 }

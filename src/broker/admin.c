@@ -73,7 +73,7 @@ static void handle_hello(bw_broker *b, bw_op *op)
     a.version_min = BW_PROTOCOL_VERSION_MIN;
     a.version_max = BW_PROTOCOL_VERSION;
     if (r->version_min > BW_PROTOCOL_VERSION || r->version_max < BW_PROTOCOL_VERSION_MIN) {
-        a.error = bw_fail(BW_ERR_UNSUPPORTED_VERSION, "the client speaks protocol versions %d to %d, this daemon %d to %d",
+        a.error = bw_fail(BW_ERR_UNSUPPORTED_VERSION, "the client speaks protocol versions %d to %d, this daemon %d to %d; update the older one",
                           r->version_min, r->version_max, BW_PROTOCOL_VERSION_MIN, BW_PROTOCOL_VERSION);
         a.message = bw_str_of(bw_error_message());
         bw_op_finish(op, &a);

@@ -125,7 +125,8 @@ static void answer(bw_broker *b, bw_op *op, const bw_user *u)
     bw_answer a;
     bw_answer_init(&a, &op->request);
     a.error = BW_ERR_AUTHENTICATION_FAILED;
-    a.message = bw_str_of(*name ? "the user is not known here, or the password is wrong" : "the token is not known here");
+    a.message = bw_str_of(*name ? "the user is not known here, or the password is wrong"
+                                : "the token is not known here; an administrator makes one by `busway token add`");
     a.flags |= BW_FRAME_CLOSING;
     bw_op_finish(op, &a);
 }

@@ -11,6 +11,8 @@
 #define NOTIFIED_AT_ONCE 256
 #define STORE_CARE_MS 60000
 #define POINTS_MS 1000
+#define SWEEP_FIRST_MS 1500 /* not while programs wait for a daemon that has just begun */
+#define SWEEP_MS 600000
 
 void bw_keeper_say(bw_broker *b, bw_part *p, bw_err e, const char *event)
 {
@@ -75,8 +77,15 @@ static void retain(bw_broker *b, bw_part *p)
 }
 
 typedef struct keeper {
-    int64_t next_tick_ms, next_retention_ms, next_care_ms, next_points_ms;
+    int64_t next_tick_ms, next_retention_ms, next_care_ms, next_points_ms, next_sweep_ms;
 } keeper;
+
+/* Control data that daemons which were killed have left, whose folders are gone. */
+static void sweep(bw_broker *b)
+{
+    uint32_t n = b->no_direct[0] ? 0 : bw_arena_dir_sweep(b->arena_path);
+    if (n) bw_broker_event(b, BW_LOG_INFO, "control_data_swept", "folders=%u beside=%s", n, b->arena_path);
+}
 
 static void tick(bw_broker *b, keeper *k, int64_t now)
 {
@@ -101,6 +110,10 @@ static void tick(bw_broker *b, keeper *k, int64_t now)
         k->next_care_ms = now + STORE_CARE_MS;
         bw_store_maintain(b->store);
     }
+    if (now >= k->next_sweep_ms) {
+        k->next_sweep_ms = now + SWEEP_MS;
+        sweep(b);
+    }
     atomic_fetch_add(&b->keeper_rounds, 1);
 }
 
@@ -111,7 +124,7 @@ static void *keeper_main(void *broker)
     int64_t now = bw_clock_mono_ms();
     int64_t step = b->config.flush_interval_ms < BW_TICK_MS ? b->config.flush_interval_ms : BW_TICK_MS;
     if (step < 10) step = 10;
-    keeper k = {now, now + b->config.retention_check_interval_ms, now + STORE_CARE_MS, now};
+    keeper k = {now, now + b->config.retention_check_interval_ms, now + STORE_CARE_MS, now, now + SWEEP_FIRST_MS};
     while (!atomic_load(&b->keeper_stopping)) {
         tend_notified(b, box);
         now = bw_clock_mono_ms();

@@ -140,14 +140,23 @@ static int put_connection(msgpack_packer *pk, const bw_session *s)
     return bad;
 }
 
+/* Where files lie, and who else is connected, is nobody's business elsewhere but an administrator's. */
+static bool is_told_all(const bw_session *s) { return !s->peer.remote || s->role >= BW_ROLE_ADMIN; }
+
+enum { PROCESS_KEYS = 9, PLACE_KEYS = 4 };
+
+static int put_places(bw_broker *b, msgpack_packer *pk)
+{
+    return key_text(pk, "data_dir", b->dir->path) | key_text(pk, "runtime_dir", b->config.runtime_dir) |
+           key_text(pk, "control_dir", b->arena_path) | key_text(pk, "direct_path_off", b->no_direct);
+}
+
 static int put_process(bw_broker *b, msgpack_packer *pk)
 {
     char text[33];
     bw_uuid id;
     int bad = key_text(pk, "version", BW_VERSION_STRING) | key_int(pk, "pid", getpid()) | key_int(pk, "uid", (int64_t)b->uid);
     bad |= key_int(pk, "started_ms", b->started_wall_ms) | key_int(pk, "uptime_ms", bw_clock_mono_ms() - b->started_mono_ms);
-    bad |= key_text(pk, "data_dir", b->dir->path) | key_text(pk, "runtime_dir", b->config.runtime_dir);
-    bad |= key_text(pk, "control_dir", b->arena_path) | key_text(pk, "direct_path_off", b->no_direct);
     memcpy(id.b, b->dir->generation, 16);
     bw_uuid_hex(&id, text);
     bad |= key_text(pk, "generation", text);
@@ -155,7 +164,7 @@ static int put_process(bw_broker *b, msgpack_packer *pk)
     bw_uuid_hex(&id, text);
     bad |= key_text(pk, "bus_id", text);
     bad |= key_bool(pk, "ready", b->ready) | key_text(pk, "not_ready", b->not_ready);
-    return bad; /* 13 */
+    return bad;
 }
 
 void bw_handle_status(bw_broker *b, bw_op *op)
@@ -166,8 +175,10 @@ void bw_handle_status(bw_broker *b, bw_op *op)
     bw_store_info_get(b->store, &store);
     uint64_t partitions = 0;
     for (uint32_t i = 0; i < b->parts_count; i++) partitions += b->parts[i] != NULL;
-    int bad = msgpack_pack_map(&pk, 13 + 9 + (b->links != NULL));
+    bool all = is_told_all(op->session);
+    int bad = msgpack_pack_map(&pk, PROCESS_KEYS + (all ? PLACE_KEYS : 0) + 9 + (b->links != NULL));
     bad |= put_process(b, &pk);
+    if (all) bad |= put_places(b, &pk);
     bad |= key_int(&pk, "topics", HASH_CNT(by_name, b->topics_by_name)) | key_int(&pk, "partitions", (int64_t)partitions);
     bad |= key_int(&pk, "memory_bytes", resident_bytes()) | key_int(&pk, "syncs", (int64_t)atomic_load(&b->syncs));
     bad |= put_text(&pk, "disk") | msgpack_pack_map(&pk, 3);
@@ -183,7 +194,8 @@ void bw_handle_status(bw_broker *b, bw_op *op)
     bad |= key_int(&pk, "commits", (int64_t)c.commits) | key_int(&pk, "transactions", (int64_t)c.rounds);
     bad |= put_text(&pk, "quotas") | bw_quota_pack(b, NULL);
     if (b->links) bad |= put_text(&pk, "links") | b->links->status(b->links_opaque, &pk);
-    bad |= put_text(&pk, "connections") | msgpack_pack_array(&pk, b->session_count);
-    for (const bw_session *s = b->sessions; s; s = s->next) bad |= put_connection(&pk, s);
+    bad |= put_text(&pk, "connections") | msgpack_pack_array(&pk, all ? b->session_count : 1);
+    for (const bw_session *s = b->sessions; all && s; s = s->next) bad |= put_connection(&pk, s);
+    if (!all) bad |= put_connection(&pk, op->session);
     bw_doc_send(b, op, bad);
 }

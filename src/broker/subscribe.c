@@ -13,6 +13,7 @@
 
 #define BACKLOG_MAX (256u << 10)
 #define RUN_BYTES (256u << 10)
+#define RUN_FIRST_BYTES (16u << 10) /* to other hosts: twice as much with each DATA. A line that is cut often brings whole frames nevertheless */
 #define TURN_BYTES (1u << 20)
 #define SUBS_MAX 4096
 
@@ -23,6 +24,7 @@ struct bw_sub {
     uint32_t id;
     bw_reader_limit limit; /* what it gets: bw_fetch_limit */
     int64_t credit; /* may go below 0 by one batch */
+    size_t most;    /* bytes of the next DATA; one batch may exceed it */
     bool blocked;   /* by the backlog */
     bool drained;   /* nothing below the limit when it was last looked at */
     bw_sub *session_prev, *session_next, *part_prev, *part_next;
@@ -82,7 +84,7 @@ static void push(bw_broker *b, bw_sub *s)
             return;
         }
         bw_run run;
-        size_t most = s->credit < (int64_t)RUN_BYTES ? (size_t)s->credit : RUN_BYTES;
+        size_t most = s->credit < (int64_t)s->most ? (size_t)s->credit : s->most;
         bw_err e = bw_reader_run(s->reader, most, &run);
         if (e == BW_ERR_EMPTY) {
             s->drained = true;
@@ -95,6 +97,7 @@ static void push(bw_broker *b, bw_sub *s)
         }
         pushed += run.len;
         s->credit -= (int64_t)run.len;
+        if (s->most < RUN_BYTES) s->most *= 2;
     }
 }
 
@@ -170,7 +173,7 @@ static bw_err subscribe(bw_broker *b, bw_op *op, bw_sub **out)
     bw_sub *s = calloc(1, sizeof *s);
     if (!s) return bw_fail(BW_ERR_NO_MEMORY, "no memory for a subscription");
     *s = (bw_sub){.session = op->session, .part = p, .id = r->subscription, .limit = bw_fetch_limit(p, r->read_limit),
-                  .credit = add_credit(0, r->credit)};
+                  .credit = add_credit(0, r->credit), .most = op->session->peer.remote ? RUN_FIRST_BYTES : RUN_BYTES};
     if ((e = bw_part_open_reader(b, p, r->read_limit, r->isolation == BW_READ_COMMITTED, &s->reader))) {
         free(s);
         return e;

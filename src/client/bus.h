@@ -84,12 +84,6 @@ static inline bool bw_bus_look_due(bw_bus *bus, int64_t now_ms)
 }
 void bw_bus_look(bw_bus *bus, int64_t now_ms);
 bw_deadline bw_bus_request_deadline(const bw_bus *bus);
-/* bw_bus_patience: the deadline, or, on the way to another host, at least as long as connecting may take. */
-static inline bw_deadline bw_bus_patience(const bw_bus *bus, bw_deadline deadline)
-{
-    bw_deadline least = bus->url.remote ? bw_deadline_in_ms(bus->connect_timeout_ms) : deadline;
-    return deadline < least ? least : deadline;
-}
 /* bw_bus_conn_options: of a connection of this bus; push and opaque are the caller's. */
 static inline bw_conn_options bw_bus_conn_options(const bw_bus *bus)
 {

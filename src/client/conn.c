@@ -343,7 +343,7 @@ static void copy_text(char *out, size_t size, bw_str s)
 static bw_err keep_hello(bw_conn *c, const bw_answer *a, const char *path)
 {
     if (a->version < BW_PROTOCOL_VERSION_MIN || a->version > BW_PROTOCOL_VERSION)
-        return bw_fail(BW_ERR_UNSUPPORTED_VERSION, "the daemon at %s speaks protocol version %d, this library %d to %d", path,
+        return bw_fail(BW_ERR_UNSUPPORTED_VERSION, "the daemon at %s speaks protocol version %d, this library %d to %d; update the older one", path,
                        a->version, BW_PROTOCOL_VERSION_MIN, BW_PROTOCOL_VERSION);
     bw_conn_hello *h = c->hello;
     copy_text(h->data_dir, sizeof h->data_dir, a->data_dir);
@@ -444,7 +444,7 @@ bw_err bw_conn_connect(bw_conn *c, const char *path, bw_deadline deadline, bool 
     if (!bw_conn_is_up(c) && c->options.remote) e = wait_for_turn(c, path, deadline);
     if (!e && !bw_conn_is_up(c)) {
         int fd = -1;
-        if (c->options.remote && deadline < bw_deadline_in_ms(c->options.patience_ms)) deadline = bw_deadline_in_ms(c->options.patience_ms);
+        deadline = bw_conn_patience(c, deadline);
         pthread_mutex_unlock(&c->mutex);
         bw_tls *tls;
         e = open_way(c, path, deadline, &fd, &tls, refused);

@@ -161,6 +161,13 @@ static inline void bw_conn_throttled(bw_conn *c, int32_t ms)
     atomic_fetch_add_explicit(&c->throttled_ms, (uint64_t)ms, memory_order_relaxed);
 }
 
+/* bw_conn_patience: the deadline, or, on the way to another host, at least as long as connecting may take. */
+static inline bw_deadline bw_conn_patience(const bw_conn *c, bw_deadline deadline)
+{
+    bw_deadline least = c->options.remote ? bw_deadline_in_ms(c->options.patience_ms) : deadline;
+    return deadline < least ? least : deadline;
+}
+
 static inline bw_deadline bw_deadline_first(bw_deadline a, bw_deadline b) { return a < b ? a : b; }
 
 static inline void bw_rx_ref(bw_rx *rx) { rx->refs++; }

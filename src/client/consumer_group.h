@@ -124,6 +124,8 @@ bool bw_group_pushed(bw_cgroup *g, const bw_frame *frame);
 void bw_group_fence(bw_cgroup *g, bw_err e, const char *message);
 /* bw_group_advance: connect, join, send commits, as far as it goes without waiting for an answer. NOT_CONNECTED: not now. */
 bw_err bw_group_advance(bw_cgroup *g);
+/* bw_group_advance_until: connecting, too, has no longer than that. */
+bw_err bw_group_advance_until(bw_cgroup *g, bw_deadline deadline);
 void bw_group_end_probe(bw_cgroup *g);
 /* bw_group_note_connection: has the session ended with its connection? */
 void bw_group_note_connection(bw_cgroup *g);
@@ -176,6 +178,8 @@ bw_err bw_group_check(bw_consumer *c);
 /* bw_group_commit_positions: what was read and is not committed yet, of these partitions or (NULL) all. OK also when there is nothing;
  * *out (may be NULL) is the commit, or NULL. */
 bw_err bw_group_commit_positions(bw_cgroup *g, bw_cpart *const *parts, size_t count, bw_commit **out);
+/* bw_group_thin_out: before anything is sent again: what must not be is left out. NO_MEMORY: nothing may be sent. */
+bw_err bw_group_thin_out(bw_cgroup *g);
 /* bw_group_send_commits: send what waits for a connection. */
 void bw_group_send_commits(bw_cgroup *g);
 /* bw_group_tell_commits: run the callbacks of those that have their outcome, in order. */

@@ -1,9 +1,8 @@
 /* client/consumer_group_commit.c: committing offsets. See consumer_group.h.
  *
  * Each commit is one request, sent in the order of the calls. One whose answer got lost with the connection, or that was sent with the
- * epoch before a rebalance (STALE_MEMBER_EPOCH), is sent again: the same offsets twice are the same. But what a later commit has already
- * asked for must not be asked for again by an earlier one, or the committed offset would go back: such a partition is left out, and
- * the later one's outcome is the earlier one's. So is a partition that the member has given up meanwhile: its next owner's commits count. */
+ * epoch before a rebalance (STALE_MEMBER_EPOCH), is sent again: the same offsets twice are the same. What must not be asked for again is
+ * left out: consumer_group_again.c. */
 #include "base/killpoint.h"
 #include "client/consumer_group.h"
 
@@ -216,78 +215,12 @@ static bw_err send_one(bw_commit *k)
     return e;
 }
 
-/* ---- sending again ---- */
-
-typedef struct newest { /* the newest commit that asked for this partition */
-    UT_hash_handle hh;
-    bw_commit *commit;
-    size_t key_len;
-    char key[]; /* partition, topic */
-} newest;
-
-static newest *newest_of(newest **table, const bw_topic_partition *p, bw_commit *k, bool *fresh)
-{
-    char key[sizeof p->partition + BW_TOPIC_NAME_MAX];
-    size_t len = sizeof p->partition + strlen(p->topic);
-    memcpy(key, &p->partition, sizeof p->partition);
-    memcpy(key + sizeof p->partition, p->topic, len - sizeof p->partition);
-    newest *n;
-    HASH_FIND(hh, *table, key, len, n);
-    *fresh = !n;
-    if (n) return n;
-    n = calloc(1, sizeof *n + len);
-    if (!n) return NULL;
-    n->commit = k;
-    n->key_len = len;
-    memcpy(n->key, key, len);
-    HASH_ADD(hh, *table, key, len, n);
-    return n;
-}
-
-static void leave_out(bw_commit *k, size_t i, const newest *n)
-{
-    k->skip[i] = true;
-    if (!n) {
-        k->parts[i].error = BW_ERR_REBALANCE_IN_PROGRESS;
-        return;
-    }
-    k->follow = n->commit;
-    k->group->followed = true;
-}
-
-/* Before anything is sent again: see the head of this file. From the newest to the oldest. NO_MEMORY: nothing may be sent. */
-static bw_err thin_out(bw_cgroup *g)
-{
-    bw_commit **list = malloc((g->commit_count + 1) * sizeof *list);
-    newest *table = NULL, *n, *following;
-    size_t count = 0;
-    bw_err e = list ? BW_OK : BW_ERR_NO_MEMORY;
-    for (bw_commit *k = g->commits; k && !e; k = k->next) list[count++] = k;
-    while (count > 0 && !e) {
-        bw_commit *k = list[--count];
-        if (!k->sent_once || (k->state == BW_COMMIT_DONE && k->error)) continue;
-        for (size_t i = 0; i < k->count && !e; i++) {
-            bool fresh, again = k->state == BW_COMMIT_QUEUED && !k->skip[i];
-            if (!(n = newest_of(&table, &k->parts[i], k, &fresh))) e = BW_ERR_NO_MEMORY;
-            else if (again && !fresh && n->commit != k) leave_out(k, i, n);
-            else if (again && g->state == BW_MEMBER_IN && !bw_consumer_find(g->consumer, k->parts[i].topic, k->parts[i].partition))
-                leave_out(k, i, NULL);
-        }
-    }
-    HASH_ITER(hh, table, n, following) {
-        HASH_DEL(table, n);
-        free(n);
-    }
-    free(list);
-    return e;
-}
-
 void bw_group_send_commits(bw_cgroup *g)
 {
     if (g->unsent == 0 || !g->consumer->has_conn || !bw_conn_is_up(&g->consumer->conn) || !bw_group_may_commit(g)) return;
     bool again = false;
     for (bw_commit *k = g->commits; k && !again; k = k->next) again = k->state == BW_COMMIT_QUEUED && k->sent_once;
-    if (again && thin_out(g) != BW_OK) return;
+    if (again && bw_group_thin_out(g) != BW_OK) return;
     uint32_t left = g->unsent;
     for (bw_commit *k = g->commits; k && left; k = k->next) {
         if (k->state != BW_COMMIT_QUEUED) continue;
@@ -382,7 +315,7 @@ static bw_err wait_for(bw_cgroup *g, bw_commit *k, bw_deadline deadline)
 {
     waits_for w = {g, k};
     while (!is_over(&w)) {
-        bw_err e = bw_group_advance(g);
+        bw_err e = bw_group_advance_until(g, deadline);
         if (g->state == BW_MEMBER_FENCED) bw_group_fail_commits(g, g->fenced, g->reason);
         if (is_over(&w)) break;
         if (!e && g->state != BW_MEMBER_WANTS) e = bw_conn_wait(&g->consumer->conn, has_outcome, &w, -1, deadline);

@@ -39,7 +39,7 @@ static bw_err take_fetched(bw_cgroup *g, const bw_answer *a, bw_topic_partition 
 static bw_err fetch(bw_cgroup *g, bw_request *q, bw_topic_partition *parts, size_t count, bw_deadline deadline)
 {
     for (;;) {
-        bw_err e = bw_group_advance(g);
+        bw_err e = bw_group_advance_until(g, deadline);
         if (!e) {
             bw_reply reply;
             e = bw_conn_request(&g->consumer->conn, q, deadline, &reply);

@@ -358,7 +358,7 @@ static bw_err probe(bw_cgroup *g)
 }
 
 /* A daemon that is starting takes connections before it answers: who has records to give meanwhile does not wait for it. */
-static bw_err connect_now(bw_cgroup *g)
+static bw_err connect_now(bw_cgroup *g, bw_deadline deadline)
 {
     bw_consumer *c = g->consumer;
     int64_t now = bw_clock_coarse_ms();
@@ -368,7 +368,11 @@ static bw_err connect_now(bw_cgroup *g)
     if (e == BW_ERR_NOT_CONNECTED) back_off(g);
     else if (e && now >= g->conn_at_ms) g->conn_at_ms = now + 1;
     if (e) return bw_fail(BW_ERR_NOT_CONNECTED, "group %s: there is no connection to the daemon; it is tried again", g->id);
-    e = bw_consumer_reconnect(c, bw_deadline_in_ms(first ? c->bus->connect_timeout_ms : CONNECT_MS));
+    int32_t patience_ms = c->conn.options.patience_ms; /* also over a network: who gave a time-out is not kept longer */
+    int64_t left_ms = deadline == BW_DEADLINE_NEVER ? INT64_MAX : bw_deadline_left_ns(deadline) / 1000000;
+    if (left_ms < patience_ms) c->conn.options.patience_ms = (int32_t)left_ms;
+    e = bw_consumer_reconnect(c, bw_deadline_first(deadline, bw_deadline_in_ms(first ? c->bus->connect_timeout_ms : CONNECT_MS)));
+    c->conn.options.patience_ms = patience_ms;
     if (e) {
         back_off(g);
         return e == BW_ERR_NO_COORDINATOR || e == BW_ERR_TIMED_OUT ? bw_error_context(BW_ERR_NOT_CONNECTED, "group %s", g->id) : e;
@@ -389,12 +393,12 @@ void bw_group_note_connection(bw_cgroup *g)
     }
 }
 
-bw_err bw_group_advance(bw_cgroup *g)
+bw_err bw_group_advance_until(bw_cgroup *g, bw_deadline deadline)
 {
     bw_consumer *c = g->consumer;
     bw_err e = bw_consumer_ensure_conn(c);
     bw_group_note_connection(g);
-    if (!e && !bw_conn_is_up(&c->conn)) e = connect_now(g);
+    if (!e && !bw_conn_is_up(&c->conn)) e = connect_now(g, deadline);
     if (e) return e;
     uint32_t epoch = atomic_load(&c->conn.epoch);
     if (epoch != g->conn_epoch) {
@@ -406,3 +410,5 @@ bw_err bw_group_advance(bw_cgroup *g)
     if (!e) bw_group_send_commits(g);
     return e;
 }
+
+bw_err bw_group_advance(bw_cgroup *g) { return bw_group_advance_until(g, BW_DEADLINE_NEVER); }

@@ -185,7 +185,7 @@ bw_err bw_consumer_reconnect(bw_consumer *c, bw_deadline deadline)
     bool again = c->conn_epoch != 0;
     c->conn_epoch = epoch;
     if (!again) return BW_OK;
-    deadline = bw_bus_patience(c->bus, deadline);
+    deadline = bw_conn_patience(&c->conn, deadline);
     drop_list(c, c->items);
     c->items = NULL;
     c->items_tail = &c->items;

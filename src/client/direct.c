@@ -68,6 +68,7 @@ static bw_err env_fill(bw_env *env, const bw_conn_hello *h)
     if (!h->arena_dir[0]) return bw_fail(BW_ERR_UNSUPPORTED, "the daemon has no tmpfs for control data");
     env->arena_fd = open(h->arena_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
     if (env->arena_fd < 0) return bw_fail_errno(errno, "the control data in %s", h->arena_dir);
+    bw_arena_dir_hold(env->arena_fd);
     e = bw_mail_attach(env->arena_fd, env->generation, &env->mail);
     if (!e && bw_owners_open(env->mail, &env->owners) != BW_OK) env->owners = NULL; /* by the mutexes, then */
     return e;

@@ -2,7 +2,10 @@
  *
  * <runtime>/<generation> when the runtime folder is on tmpfs, else /dev/shm/busway-<uid>/<generation>, where <uid> owns the
  * runtime folder. Several daemons may share either, so each generation's folder says in its file "data" (device and inode of the
- * data directory) whose it is, and only one's own are removed. */
+ * data directory) whose it is, and only one's own are removed.
+ * What nobody will ever use again, because its data directory is gone or has another generation, is swept by whichever daemon shares the
+ * place. Its file "folder" says where that directory was. Who uses the control data, coordinators and direct clients, holds a shared flock
+ * on the folder: where a path may mean something else here than there (mount namespaces), that keeps it. */
 #include "log/datadir.h"
 
 #include "base/os.h"
@@ -15,10 +18,14 @@
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 #define OWNER_FILE "data"
+#define PLACE_FILE "folder"
 #define NOTE_FILE "arena"
+#define GENERATION_FILE "generation"
+#define GOING "-delete" /* behind the name of one that is being removed */
 
 /* A folder that belongs to uid and that nobody else may write. */
 static bw_err open_checked(const char *path, uid_t uid, bool create, mode_t mode, int *out)
@@ -64,6 +71,8 @@ static bw_err parent_of(const char *runtime_dir, bool create, char *parent, size
     return e;
 }
 
+void bw_arena_dir_hold(int fd) { (void)bw_os_flock(fd, LOCK_SH | LOCK_NB); }
+
 bw_err bw_arena_dir_open(const char *runtime_dir, const bw_datadir *d, bool create, char *path, size_t path_size, int *fd)
 {
     char parent[PATH_MAX];
@@ -78,9 +87,12 @@ bw_err bw_arena_dir_open(const char *runtime_dir, const bw_datadir *d, bool crea
     if (n < 0 || (size_t)n >= path_size) return bw_fail(BW_ERR_INVALID_ARGUMENT, "the runtime folder's name is too long");
     if (bw_os_fstat(d->fd, &data) != 0) return bw_fail_errno(errno, "cannot stat data directory %s", d->path);
     e = open_checked(path, runtime.st_uid, create, 0750, fd);
-    if (e || !create) return e;
+    if (e) return e;
+    bw_arena_dir_hold(*fd);
+    if (!create) return BW_OK;
     n = snprintf(owner, sizeof owner, "%" PRIu64 " %" PRIu64 "\n", (uint64_t)data.st_dev, (uint64_t)data.st_ino);
     e = bw_smallfile_replace(*fd, OWNER_FILE, owner, (size_t)n);
+    if (!e && d->path && strlen(d->path) < PATH_MAX) e = bw_smallfile_put(*fd, PLACE_FILE, d->path, strlen(d->path));
     if (e) bw_os_close(*fd);
     return e;
 }
@@ -109,7 +121,9 @@ bw_err bw_arena_dir_open_noted(const bw_datadir *d, char *path, size_t path_size
         return bw_fail(BW_ERR_NOT_FOUND, "no control data of this generation was noted in %s", d->path);
     if (bw_os_fstat(d->fd, &st) != 0) return bw_fail_errno(errno, "cannot stat data directory %s", d->path);
     memcpy(path, text, len + 1);
-    return open_checked(path, st.st_uid, false, 0750, fd);
+    e = open_checked(path, st.st_uid, false, 0750, fd);
+    if (!e) bw_arena_dir_hold(*fd);
+    return e;
 }
 
 /* Readers that still look at it learn that it is over: header.retired, which every mapping sees. */
@@ -188,4 +202,60 @@ void bw_arena_dir_remove(const char *arena_path)
     if (fd < 0) return;
     remove_generation(fd, own);
     bw_os_close(fd);
+}
+
+/* ---- what nobody will use again ---- */
+
+/* Nobody can come to the control data `name` of the folder at `place` any more. What can't be told is not gone. */
+static bool is_gone(const char *place, const char *name)
+{
+    char text[40];
+    size_t len;
+    if (place[0] != '/') return false;
+    int fd = bw_os_open_named(place, O_RDONLY | O_DIRECTORY, 0);
+    if (fd < 0) return errno == ENOENT || errno == ENOTDIR;
+    bw_err e = bw_smallfile_read(fd, GENERATION_FILE, text, sizeof text, &len);
+    bw_os_close(fd);
+    if (e) return e == BW_ERR_NOT_FOUND;
+    return len >= 32 && strncmp(text, name, 32) != 0;
+}
+
+typedef struct sweep {
+    int parent_fd;
+    const char *own;
+    uint32_t removed;
+} sweep;
+
+static bool sweep_one(void *opaque, const char *name)
+{
+    sweep *s = opaque;
+    char hex[33] = "", place[PATH_MAX], going[48];
+    size_t len;
+    bw_uuid id;
+    struct stat st;
+    bool half = strlen(name) == 32 + strlen(GOING) && strcmp(name + 32, GOING) == 0;
+    if (!half && strlen(name) != 32) return true;
+    memcpy(hex, name, 32);
+    if (!bw_uuid_from_hex(hex, &id) || strcmp(name, s->own) == 0) return true;
+    int fd = bw_os_open_beneath(s->parent_fd, name, O_RDONLY | O_DIRECTORY, 0);
+    if (fd < 0) return true;
+    bool gone = bw_os_fstat(fd, &st) == 0 && st.st_uid == geteuid();
+    if (gone && !half) gone = bw_smallfile_read(fd, PLACE_FILE, place, sizeof place, &len) == BW_OK && is_gone(place, hex);
+    if (gone && bw_os_flock(fd, LOCK_EX | LOCK_NB) == 0) {
+        snprintf(going, sizeof going, "%s%s", hex, GOING);
+        (void)bw_os_list_dir(fd, retire_entry, &fd);
+        if (half || bw_os_rename(s->parent_fd, name, s->parent_fd, going) == 0) s->removed += bw_folder_remove(s->parent_fd, going) == BW_OK;
+    }
+    bw_os_close(fd);
+    return true;
+}
+
+uint32_t bw_arena_dir_sweep(const char *arena_path)
+{
+    sweep s = {.removed = 0};
+    s.parent_fd = open_parent(arena_path, &s.own);
+    if (s.parent_fd < 0) return 0;
+    (void)bw_os_list_dir(s.parent_fd, sweep_one, &s);
+    bw_os_close(s.parent_fd);
+    return s.removed;
 }

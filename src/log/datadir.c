@@ -144,8 +144,8 @@ static bw_err take_daemon_lock(bw_datadir *d)
         text[strcspn(text, "\n")] = '\0';
         bw_os_close(fd);
         if (saved == EWOULDBLOCK)
-            return bw_fail(BW_ERR_ALREADY_RUNNING, "data directory %s is in use by the daemon with pid %s", d->path,
-                           text[0] ? text : "(unknown)");
+            return bw_fail(BW_ERR_ALREADY_RUNNING, "data directory %s is in use by the daemon with pid %s; use that one, or stop it first",
+                           d->path, text[0] ? text : "(unknown)");
         return bw_fail(BW_ERR_UNSUPPORTED, "data directory %s is on a file system without flock: %s", d->path, strerror(saved));
     }
     int n = snprintf(text, sizeof text, "%d\n", (int)getpid());

@@ -16,6 +16,7 @@
 #include <limits.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #define BW_DATA_FORMAT 1
 
@@ -68,10 +69,16 @@ int64_t bw_datadir_clock_ahead_ms(const bw_datadir *d);
  * Old generations of the same data directory beside it are removed by bw_arena_dir_remove_others. */
 bw_err bw_arena_dir_open(const char *runtime_dir, const bw_datadir *d, bool create, char *path, size_t path_size, int *fd);
 /* bw_arena_dir_note: path (of bw_arena_dir_open) is where the control data of d's generation lies: for a coordinator with another runtime
- * folder. bw_arena_dir_open_noted: open what was noted. NOT_FOUND: nothing was, or it is of another generation; else as above. */
+ * folder. bw_arena_dir_open_noted: open what was noted. NOT_FOUND: nothing was, or it is of another generation; else as above.
+ * Both hold the folder as long as fd is open. */
 bw_err bw_arena_dir_note(const bw_datadir *d, const char *path);
 bw_err bw_arena_dir_open_noted(const bw_datadir *d, char *path, size_t path_size, int *fd);
 void bw_arena_dir_remove_others(const char *arena_path);
 void bw_arena_dir_remove(const char *arena_path);
+/* bw_arena_dir_hold: as long as this descriptor of its folder is open the control data is not swept; for who uses it. */
+void bw_arena_dir_hold(int fd);
+/* bw_arena_dir_sweep: remove from the folder where arena_path lies the control data of this user that nobody holds and whose data directory is
+ * gone or has another generation. How many. Takes a while: not for a thread that others wait for. */
+uint32_t bw_arena_dir_sweep(const char *arena_path);
 
 #endif

@@ -23,7 +23,7 @@ static bw_err open_tls(bw_stream_listener *l, int fd, bw_stream *s)
     if (context) { bw_tls_context_ref(context); }
     pthread_mutex_unlock(&l->lock);
     if (!context) { return BW_OK; }
-    bw_err err = bw_tls_open(context, fd, NULL, &s->tls);
+    bw_err err = bw_shake_begin(s, context, fd);
     bw_tls_context_unref(context);
     return err;
 }
@@ -39,7 +39,9 @@ static void take_connection(bw_stream_listener *l, int fd, bw_stream *s)
         bw_tcp_tune_server(fd);
         bw_tcp_peer(fd, peer.address, sizeof peer.address);
     }
-    if (l->kind == BW_LISTEN_TCP && open_tls(l, fd, s) != BW_OK) {
+    bw_err err = l->kind == BW_LISTEN_TCP ? open_tls(l, fd, s) : BW_OK;
+    if (err != BW_OK) {
+        if (l->ops->refused) { l->ops->refused(l->owner, peer.address, err); }
         bw_stream_listener_add(l, s);
         bw_stream_release(s);
         bw_os_close(fd);

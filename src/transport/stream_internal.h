@@ -18,6 +18,7 @@
 #define BW_TOKEN_COPY_MAX 1024u  /* frames up to this are copied out, so that a small request does not pin a large chunk */
 #define BW_STREAM_IDLE_MS 5000   /* after so long large buffers are given back */
 #define BW_SEND_KEEP_MAX (2u << 20)
+#define BW_HANDSHAKES_MAX 64     /* connections of a listener that are in the TLS handshake */
 #define BW_EARLY_MAX (64u << 10) /* what a remote peer may send, in a frame and in all, before it is established */
 
 /* Received bytes. The connection holds one reference, each token whose frame lies in it another. */
@@ -34,6 +35,9 @@ struct bw_stream_token {
     size_t charge;
     uint8_t copy[];
 };
+
+typedef struct bw_shake bw_shake;   /* a connection's handshake; see stream_tls.c */
+typedef struct bw_shaker bw_shaker; /* the thread that does them */
 
 typedef struct bw_wire {
     bw_err (*send)(bw_stream *s, const void *head, size_t head_len, const void *payload, size_t payload_len);
@@ -87,7 +91,8 @@ struct bw_stream {
     bool blocked; /* under the lock: the socket took no more; out is its backlog */
     bool paused;  /* under the lock: not read from */
     bool remote;
-    bw_tls *tls;   /* NULL: plain. Until `secured` the waiting thread's; user is NULL until then */
+    bw_tls *tls;   /* NULL: plain. Until `secured` the waiting thread's, or its helper's; user is NULL until then */
+    bw_shake *shake; /* the waiting thread's; NULL: no handshake is under way */
     bool secured;
     bool rereads;  /* under the lock: TLS has bytes that no poll will tell of */
     bool lingering; /* under the lock: closed by finish, and to be lingered on */
@@ -113,6 +118,9 @@ struct bw_stream_listener {
     bw_source source;         /* the listening socket */
     bw_call closing;
     bw_ticker nap;            /* accepting failed: it is tried again */
+    bw_shaker *shaker;        /* the waiting thread's, as what follows; NULL until the first TLS connection */
+    bw_shake *shakes, *shakes_last; /* handshakes that are under way, oldest first */
+    uint32_t shake_count;
 
     pthread_mutex_t lock;
     bw_tls_context *tls; /* NULL: plain */
@@ -144,6 +152,20 @@ extern const bw_wire bw_socket_wire;
 /* bw_socket_begin: serve the connection s, made with the caller's reference, which it takes, over fd, which it takes too. Within a turn, the waiting
  * thread. false: turned away, and gone. */
 bool bw_socket_begin(bw_stream *s, int fd, const bw_stream_peer *peer);
+
+/* stream_tls.c; all by the waiting thread */
+/* bw_shake_begin: TLS over fd, in a handshake. May end another connection for it. BUSY: there are too many; NO_MEMORY. */
+bw_err bw_shake_begin(bw_stream *s, bw_tls_context *context, int fd);
+/* bw_shake_step: the socket is ready. false: it is being done; the connection's chore is called then, and until then the socket is not
+ * watched. true: it is done already. */
+bool bw_shake_step(bw_stream *s);
+bool bw_shake_is_busy(const bw_stream *s);
+/* bw_shake_outcome: of a step that is done, once; its message is the thread's. false: there is none. */
+bool bw_shake_outcome(bw_stream *s, bw_err *err, short *events);
+/* bw_shake_end: the handshake is over, one way or the other; not while it is busy. */
+void bw_shake_end(bw_stream *s);
+/* bw_shaker_free: no connection is left. */
+void bw_shaker_free(bw_stream_listener *l);
 
 /* stream_nng.c, stream_accept.c: the listening end. listen: bind; start: accept from now on; stop: no more, bw_stream_listener_stopped
  * follows; free: also behind a listen that failed. */

@@ -104,6 +104,7 @@ static bw_err open_place(bw_stream_listener *l, const bw_stream_listen_options *
 
 static void listener_free(bw_stream_listener *l)
 {
+    bw_shaker_free(l);
     bw_nng_free(l);
     bw_socket_free(l);
     bw_tls_context_unref(l->tls);

@@ -8,7 +8,7 @@
  * The end: whoever finds the connection broken, or closes it, sets `closed` (nothing is sent from then on) and calls the waiting thread,
  * which alone takes the socket off the reactor, closes it and tells the user. A TCP socket that is closed with unread bytes resets the
  * other end, which may lose what it has not read yet: so one that is finished shuts its sending half and reads on for a moment.
- * TLS: the waiting thread shakes hands first; the user learns of the connection when that is done. Behind it TLS stands where the socket
+ * TLS: first hands are shaken (stream_tls.c); the user learns of the connection when that is done. Behind it TLS stands where the socket
  * stood; what it has encrypted and the socket did not take counts as blocked, what it has read and not given out is read in a chore. */
 #include "transport/stream_internal.h"
 
@@ -45,6 +45,7 @@ static void end(bw_stream *s)
     s->closed = s->told = true;
     pthread_mutex_unlock(&s->lock);
     if (!tell) { return; }
+    bw_shake_end(s);
     bw_reactor_remove(reactor_of(s), &s->source);
     bw_reactor_untick(&s->ticker);
     bw_os_close(s->source.fd);
@@ -279,19 +280,21 @@ static void throw_away(bw_stream *s)
     if (n == 0 || (n < 0 && errno != EAGAIN)) { end(s); }
 }
 
-/* One step. true: done, the user knows of it, and what came behind it is to be read. */
+/* A step of the handshake is done. true: the last one; the user knows of the connection, and what came behind it is to be read. */
 static bool shake_hands(bw_stream *s)
 {
     bw_stream_listener *l = s->listener;
     short events = 0;
+    bw_err err;
+    if (!bw_shake_outcome(s, &err, &events)) { return false; }
     bw_stream_peer peer = {.uid = -1, .gid = -1, .pid = -1, .remote = true, .tls = true};
     bw_tcp_peer(s->source.fd, peer.address, sizeof peer.address);
-    bw_err err = bw_tls_handshake(s->tls, &events);
     if (err == BW_ERR_EMPTY) {
         uint32_t asked = (events & POLLIN ? (uint32_t)EPOLLIN : 0u) | (events & POLLOUT ? (uint32_t)EPOLLOUT : 0u);
         if (bw_reactor_ask(reactor_of(s), &s->source, asked) != BW_OK) { end(s); }
         return false;
     }
+    bw_shake_end(s);
     if (err != BW_OK) {
         if (l->ops->refused) { l->ops->refused(l->owner, peer.address, err); }
         s->finishing = true;
@@ -310,6 +313,14 @@ static bool shake_hands(bw_stream *s)
     return true;
 }
 
+static void read_if_open(bw_stream *s)
+{
+    pthread_mutex_lock(&s->lock);
+    bool reading = !s->paused && !s->finishing && !s->closed;
+    pthread_mutex_unlock(&s->lock);
+    if (reading) { readable(s); }
+}
+
 static void ready(bw_source *source, uint32_t events)
 {
     bw_stream *s = OF(bw_stream, source, source);
@@ -317,23 +328,27 @@ static void ready(bw_source *source, uint32_t events)
         throw_away(s);
         return;
     }
-    if (s->tls && !s->secured) {
-        if (!shake_hands(s)) { return; }
-        events |= EPOLLIN; /* TLS may have read on */
+    if (s->shake) {
+        if (bw_shake_step(s) && shake_hands(s)) { read_if_open(s); } /* TLS may have read on */
+        return;
     }
     if (events & EPOLLOUT) { writable(s); }
-    if (!(events & (EPOLLIN | EPOLLHUP | EPOLLERR))) { return; }
-    pthread_mutex_lock(&s->lock);
-    bool reading = !s->paused && !s->finishing && !s->closed;
-    pthread_mutex_unlock(&s->lock);
-    if (reading) { readable(s); }
+    if (events & (EPOLLIN | EPOLLHUP | EPOLLERR)) { read_if_open(s); }
 }
 
 static void chore(bw_call *c)
 {
     bw_stream *s = OF(bw_stream, chore, c);
+    if (bw_shake_is_busy(s)) { /* it comes again */
+        bw_stream_release(s);
+        return;
+    }
     pthread_mutex_lock(&s->lock);
-    bool reread = s->rereads && !s->closed;
+    bool open = !s->closed;
+    pthread_mutex_unlock(&s->lock);
+    bool secured = s->shake && open && shake_hands(s);
+    pthread_mutex_lock(&s->lock);
+    bool reread = (s->rereads || secured) && !s->closed;
     s->rereads = false;
     bool closed = s->closed, linger = s->lingering && !s->told, resume = s->paused && !closed && !s->finishing && !bw_stream_over_limits(s);
     if (resume) {
@@ -368,7 +383,7 @@ static bool tick(bw_ticker *t, int64_t now_ms)
         return true;
     }
     if (!s->established && s->listener->hello_timeout_ms > 0) {
-        if (now_ms - s->accepted_ms >= s->listener->hello_timeout_ms) { end(s); }
+        if (now_ms - s->accepted_ms >= s->listener->hello_timeout_ms && !bw_shake_is_busy(s)) { end(s); }
         return true;
     }
     if (++s->idle_ticks <= IDLE_TICKS) { return true; }

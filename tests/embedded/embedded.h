@@ -44,23 +44,29 @@ void em_times_add(em_times *t, int64_t ns);
 int64_t em_times_part(em_times *t, double part); /* 0.5: the median; 1: the longest */
 void em_times_print(em_times *t, const char *what);
 void em_times_free(em_times *t);
+/* em_first_times: of so many processes, from their start to an open bus and to their first acknowledged record, each in a new folder. */
+void em_first_times(int times, em_times *opened, em_times *sent);
 
 /* work.c: the processes that go on meanwhile. What they tell lies in memory that all share. */
 enum { EM_OVER_MAX = 40 };
+typedef struct em_slow {
+    int64_t beyond_ns, took_ns, after_ns; /* after_ns: how long after a kill it began */
+    long sleeps, faults, reads;           /* the thread went to sleep by itself; pages that were mapped, and read from the disk, meanwhile */
+} em_slow;
 typedef struct em_report {
     _Atomic int64_t acked;          /* records, or commits */
     _Atomic int64_t longest_ns;     /* of one call */
     _Atomic int64_t beyond_ns;      /* of one call, without the time that the thread waited for a processor */
-    _Atomic int64_t over;           /* calls over 1 ms beyond it */
-    _Atomic int64_t calls;
-    int64_t over_ns[EM_OVER_MAX], over_after_ns[EM_OVER_MAX]; /* the first of them: how long, and how long after a kill they began */
+    _Atomic int64_t over, asleep;   /* calls over 1 ms beyond it; those of them in which the thread went to sleep by itself */
+    _Atomic int64_t calls, inside_ns;
+    em_slow slow[EM_OVER_MAX];      /* the first of them */
     _Atomic int failed;
     char why[400];
 } em_report;
 typedef struct em_shared {
     _Atomic bool stop;
     _Atomic int64_t killed_ns; /* when, last */
-    em_report direct, durable, socket, reader, commits, control;
+    em_report direct, durable, socket, reader, commits, control; /* control: reads the clock, and nothing else */
 } em_shared;
 typedef void (*em_work)(const em_place *p, em_shared *shared);
 pid_t em_start(em_work work, const em_place *p, em_shared *shared);
@@ -82,5 +88,6 @@ int em_case_over(int argc, char **argv);
 int em_case_self(int argc, char **argv);
 int em_case_first(int argc, char **argv);
 int em_case_race(int argc, char **argv);
+int em_case_figures(int argc, char **argv);
 
 #endif

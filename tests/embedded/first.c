@@ -47,21 +47,26 @@ static void one_time(const em_place *p, em_times *opened, em_times *sent)
     em_times_add(sent, b);
 }
 
+void em_first_times(int times, em_times *opened, em_times *sent)
+{
+    for (int i = 0; i < times; i++) {
+        em_place p;
+        em_place_make(&p, "?idle-exit=100ms");
+        if (rmdir(p.dir)) em_die("rmdir %s", p.dir); /* from nothing */
+        one_time(&p, opened, sent);
+        em_place_remove(&p);
+    }
+    em_times_print(opened, "process start to an open bus");
+    em_times_print(sent, "process start to the first record");
+    printf("      fastest %.1f ms\n", (double)em_times_part(sent, 0) / 1e6);
+}
+
 int em_case_first(int argc, char **argv)
 {
     if (argc == 2) return send_first(argv[0], argv[1]);
     int times = argc > 0 ? atoi(argv[0]) : 20;
     em_times opened = {0}, sent = {0};
-    for (int i = 0; i < times; i++) {
-        em_place p;
-        em_place_make(&p, "?idle-exit=100ms");
-        if (rmdir(p.dir)) em_die("rmdir %s", p.dir); /* from nothing */
-        one_time(&p, &opened, &sent);
-        em_place_remove(&p);
-    }
-    em_times_print(&opened, "process start to an open bus");
-    em_times_print(&sent, "process start to the first record");
-    printf("      fastest %.1f ms\n", (double)em_times_part(&sent, 0) / 1e6);
+    em_first_times(times, &opened, &sent);
     bool good = em_verdict(em_times_part(&sent, 0.5) < INT64_C(2000000000), "a first record from nothing, %d times", times);
     em_times_free(&opened);
     em_times_free(&sent);

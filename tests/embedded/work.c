@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 enum { PACE_NS = 100000, CALL_MS = 10000, GAP_NS = 1000000 };
@@ -28,24 +29,36 @@ static void raise_to(_Atomic int64_t *most, int64_t v)
 
 typedef struct stopwatch {
     int64_t at, delay;
+    struct rusage usage;
 } stopwatch;
 
 static stopwatch begin(void)
 {
-    int64_t delay = em_delay_ns();
-    return (stopwatch){em_now_ns(), delay};
+    stopwatch w = {.delay = em_delay_ns()};
+    getrusage(RUSAGE_THREAD, &w.usage);
+    w.at = em_now_ns();
+    return w;
 }
 
-static void end(const em_shared *s, em_report *r, stopwatch w)
+static void note_slow(const em_shared *s, em_report *r, const stopwatch *w, int64_t took, int64_t beyond)
 {
-    int64_t took = em_now_ns() - w.at, beyond = took > GAP_NS / 4 ? took - (em_delay_ns() - w.delay) : took;
+    struct rusage u;
+    getrusage(RUSAGE_THREAD, &u);
+    int64_t n = atomic_fetch_add(&r->over, 1);
+    if (u.ru_nvcsw > w->usage.ru_nvcsw) atomic_fetch_add(&r->asleep, 1);
+    if (n >= EM_OVER_MAX) return;
+    r->slow[n] = (em_slow){beyond, took, w->at - atomic_load(&s->killed_ns), u.ru_nvcsw - w->usage.ru_nvcsw,
+                           u.ru_minflt - w->usage.ru_minflt, u.ru_majflt - w->usage.ru_majflt};
+}
+
+static void end(const em_shared *s, em_report *r, const stopwatch *w)
+{
+    int64_t took = em_now_ns() - w->at, beyond = took > GAP_NS / 4 ? took - (em_delay_ns() - w->delay) : took;
     raise_to(&r->longest_ns, took);
     raise_to(&r->beyond_ns, beyond);
     atomic_fetch_add(&r->calls, 1);
-    int64_t n = beyond > GAP_NS ? atomic_fetch_add(&r->over, 1) : EM_OVER_MAX;
-    if (n >= EM_OVER_MAX) return;
-    r->over_ns[n] = beyond;
-    r->over_after_ns[n] = w.at - atomic_load(&s->killed_ns);
+    atomic_fetch_add(&r->inside_ns, took);
+    if (beyond > GAP_NS) note_slow(s, r, w, took, beyond);
 }
 
 pid_t em_start(em_work work, const em_place *p, em_shared *shared)
@@ -98,7 +111,7 @@ static void write_on(const em_place *p, em_shared *s, em_report *r, const char *
         bw_delivery d;
         stopwatch w = begin();
         bw_err err = bw_producer_send_sync(producer, topic, 0, &record, CALL_MS, &d);
-        if (!first) end(s, r, w);
+        if (!first) end(s, r, &w);
         if (err) {
             broke(r, "record %lld: %s: %s", (long long)n, bw_err_name(err), bw_error_message());
             break;
@@ -138,7 +151,7 @@ void em_work_reader(const em_place *p, em_shared *s)
         bw_record_view v;
         stopwatch w = begin();
         bw_err e = bw_consumer_poll(c, 0, &b);
-        if (next > from) end(s, r, w);
+        if (next > from) end(s, r, &w);
         if (e == BW_ERR_TIMED_OUT) {
             if (next < atomic_load(&s->direct.acked)) continue; /* acknowledged is visible: the next look must find it */
             em_sleep_ns(PACE_NS / 2);
@@ -189,7 +202,7 @@ void em_work_commits(const em_place *p, em_shared *s)
         bw_topic_partition part = {.topic = "direct", .partition = 0, .offset = n, .leader_epoch = -1};
         stopwatch w = begin();
         bw_err e = bw_consumer_commit(c, &part, 1, CALL_MS);
-        end(s, r, w);
+        end(s, r, &w);
         if (e && !bw_err_is_retriable(e)) {
             broke(r, "commit %lld: %s: %s", (long long)n, bw_err_name(e), bw_error_message());
             break;
@@ -207,7 +220,7 @@ void em_work_control(const em_place *p, em_shared *s)
     while (!atomic_load(&s->stop)) {
         stopwatch w = begin();
         while (em_now_ns() - w.at < PACE_NS / 20) {}
-        end(s, &s->control, w);
+        end(s, &s->control, &w);
         em_sleep_ns(PACE_NS);
     }
 }
@@ -262,10 +275,12 @@ bool em_check_reports(em_shared *s)
 
 void em_print_gaps(const em_report *r, const char *who, bool each)
 {
-    printf("      %-28s %8lld calls, longest %8.3f ms; without waiting for a processor %8.3f ms, %lld over 1 ms\n", who,
-           (long long)atomic_load(&r->calls), (double)atomic_load(&r->longest_ns) / 1e6, (double)atomic_load(&r->beyond_ns) / 1e6,
-           (long long)atomic_load(&r->over));
-    if (!each) return;
-    for (int i = 0; i < EM_OVER_MAX && i < atomic_load(&r->over); i++)
-        printf("          %.3f ms, begun %.3f ms after a kill\n", (double)r->over_ns[i] / 1e6, (double)r->over_after_ns[i] / 1e6);
+    printf("      %-28s %8lld calls, %7.1f ms within them, longest %8.3f ms; without waiting for a processor %8.3f ms, %lld over 1 ms\n", who,
+           (long long)atomic_load(&r->calls), (double)atomic_load(&r->inside_ns) / 1e6, (double)atomic_load(&r->longest_ns) / 1e6,
+           (double)atomic_load(&r->beyond_ns) / 1e6, (long long)atomic_load(&r->over));
+    for (int i = 0; each && i < EM_OVER_MAX && i < atomic_load(&r->over); i++) {
+        const em_slow *w = &r->slow[i];
+        printf("          %.3f ms of %.3f, begun %.3f ms after a kill; slept %ld times, %ld pages mapped, %ld read\n", (double)w->beyond_ns / 1e6,
+               (double)w->took_ns / 1e6, (double)w->after_ns / 1e6, w->sleeps, w->faults, w->reads);
+    }
 }

@@ -1,6 +1,5 @@
 /* Clients of other hosts: tcp:// and tls+tcp://, what they may do, and which errors they see. Certificates are made for the run (makecerts). */
-#include "support/bus.h"
-#include "support/lossy.h"
+#include "support/far.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -8,53 +7,25 @@
 #include <cmocka.h>
 
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-typedef struct fixture {
-    test_daemon d;
-    char certs[300];
-    char config[320];
-    int tcp, tls; /* ports */
-} fixture;
+typedef far_daemon fixture;
 
 static int setup(void **state)
 {
-    fixture *x = calloc(1, sizeof *x);
-    const char *daemon = getenv("BUSWAYD");
-    daemon_make(&x->d);
-    snprintf(x->certs, sizeof x->certs, "%s.certs", x->d.dir);
-    snprintf(x->config, sizeof x->config, "%s.conf", x->d.dir);
-    test_run("mkdir '%s' && '%.*s/makecerts' '%s' && cp '%s/server.pem' '%s/used.pem' && cp '%s/server.key' '%s/used.key'", x->certs,
-        (int)(strrchr(daemon, '/') - daemon), daemon, x->certs, x->certs, x->certs, x->certs, x->certs);
-    x->tcp = free_port();
-    do x->tls = free_port();
-    while (x->tls == x->tcp);
-    *state = x;
+    *state = calloc(1, sizeof(fixture));
+    far_make(*state);
     return 0;
 }
 
 static int teardown(void **state)
 {
-    fixture *x = *state;
-    daemon_remove(&x->d);
-    test_run("rm -rf '%s' '%s'", x->certs, x->config);
-    free(x);
+    far_remove(*state);
+    free(*state);
     return 0;
-}
-
-/* A daemon with both listeners and these options, one a line. */
-static void start(fixture *x, const char *options)
-{
-    FILE *f = fopen(x->config, "w");
-    assert_non_null(f);
-    fprintf(f, "listeners = tcp://127.0.0.1:%d, tls+tcp://127.0.0.1:%d\ntls.certificate = %s/used.pem\ntls.key = %s/used.key\n%s", x->tcp, x->tls,
-            x->certs, x->certs, options);
-    fclose(f);
-    x->d.arguments[0] = "--config";
-    x->d.arguments[1] = x->config;
-    daemon_start(&x->d);
 }
 
 static char url_space[2000];
@@ -69,15 +40,6 @@ static const char *tls_url(const fixture *x, const char *host, const char *ca, c
 {
     snprintf(url_space, sizeof url_space, "tls+tcp://%s:%d?ca=%s/%s.pem%s", host, x->tls, x->certs, ca, more);
     return url_space;
-}
-
-static bw_bus *remote_bus(const char *url)
-{
-    bw_bus_options o = BW_BUS_OPTIONS_INIT;
-    bw_bus *bus = NULL;
-    o.connect_timeout_ms = 10000;
-    assert_ok(bw_bus_open(url, &o, &bus));
-    return bus;
 }
 
 static bw_err ask(bw_bus *bus)
@@ -104,26 +66,14 @@ static void refused(const char *url, bw_err wanted, const char *text)
 
 static void works(const char *url)
 {
-    bw_bus *bus = remote_bus(url);
+    bw_bus *bus = far_bus(url);
     assert_ok(ask(bus));
     bw_bus_close(bus);
 }
 
-/* The daemon's log. */
-static bool logged(const fixture *x, const char *text)
-{
-    char path[300], line[2000];
-    snprintf(path, sizeof path, "%s.log", x->d.dir);
-    FILE *f = fopen(path, "r");
-    bool found = false;
-    while (f && !found && fgets(line, sizeof line, f)) found = strstr(line, text) != NULL;
-    if (f) fclose(f);
-    return found;
-}
-
 static void wait_logged(const fixture *x, const char *text)
 {
-    for (int64_t until = now_ms() + 10000; !logged(x, text); usleep(5000))
+    for (int64_t until = now_ms() + 10000; !far_logged(x, text); usleep(5000))
         if (now_ms() > until) fail_msg("the daemon does not say '%s'", text);
 }
 
@@ -133,8 +83,8 @@ static void test_remote_listeners_are_off_until_they_are_named(void **state)
 {
     fixture *x = *state;
     daemon_start(&x->d);
-    assert_true(logged(x, "listening url=ipc://"));
-    assert_false(logged(x, "tcp"));
+    assert_true(far_logged(x, "listening url=ipc://"));
+    assert_false(far_logged(x, "tcp"));
 }
 
 static void compare(void *opaque, const bw_batch *batch, const bw_record_view *r)
@@ -153,7 +103,7 @@ static void carry(const char *url)
 {
     enum { COUNT = 150 };
     static uint8_t value[200001];
-    bw_bus *bus = remote_bus(url);
+    bw_bus *bus = far_bus(url);
     int64_t next = 0;
     assert_ok(bw_topic_create(bus, "there", 1, NULL, 0));
     bw_producer *p = test_producer(bus, BW_ACKS_VISIBLE);
@@ -174,7 +124,7 @@ static void carry(const char *url)
 static void test_remote_records_go_there_and_back(void **state)
 {
     fixture *x = *state;
-    start(x, "anonymous.role = admin\n");
+    far_start(x, "anonymous.role = admin\n");
     carry(tcp_url(x));
     carry(tls_url(x, "127.0.0.1", "ca", ""));
     carry(tls_url(x, "localhost", "ca", ""));
@@ -186,23 +136,23 @@ static void test_remote_transport_direct_is_refused(void **state)
     bw_bus_options o = BW_BUS_OPTIONS_INIT;
     bw_bus *bus = NULL;
     o.transport = BW_TRANSPORT_DIRECT;
-    start(x, "anonymous.role = admin\n");
+    far_start(x, "anonymous.role = admin\n");
     assert_err(bw_bus_open(tcp_url(x), &o, &bus), BW_ERR_UNSUPPORTED);
 }
 
 static void test_remote_roles_say_what_may_be_done(void **state)
 {
     fixture *x = *state;
-    start(x, "");
+    far_start(x, "");
     refused(tcp_url(x), BW_ERR_NOT_PERMITTED, "");
     daemon_stop(&x->d, SIGTERM);
-    start(x, "anonymous.role = admin\n");
-    bw_bus *bus = remote_bus(tcp_url(x));
+    far_start(x, "anonymous.role = admin\n");
+    bw_bus *bus = far_bus(tcp_url(x));
     assert_ok(bw_topic_create(bus, "t", 1, NULL, 0));
     bw_bus_close(bus);
     daemon_stop(&x->d, SIGTERM);
-    start(x, "anonymous.role = reader\n");
-    bus = remote_bus(tcp_url(x));
+    far_start(x, "anonymous.role = reader\n");
+    bus = far_bus(tcp_url(x));
     bw_producer *p = test_producer(bus, BW_ACKS_VISIBLE);
     bw_record r = test_record(NULL, "v");
     bw_delivery d;
@@ -213,10 +163,35 @@ static void test_remote_roles_say_what_may_be_done(void **state)
     bw_bus_close(bus);
 }
 
+static void test_remote_status_tells_readers_no_folder_and_no_other_connection(void **state)
+{
+    fixture *x = *state;
+    static const char *const roles[] = {"reader", "client", "admin"};
+    for (size_t i = 0; i < 3; i++) {
+        char options[64], *json = NULL;
+        snprintf(options, sizeof options, "anonymous.role = %s\n", roles[i]);
+        far_start(x, options);
+        bw_bus *local = test_bus_by(x->d.url, BW_TRANSPORT_IPC), *bus = far_bus(tcp_url(x));
+        assert_ok(bw_status(local, &json));
+        assert_non_null(strstr(json, x->d.dir));
+        bw_free(json);
+        assert_ok(bw_status(bus, &json));
+        const char *one = strstr(json, "\"why_not_direct\"");
+        bool told = strstr(json, x->d.dir) != NULL, others = one && strstr(one + 1, "\"why_not_direct\"");
+        assert_non_null(strstr(json, "\"connections\""));
+        bw_free(json);
+        if (told != (i == 2) || others != (i == 2))
+            fail_msg("%s: the folder is%s told, other connections are%s", roles[i], told ? "" : " not", others ? "" : " not");
+        bw_bus_close(bus);
+        bw_bus_close(local);
+        daemon_stop(&x->d, SIGTERM);
+    }
+}
+
 static void test_remote_tls_says_what_is_wrong(void **state)
 {
     fixture *x = *state;
-    start(x, "anonymous.role = admin\n");
+    far_start(x, "anonymous.role = admin\n");
     refused(tls_url(x, "127.0.0.1", "otherca", ""), BW_ERR_TLS_FAILED, "CA that is not known here");
     refused(tls_url(x, "127.0.0.1", "ca", "&server-name=foo.example"), BW_ERR_TLS_FAILED, "not for 'foo.example'");
     refused(tls_url(x, "127.0.0.1", "nothing", ""), BW_ERR_INVALID_CONFIG, "No such file");
@@ -231,7 +206,7 @@ static void test_remote_tls_says_what_is_wrong(void **state)
     static const char *const others[][2] = {{"expired", "has expired"}, {"elsewhere", "is not for '127.0.0.1'"}, {"stranger", "not known here"}};
     for (size_t i = 0; i < 3; i++) {
         test_run("cp '%s/%s.pem' '%s/used.pem' && cp '%s/%s.key' '%s/used.key'", x->certs, others[i][0], x->certs, x->certs, others[i][0], x->certs);
-        start(x, "anonymous.role = admin\n");
+        far_start(x, "anonymous.role = admin\n");
         refused(tls_url(x, "127.0.0.1", "ca", ""), BW_ERR_TLS_FAILED, others[i][1]);
         daemon_stop(&x->d, SIGTERM);
     }
@@ -242,7 +217,7 @@ static void test_remote_clients_show_their_certificates(void **state)
     fixture *x = *state;
     char options[500], more[700];
     snprintf(options, sizeof options, "anonymous.role = client\ntls.client.auth = required\ntls.client.ca = %s/ca.pem\n", x->certs);
-    start(x, options);
+    far_start(x, options);
     refused(tls_url(x, "127.0.0.1", "ca", ""), BW_ERR_TLS_FAILED, "refused our certificate");
     wait_logged(x, "shows no certificate");
     snprintf(more, sizeof more, "&certificate=%s/alice.pem&key=%s/alice.key", x->certs, x->certs);
@@ -259,8 +234,8 @@ static void test_remote_clients_show_their_certificates(void **state)
 static void test_remote_certificates_are_reloaded_without_a_restart(void **state)
 {
     fixture *x = *state;
-    start(x, "anonymous.role = admin\n");
-    bw_bus *bus = remote_bus(tls_url(x, "127.0.0.1", "ca", ""));
+    far_start(x, "anonymous.role = admin\n");
+    bw_bus *bus = far_bus(tls_url(x, "127.0.0.1", "ca", ""));
     assert_ok(ask(bus));
     test_run("cp '%s/elsewhere.pem' '%s/used.pem' && cp '%s/elsewhere.key' '%s/used.key'", x->certs, x->certs, x->certs, x->certs);
     kill(x->d.pid, SIGHUP);
@@ -292,7 +267,7 @@ static const char *as(const fixture *x, const char *user, const char *more)
 
 static void cannot_produce(const char *url)
 {
-    bw_bus *bus = remote_bus(url);
+    bw_bus *bus = far_bus(url);
     bw_producer *p = test_producer(bus, BW_ACKS_VISIBLE);
     bw_record r = test_record(NULL, "v");
     bw_delivery d;
@@ -310,7 +285,7 @@ static void test_remote_users_prove_who_they_are(void **state)
     fixture *x = *state;
     char token[BW_TOKEN_MAX], more[700], options[500];
     snprintf(options, sizeof options, "tls.client.auth = requested\ntls.client.ca = %s/ca.pem\n", x->certs);
-    start(x, options);
+    far_start(x, options);
     bw_bus *local = test_bus_by(x->d.url, BW_TRANSPORT_IPC);
     assert_ok(bw_topic_create(local, "t", 1, NULL, 0));
     assert_ok(bw_user_set(local, "bob", BW_USER_PASSWORD, "client", "correct horse"));
@@ -338,7 +313,7 @@ static void test_remote_users_prove_who_they_are(void **state)
         if (round == 1) break;
         bw_bus_close(local);
         daemon_stop(&x->d, SIGTERM);
-        start(x, options);
+        far_start(x, options);
         local = test_bus_by(x->d.url, BW_TRANSPORT_IPC);
     }
     test_run("printf 'correct horse\\n' > '%s/password'", x->certs);
@@ -363,11 +338,11 @@ static void test_remote_users_prove_who_they_are(void **state)
 static void test_remote_user_that_is_removed_is_cut_off(void **state)
 {
     fixture *x = *state;
-    start(x, "");
+    far_start(x, "");
     bw_bus *local = test_bus_by(x->d.url, BW_TRANSPORT_IPC);
     assert_ok(bw_user_set(local, "bob", BW_USER_PASSWORD, "reader", "correct horse"));
     assert_ok(bw_topic_create(local, "t", 1, NULL, 0));
-    bw_bus *bus = remote_bus(as(x, "bob:correct%20horse@", ""));
+    bw_bus *bus = far_bus(as(x, "bob:correct%20horse@", ""));
     bw_consumer *c = test_consumer(bus, "t", 0, 0);
     bw_producer *p = test_producer(local, BW_ACKS_VISIBLE);
     test_send(p, "t", 0, "one");
@@ -415,6 +390,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_remote_records_go_there_and_back, setup, teardown),
         cmocka_unit_test_setup_teardown(test_remote_transport_direct_is_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(test_remote_roles_say_what_may_be_done, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_remote_status_tells_readers_no_folder_and_no_other_connection, setup, teardown),
         cmocka_unit_test_setup_teardown(test_remote_tls_says_what_is_wrong, setup, teardown),
         cmocka_unit_test_setup_teardown(test_remote_clients_show_their_certificates, setup, teardown),
         cmocka_unit_test_setup_teardown(test_remote_certificates_are_reloaded_without_a_restart, setup, teardown),

@@ -150,6 +150,51 @@ static void test_cuts_lose_and_double_nothing_over_tcp(void **state) { cut_and_k
 
 static void test_cuts_lose_and_double_nothing_over_tls(void **state) { cut_and_kill(*state, true, 1); }
 
+static void any(void *opaque, const bw_batch *batch, const bw_record_view *r)
+{
+    int64_t *next = opaque;
+    (void)batch;
+    assert_int_equal(r->offset, *next);
+    ++*next;
+}
+
+/* A frame that is not whole was sent for nothing: over a line that is cut every 60 kB few may be longer. */
+static void test_reading_over_a_line_that_is_cut_often_sends_little_twice(void **state)
+{
+    enum { COUNT = 1200, BYTES = 1000 };
+    static const char *const rules[] = {"--cut-bytes", "60000", NULL};
+    scene *x = *state;
+    char value[BYTES + 1];
+    int64_t next = 0;
+    memset(value, 'v', BYTES);
+    value[BYTES] = 0;
+    bw_bus *local = test_bus_by(x->d.url, BW_TRANSPORT_IPC);
+    assert_ok(bw_topic_create(local, "often", 1, NULL, 0));
+    bw_producer *p = test_producer(local, BW_ACKS_VISIBLE);
+    for (int i = 0; i < COUNT; i++) {
+        bw_record r = test_record(NULL, value);
+        assert_ok(bw_producer_send(p, "often", 0, &r, NULL, NULL, 10000));
+    }
+    assert_ok(bw_producer_flush(p, 20000));
+    bw_producer_close(p, 1000);
+    through(x, false, 5, rules);
+    bw_bus *bus = open_bus(x);
+    bw_consumer *c = NULL;
+    bw_err e = BW_OK;
+    assert_ok(bw_consumer_open(bus, NULL, &c));
+    for (int64_t until = now_ms() + 20000; now_ms() < until && (e = bw_consumer_assign(c, "often", 0, 0));) {}
+    assert_ok(e);
+    test_read(c, COUNT, 100000, any, &next);
+    assert_int_equal(next, COUNT);
+    lossy_stats s = lossy_read(&x->line);
+    print_message("%d bytes read: %llu connections, %llu cuts, %llu bytes down\n", COUNT * BYTES, s.connections, s.cuts, s.down);
+    assert_true(s.cuts >= 10);
+    assert_true(s.down < 4 * COUNT * BYTES);
+    bw_consumer_close(c);
+    bw_bus_close(bus);
+    bw_bus_close(local);
+}
+
 static void test_idle_connection_is_asked_and_a_dead_one_noticed(void **state)
 {
     scene *x = *state;
@@ -185,6 +230,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_cuts_lose_and_double_nothing_over_tcp, setup, teardown),
         cmocka_unit_test_setup_teardown(test_cuts_lose_and_double_nothing_over_tls, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_reading_over_a_line_that_is_cut_often_sends_little_twice, setup, teardown),
         cmocka_unit_test_setup_teardown(test_idle_connection_is_asked_and_a_dead_one_noticed, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

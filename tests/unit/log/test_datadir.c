@@ -224,6 +224,63 @@ static void test_arena_dir_on_tmpfs_stays_in_the_runtime_folder(void **state)
     remove_all(base);
 }
 
+/* A generation's control data in a runtime folder that others share: held by *fd. */
+static void make_arena(const char *runtime, const char *folder, bw_datadir *d, char path[PATH_MAX], int *fd)
+{
+    char hex[34];
+    bw_uuid id;
+    *d = made_up(folder);
+    memcpy(id.b, d->generation, sizeof id.b);
+    bw_uuid_hex(&id, hex);
+    strcat(hex, "\n");
+    write_text(folder, "generation", hex);
+    assert_int_equal(bw_arena_dir_open(runtime, d, true, path, PATH_MAX, fd), BW_OK);
+}
+
+static void test_arena_dir_sweep_removes_what_nobody_holds_and_nobody_can_come_to(void **state)
+{
+    (void)state;
+    enum { OWN, LIVES, DEAD, GONE, GONE_BUT_HELD, REGENERATED, UNSAID, HALF, ALL };
+    char runtime[64] = "/dev/shm/bw-run-XXXXXX", base[64], folders[ALL][PATH_MAX], paths[ALL][PATH_MAX], half[PATH_MAX + 16];
+    bw_datadir d[ALL], again;
+    struct stat st;
+    int fds[ALL];
+    assert_non_null(mkdtemp(runtime));
+    make_temp(base);
+    for (int i = 0; i < ALL; i++) {
+        snprintf(folders[i], sizeof folders[i], "%.60s/%d", base, i);
+        assert_int_equal(mkdir(folders[i], 0700), 0);
+        make_arena(runtime, folders[i], &d[i], paths[i], &fds[i]);
+        if (i != OWN && i != LIVES && i != GONE_BUT_HELD) close(fds[i]);
+    }
+    remove_all(folders[GONE]);
+    remove_all(folders[GONE_BUT_HELD]);
+    char path[PATH_MAX], file[PATH_MAX + 16];
+    int fd;
+    make_arena(runtime, folders[REGENERATED], &again, path, &fd);
+    close(fd);
+    snprintf(file, sizeof file, "%s/folder", paths[UNSAID]); /* as daemons of an earlier version leave it */
+    assert_int_equal(unlink(file), 0);
+    remove_all(folders[UNSAID]);
+    snprintf(half, sizeof half, "%s-delete", paths[HALF]); /* who swept it was killed */
+    assert_int_equal(rename(paths[HALF], half), 0);
+    assert_int_equal(bw_arena_dir_sweep(paths[OWN]), 3);
+    static const bool stays[ALL] = {[OWN] = true, [LIVES] = true, [DEAD] = true, [GONE_BUT_HELD] = true, [UNSAID] = true};
+    for (int i = 0; i < ALL; i++)
+        if ((stat(paths[i], &st) == 0) != stays[i]) fail_msg("the %d. %s", i, stays[i] ? "was removed" : "is still there");
+    assert_int_not_equal(stat(half, &st), 0);
+    assert_int_equal(stat(path, &st), 0);
+    close(fds[GONE_BUT_HELD]);
+    assert_int_equal(bw_arena_dir_sweep(paths[OWN]), 1);
+    assert_int_not_equal(stat(paths[GONE_BUT_HELD], &st), 0);
+    for (int i = 0; i < ALL; i++) close(d[i].fd);
+    close(again.fd);
+    close(fds[OWN]);
+    close(fds[LIVES]);
+    remove_all(runtime);
+    remove_all(base);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -236,6 +293,7 @@ int main(void)
         cmocka_unit_test(test_arena_dir_on_disk_goes_to_dev_shm),
         cmocka_unit_test(test_arena_dir_of_another_data_directory_is_left_alone),
         cmocka_unit_test(test_arena_dir_on_tmpfs_stays_in_the_runtime_folder),
+        cmocka_unit_test(test_arena_dir_sweep_removes_what_nobody_holds_and_nobody_can_come_to),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
