@@ -188,6 +188,7 @@ help:
 	@echo 'make demo            build, then watch this machine'"'"'s own events go through a bus'
 	@echo 'make test            every test; ends with "N passed, N failed"'
 	@echo 'make bench           rates and round trips beside the bare limit of the same run; build/bench.json'
+	@echo 'make bench-embedded  what is asked of dir: buses, beside the scheduler'"'"'s own gaps: KILLS=1000 SEED=1'
 	@echo 'make bench-peers     the same work by Aeron, Chronicle Queue, iceoryx2, ZeroMQ, nng, Kafka, Redis, NATS; a table and plots'
 	@echo 'make bench-mirror    one differing batch in a mirror of MIRROR_GB (10) gigabytes is found and mended: seconds, and bytes sent'
 	@echo 'make test-go         the Go binding: vet, tests, the race detector, with each Go that is here'

@@ -13,7 +13,8 @@
 
 #define BACKLOG_MAX (256u << 10)
 #define RUN_BYTES (256u << 10)
-#define RUN_FIRST_BYTES (16u << 10) /* to other hosts: twice as much with each DATA. A line that is cut often brings whole frames nevertheless */
+#define RUN_FIRST_BYTES (16u << 10) /* to other hosts: a line that is cut often brings whole frames nevertheless */
+#define RUN_SHARE 4                 /* later up to this part of what was sent: a cut costs no more */
 #define TURN_BYTES (1u << 20)
 #define SUBS_MAX 4096
 
@@ -25,6 +26,7 @@ struct bw_sub {
     bw_reader_limit limit; /* what it gets: bw_fetch_limit */
     int64_t credit; /* may go below 0 by one batch */
     size_t most;    /* bytes of the next DATA; one batch may exceed it */
+    uint64_t sent;
     bool blocked;   /* by the backlog */
     bool drained;   /* nothing below the limit when it was last looked at */
     bw_sub *session_prev, *session_next, *part_prev, *part_next;
@@ -97,7 +99,8 @@ static void push(bw_broker *b, bw_sub *s)
         }
         pushed += run.len;
         s->credit -= (int64_t)run.len;
-        if (s->most < RUN_BYTES) s->most *= 2;
+        s->sent += run.len;
+        if (s->most < RUN_BYTES && s->sent >= RUN_SHARE * s->most) s->most *= 2;
     }
 }
 
