@@ -7,6 +7,7 @@ import "C"
 
 import (
 	"context"
+	"sync"
 	"unsafe"
 )
 
@@ -149,21 +150,34 @@ func (a *Admin) DeleteQueue(ctx context.Context, group string) error {
 	return err
 }
 
-// redriving is what C tells how far it is.
+// redriving is what C tells how far it is. When its context has ended, nothing of the caller's is called any more.
 type redriving struct {
-	progress func(moved, skipped int64) bool
-	thrown   *panicked
+	mu             sync.Mutex
+	ctx            context.Context
+	progress       func(moved, skipped int64) bool
+	moved, skipped int64
+	over           bool
+	thrown         *panicked
+}
+
+func (r *redriving) told(moved, skipped int64) (more bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.over {
+		return false
+	}
+	r.moved, r.skipped = moved, skipped
+	r.thrown = guarded(func() { more = r.ctx.Err() == nil && (r.progress == nil || r.progress(moved, skipped)) })
+	return more
 }
 
 // RedriveQueue moves dead letters back to where they came from, at most max (0: all that are there). progress (may be nil) is told after each batch; false
-// ends it, and so does ctx, at the next batch. Returns how many were moved, and how many say no origin and were left. WithRequestTimeout does not
-// bound the whole.
+// ends it. Returns how many were moved, and how many say no origin and were left. When ctx ends it returns what was told last; the batch that is on
+// its way may still be moved. WithRequestTimeout does not bound the whole.
 func (a *Admin) RedriveQueue(ctx context.Context, deadLetters string, max int64, progress func(moved, skipped int64) bool) (moved, skipped int64, err error) {
 	const op = "redrive queue"
-	r := &redriving{progress: func(moved, skipped int64) bool {
-		return ctx.Err() == nil && (progress == nil || progress(moved, skipped))
-	}}
-	result, err := a.call(context.Background(), op, func(b *bus, room *arena) C.bwgo_result {
+	r := &redriving{ctx: ctx, progress: progress}
+	result, err := a.call(ctx, op, func(b *bus, room *arena) C.bwgo_result {
 		name := room.string(deadLetters)
 		if room.fail != nil {
 			return badName
@@ -172,9 +186,16 @@ func (a *Admin) RedriveQueue(ctx context.Context, deadLetters string, max int64,
 		defer forget()
 		return C.bwgo_queue_redrive(b.c, name, C.int64_t(max), handle)
 	})
+	r.mu.Lock() // waits for progress
+	r.over = true
+	moved, skipped = int64(result.a), int64(result.b)
+	if r.moved > moved || r.skipped > skipped {
+		moved, skipped = r.moved, r.skipped
+	}
+	r.mu.Unlock()
 	r.thrown.throw()
 	if err == nil {
 		err = ctx.Err()
 	}
-	return int64(result.a), int64(result.b), err
+	return moved, skipped, err
 }

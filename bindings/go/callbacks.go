@@ -65,10 +65,7 @@ func bwgoProcess(handle C.uintptr_t, txn *C.bw_state_txn, batch *C.bw_batch, rec
 
 //export bwgoRedrive
 func bwgoRedrive(handle C.uintptr_t, moved, skipped C.int64_t) C.int {
-	r := cgo.Handle(handle).Value().(*redriving)
-	more := false
-	r.thrown = guarded(func() { more = r.progress(int64(moved), int64(skipped)) })
-	if more {
+	if cgo.Handle(handle).Value().(*redriving).told(int64(moved), int64(skipped)) {
 		return 1
 	}
 	return 0

@@ -7,6 +7,7 @@ import "C"
 
 import (
 	"context"
+	"runtime"
 	"runtime/cgo"
 	"sync"
 	"sync/atomic"
@@ -41,6 +42,7 @@ type consumer struct {
 	state   *state
 	wait    *pollWait
 	poller  bool
+	spin    C.int64_t // ns
 
 	closing sync.Mutex
 }
@@ -68,6 +70,9 @@ func (b *Bus) Consumer(options ...ConsumerOption) (*Consumer, error) {
 	}
 	c := &consumer{gate: newGate(), bus: b.bus, turn: newTurn(), timeout: config.timeout, info: &batchInfo{},
 		names: map[string]string{}, calls: map[uint64]func([]TopicPartition, error){}, poller: config.poller}
+	if runtime.NumCPU() > 1 && config.spin > 0 {
+		c.spin = C.int64_t(config.spin)
+	}
 	c.onEvent = config.rebalance
 	if c.onEvent != nil {
 		c.handle = cgo.NewHandle(c)
@@ -239,10 +244,22 @@ func (c *consumer) pollC(ms C.int32_t) C.int32_t {
 
 // pollHeld looks, and then waits in C or in the poller. again: interrupted, not ended.
 func (c *consumer) pollHeld(ctx context.Context) (Batch, bool, error) {
+	done := ctx.Done()
+	if c.spin > 0 && c.state == nil {
+		stop := func() {}
+		if done != nil {
+			stop = afterDone(ctx, c.wake)
+		}
+		c.dead()
+		code := C.bwgo_reader_spin(c.r, c.spin)
+		stop()
+		if Code(code) != ErrTimedOut {
+			return c.polledBy(ctx, code)
+		}
+	}
 	if c.poller {
 		return c.pollPoller(ctx)
 	}
-	done := ctx.Done()
 	if done == nil {
 		return c.polled(c.pollC(-1))
 	}

@@ -41,6 +41,7 @@ type consumerConfig struct {
 	group, instance, assignor *string
 	rebalance                 func(*Consumer, Rebalance, []TopicPartition)
 	poller                    bool
+	spin                      time.Duration
 	timeout                   time.Duration
 }
 
@@ -120,6 +121,13 @@ func WithRebalance(fn func(c *Consumer, event Rebalance, parts []TopicPartition)
 // WithPoller waits in Go's network poller instead of in C: a consumer that sleeps holds no thread, for programs with hundreds of them. Waking up
 // takes some microseconds longer.
 func WithPoller() ConsumerOption { return func(c *consumerConfig) { c.poller = true } }
+
+// WithSpin looks for records for up to d before it sleeps; default: 0, some looks, about as long as going to sleep takes. A program that answers
+// another one is quicker by two wake-ups, which cost most where an idle processor must be woken; the price is a processor that is busy for d at most
+// each time that nothing comes. 50 µs is longer than a wake-up takes. With one processor it is not done.
+func WithSpin(d time.Duration) ConsumerOption {
+	return func(c *consumerConfig) { c.spin = d }
+}
 
 // WithRequestWait bounds calls that ask the daemon (Commit, Committed), when their context does not do so earlier; default: 30 s.
 func WithRequestWait(d time.Duration) ConsumerOption {

@@ -19,9 +19,10 @@ test-go: go-env
 
 integration-bin: $(GO_PC)/libbusway.pc
 
-# make bench-go GO_BENCH='-only echo': beside C, in the same process and interleaved. Round trips on one processor, as all of bench's are: waking an
-# idle virtual processor costs more than all that is measured.
+# make bench-go GO_BENCH='-only trips': beside C, interleaved. Round trips are run twice: as the scheduler places the two programs, and on one
+# processor, as all of bench's are: waking an idle virtual processor costs more than all that is measured.
+GO_TRIPS = $(if $(findstring -only,$(GO_BENCH)),$(findstring trips,$(GO_BENCH)),trips)
 bench-go: go-env
 	@cd bindings/go && $(GO_ENV) $(GO) build -o $(CURDIR)/$(B)/go-bench ./bench
-	@$(GO_ENV) $(B)/go-bench -only produce,many,single,consume,records,memory $(GO_BENCH)
-	@$(GO_ENV) taskset -c 0 $(B)/go-bench -only echo $(GO_BENCH)
+	@$(GO_ENV) $(B)/go-bench $(GO_BENCH)
+	@$(if $(GO_TRIPS),$(GO_ENV) taskset -c 0 $(B)/go-bench $(GO_BENCH) -only trips)

@@ -258,47 +258,6 @@ func (v View) EachHeader(fn func(name, value []byte) bool) error {
 	return nil
 }
 
-// Record is a copy that may be kept for ever. Headers that can't be read are left out; EachHeader says so.
-func (v View) Record() Record {
-	v.check()
-	var out Record
-	c := copier{bytes: make([]byte, 0, int(v.raw.key_len)+int(v.raw.value_len)+int(v.raw.headers_len))}
-	c.record(v.raw, &out)
-	out.Topic, out.Partition = v.batch.topic, v.batch.partition
-	return out
-}
-
-// copier copies records into one piece of memory that is large enough.
-type copier struct{ bytes []byte }
-
-func (c *copier) keep(b []byte) []byte {
-	if b == nil {
-		return nil
-	}
-	at := len(c.bytes)
-	c.bytes = append(c.bytes, b...)
-	return c.bytes[at:len(c.bytes):len(c.bytes)]
-}
-
-func (c *copier) record(raw *C.bw_record_view, out *Record) {
-	out.Offset = int64(raw.offset)
-	out.Time = time.UnixMilli(int64(raw.timestamp_ms))
-	out.Key = c.keep(unsafe.Slice((*byte)(raw.key), int(raw.key_len)))
-	out.Value = c.keep(unsafe.Slice((*byte)(raw.value), int(raw.value_len)))
-	out.Headers = nil
-	if raw.header_count == 0 {
-		return
-	}
-	it := headerBytes{unsafe.Slice((*byte)(raw.headers_raw), int(raw.headers_len))}
-	for i := 0; i < int(raw.header_count); i++ {
-		name, value, ok := it.next()
-		if !ok {
-			return
-		}
-		out.Headers = append(out.Headers, Header{string(name), c.keep(value)})
-	}
-}
-
 // headerBytes reads encoded headers: varint length and name, varint length (-1: null) and value.
 type headerBytes struct{ rest []byte }
 
@@ -367,36 +326,6 @@ func (b *Batch) At(i int) View { return View{&b.raw[i], b.batch, b.born} }
 func (b *Batch) Views(dst []View) []View {
 	for i := range b.raw {
 		dst = append(dst, View{&b.raw[i], b.batch, b.born})
-	}
-	return dst
-}
-
-// Records is a copy of all records, which may be kept for ever: two allocations, however many they are (headers apart).
-func (b *Batch) Records() []Record { return b.AppendRecords(nil) }
-
-// AppendRecords appends a copy of all records to dst; their bytes are one new piece of memory.
-func (b *Batch) AppendRecords(dst []Record) []Record {
-	if len(b.raw) == 0 {
-		return dst
-	}
-	first := b.At(0)
-	first.check()
-	size := 0
-	for i := range b.raw {
-		size += int(b.raw[i].key_len) + int(b.raw[i].value_len) + int(b.raw[i].headers_len)
-	}
-	c := copier{make([]byte, 0, size)}
-	at := len(dst)
-	if cap(dst)-at < len(b.raw) {
-		grown := make([]Record, at, at+len(b.raw))
-		copy(grown, dst)
-		dst = grown
-	}
-	dst = dst[:at+len(b.raw)]
-	for i := range b.raw {
-		r := &dst[at+i]
-		c.record(&b.raw[i], r)
-		r.Topic, r.Partition = b.Topic, b.Partition
 	}
 	return dst
 }

@@ -136,6 +136,8 @@ void bwgo_reader_close(bwgo_reader *r); /* the outcomes of commits stay until bw
 void bwgo_reader_free(bwgo_reader *r);
 /* The next batch and all its records, in one call. message is in the reader. */
 int32_t bwgo_reader_poll(bwgo_reader *r, int32_t timeout_ms);
+/* Looks again and again for ns, without sleeping. */
+int32_t bwgo_reader_spin(bwgo_reader *r, int64_t ns);
 /* Without waiting, for a poller that is told of changes alone: TIMED_OUT only when the descriptor is not readable any more. */
 int32_t bwgo_reader_poll_edge(bwgo_reader *r, int fd);
 bwgo_result bwgo_reader_place(int what, bwgo_reader *r, const char *topic, int32_t partition, int64_t at);

@@ -7,6 +7,7 @@
 
 #include <poll.h>
 #include <stdio.h>
+#include <time.h>
 
 enum { VIEWS_FIRST = 512, POLLS_MOST = 1000 };
 
@@ -101,6 +102,28 @@ int32_t bwgo_reader_poll(bwgo_reader *r, int32_t timeout_ms)
     r->count = 0;
     r->broken = 0;
     return bwgo_reader_take(r, bw_consumer_poll(r->consumer, timeout_ms, &r->batch));
+}
+
+static int64_t now_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+int32_t bwgo_reader_spin(bwgo_reader *r, int64_t ns)
+{
+    int32_t code;
+    int64_t begun = now_ns();
+    do {
+        code = bwgo_reader_poll(r, 0);
+#if defined(__x86_64__)
+        __builtin_ia32_pause();
+#elif defined(__aarch64__)
+        __asm__ volatile("yield" ::: "memory");
+#endif
+    } while (code == BW_ERR_TIMED_OUT && now_ns() - begun < ns);
+    return code;
 }
 
 int32_t bwgo_reader_poll_edge(bwgo_reader *r, int fd)

@@ -88,47 +88,59 @@ func TestWildUseAfterCloseAndDoubleClose(t *testing.T) {
 			must(t, closer.Close())
 		}
 	}
-	closed := func(err error) {
-		t.Helper()
-		is(t, err, ErrClosed, fs.ErrClosed)
-	}
-	_, err = p.Send(ctx, topic, 0, Record{})
-	closed(err)
-	_, err = p.SendMany(ctx, topic, 0, values(2))
-	closed(err)
-	_, err = p.SendMany(ctx, topic, 0, nil)
-	closed(err)
-	closed(p.SendAsync(ctx, topic, 0, Record{}, nil))
-	_, err = p.Poll(ctx)
-	closed(err)
-	_, err = p.Fd()
-	closed(err)
-	_, err = p.Begin()
-	closed(err)
-	_, err = c.Poll(ctx)
-	closed(err)
-	_, err = c.TryPoll()
-	closed(err)
-	closed(c.Seek(topic, 0, 0))
-	closed(c.Commit(ctx))
-	closed(c.CommitAsync(nil))
-	_, err = c.Assignment()
-	closed(err)
-	_, err = c.Fd()
-	closed(err)
 	c.Wake()
-	_, err = q.Poll(ctx, 1)
-	closed(err)
-	closed(q.Flush(ctx))
-	_, _, err = s.Begin(ctx)
-	closed(err)
+	q.Wake()
+	checkClosed(t, map[string]func() error{
+		"Send":           func() error { _, err := p.Send(ctx, topic, 0, Record{}); return err },
+		"SendBatch":      func() error { _, err := p.SendBatch(ctx, topic, 0, values(2)); return err },
+		"SendMany":       func() error { _, err := p.SendMany(ctx, topic, 0, values(2)); return err },
+		"SendMany, none": func() error { _, err := p.SendMany(ctx, topic, 0, nil); return err },
+		"SendAsync":      func() error { return p.SendAsync(ctx, topic, 0, Record{}, nil) },
+		"SendManyAsync":  func() error { _, err := p.SendManyAsync(ctx, topic, 0, values(2), nil); return err },
+		"Reserve":        func() error { _, err := p.Reserve(ctx, topic, 0, Record{}, 1); return err },
+		"Producer.Poll":  func() error { _, err := p.Poll(ctx); return err },
+		"Producer.Flush": func() error { return p.Flush(ctx) },
+		"Producer.Fd":    func() error { _, err := p.Fd(); return err },
+		"Begin":          func() error { _, err := p.Begin(); return err },
+		"Poll":           func() error { _, err := c.Poll(ctx); return err },
+		"TryPoll":        func() error { _, err := c.TryPoll(); return err },
+		"Records":        func() error { _, err := c.Records(ctx); return err },
+		"Each":           func() error { return c.Each(ctx, func(View) error { return nil }) },
+		"Assign":         func() error { return c.Assign(topic, 0, 0) },
+		"Subscribe":      func() error { return c.Subscribe(topic) },
+		"Seek":           func() error { return c.Seek(topic, 0, 0) },
+		"Commit":         func() error { return c.Commit(ctx) },
+		"CommitAsync":    func() error { return c.CommitAsync(nil) },
+		"Committed":      func() error { return c.Committed(ctx, []TopicPartition{{Topic: topic}}) },
+		"Assignment":     func() error { _, err := c.Assignment(); return err },
+		"GroupMetadata":  func() error { _, err := c.GroupMetadata(); return err },
+		"Consumer.Fd":    func() error { _, err := c.Fd(); return err },
+		"Queue.Poll":     func() error { _, err := q.Poll(ctx, 1); return err },
+		"Queue.Ack":      func() error { return q.Ack() },
+		"Queue.Flush":    func() error { return q.Flush(ctx) },
+		"State.Begin":    func() error { _, _, err := s.Begin(ctx); return err },
+		"State.Process":  func() error { _, err := s.Process(ctx, 1, func(*StateTxn, View) error { return nil }); return err },
+		"State.Read":     func() error { _, err := s.Read(topic, 0); return err },
+	})
 	must(t, b.Close())
 	must(t, b.Close())
-	_, err = b.Producer()
-	closed(err)
-	_, err = b.Stats()
-	closed(err)
-	closed(b.Admin().CreateTopic(ctx, "x", 1))
+	checkClosed(t, map[string]func() error{
+		"Bus.Producer":      func() error { _, err := b.Producer(); return err },
+		"Bus.Consumer":      func() error { _, err := b.Consumer(); return err },
+		"Bus.Queue":         func() error { _, err := b.Queue(ctx, "g", []string{topic}); return err },
+		"Bus.Stats":         func() error { _, err := b.Stats(); return err },
+		"Admin.CreateTopic": func() error { return b.Admin().CreateTopic(ctx, "x", 1) },
+		"Admin.Status":      func() error { _, err := b.Admin().Status(ctx); return err },
+	})
+}
+
+// checkClosed: each is ErrClosed.
+func checkClosed(t *testing.T, uses map[string]func() error) {
+	t.Helper()
+	for name, use := range uses {
+		use := use
+		t.Run(name, func(t *testing.T) { is(t, use(), ErrClosed, fs.ErrClosed) })
+	}
 }
 
 func TestWildBusClosedBeforeItsChildren(t *testing.T) {
@@ -173,11 +185,14 @@ func TestWildViewsAfterTheirTime(t *testing.T) {
 		if v.Valid() {
 			t.Error(name, ": still valid")
 		}
-		for i, use := range []func(){func() { v.Value() }, func() { v.Key() }, func() { v.Offset() }, func() { v.Time() }, func() { v.Record() },
-			func() { v.Topic() }, func() { _ = v.EachHeader(nil) }, func() { batch.Records() }} {
-			if x := panics(use); x == nil || !strings.Contains(fmt.Sprint(x), "View") {
-				t.Errorf("%s, use %d: %v", name, i, x)
-			}
+		for use, f := range map[string]func(){"Value": func() { v.Value() }, "Key": func() { v.Key() }, "Offset": func() { v.Offset() },
+			"Time": func() { v.Time() }, "Record": func() { v.Record() }, "Topic": func() { v.Topic() }, "Partition": func() { v.Partition() },
+			"HeaderCount": func() { v.HeaderCount() }, "EachHeader": func() { _ = v.EachHeader(nil) }, "Records": func() { batch.Records() }} {
+			t.Run(use+" behind "+name, func(t *testing.T) {
+				if x := panics(f); x == nil || !strings.Contains(fmt.Sprint(x), "View") {
+					t.Error(x)
+				}
+			})
 		}
 		if string(kept.Value) != "v1" {
 			t.Errorf("%s: the copy is %q", name, kept.Value)

@@ -13,6 +13,11 @@ import (
 // cancelled fails the test unless f ends soon after its context does, with the context's error.
 func cancelled(t *testing.T, what string, f func(ctx context.Context) error) {
 	t.Helper()
+	t.Run(what, func(t *testing.T) { cancelledNow(t, what, f) })
+}
+
+func cancelledNow(t *testing.T, what string, f func(ctx context.Context) error) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	begun := time.Now()
 	time.AfterFunc(30*time.Millisecond, cancel)
@@ -45,6 +50,8 @@ func TestCancelEndsEveryWait(t *testing.T) {
 		cancelled(t, "Poll", func(ctx context.Context) error { _, err := c.Poll(ctx); return err })
 		cancelled(t, "Records", func(ctx context.Context) error { _, err := c.Records(ctx); return err })
 		cancelled(t, "Each", func(ctx context.Context) error { return c.Each(ctx, func(View) error { return nil }) })
+		spinning := aConsumer(t, b, topic, WithSpin(time.Minute))
+		cancelled(t, "Poll that spins", func(ctx context.Context) error { _, err := spinning.Poll(ctx); return err })
 		polled := aConsumer(t, b, topic, WithPoller())
 		cancelled(t, "Poll with a poller", func(ctx context.Context) error { _, err := polled.Poll(ctx); return err })
 		member := aConsumer(t, b, "", WithGroup(topic))
@@ -166,7 +173,7 @@ func TestCloseEndsEveryWait(t *testing.T) {
 func TestWakeEndsAPollOnce(t *testing.T) {
 	b := aBus(t)
 	topic := aTopic(t, b, 1)
-	for _, c := range []*Consumer{aConsumer(t, b, topic), aConsumer(t, b, topic, WithPoller())} {
+	for _, c := range []*Consumer{aConsumer(t, b, topic), aConsumer(t, b, topic, WithPoller()), aConsumer(t, b, topic, WithSpin(time.Minute))} {
 		c := c
 		time.AfterFunc(20*time.Millisecond, c.Wake)
 		_, err := c.Poll(soon(t))

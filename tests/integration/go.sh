@@ -5,10 +5,10 @@ set -uo pipefail
 cd "$(dirname "$0")/../.."
 build=$(dirname "$(realpath "${BUSWAYD:-build/debug/buswayd}")")
 export PKG_CONFIG_PATH=$build/pkgconfig LD_LIBRARY_PATH=$build BUSWAYD=$build/buswayd GOFLAGS=-buildvcs=false GOTOOLCHAIN=local
-passed=0 failed=0 skipped=0
-ok() { passed=$((passed + 1)); printf 'ok    %s\n' "$1"; }
-bad() { failed=$((failed + 1)); printf 'FAIL  %s\n' "$1"; sed 's/^/      | /' | tail -60; }
-skip() { skipped=$((skipped + 1)); printf 'SKIP: %s\n' "$1"; }
+ok() { printf 'ok    %s\n' "$1"; tally 1 0 0; }
+bad() { printf 'FAIL  %s\n' "$1"; sed 's/^/      | /' | tail -60; tally 0 1 0; }
+skip() { printf 'SKIP: %s\n' "$1"; tally 0 0 1; }
+tally() { echo "$1 $2 $3" >>"$work/tally"; }
 work=$(mktemp -d "${TMPDIR:-/tmp}/go.XXXXXX")
 trap 'chmod -R u+w "$work" 2>/dev/null; rm -rf "$work"' EXIT
 export TMPDIR=$work GOCACHE=${GOCACHE:-${XDG_CACHE_HOME:-${HOME:-$work}/.cache}/go-build}
@@ -36,38 +36,47 @@ fi
 cd bindings/go
 # tests NAME GO ARGUMENTS…: each test counts
 tests() {
-    local name=$1 go=$2 out=$work/out
+    local name=$1 go=$2 out p f s code
+    out=$(mktemp "$work/out.XXXXXX")
     shift 2
     "$go" test -json "$@" ./... >"$out" 2>"$out.err"
-    local code=$? p f s
+    code=$?
     p=$(grep -cE '"Action":"pass".*"Test":"[^"/]*"' "$out")
     f=$(grep -cE '"Action":"fail".*"Test":"[^"/]*"' "$out")
     s=$(grep -cE '"Action":"skip".*"Test":"[^"/]*"' "$out")
-    passed=$((passed + p)) skipped=$((skipped + s))
     if [ $code -ne 0 ] || [ "$p" -eq 0 ]; then
-        failed=$((failed + (f > 0 ? f : 1)))
+        tally "$p" $((f > 0 ? f : 1)) "$s"
         printf 'FAIL  %s\n' "$name"
         { cat "$out.err"; sed -nE 's/.*"Output":"(.*)"\}$/\1/p' "$out" | sed 's/\\n$//; s/\\t/\t/g; s/\\u003c/</g; s/\\u003e/>/g; s/\\"/"/g'; } | grep -vE '^=== |^(---|    ---) (PASS|SKIP)' | tail -80 | sed 's/^/      | /'
     else
+        tally "$p" 0 "$s"
         printf 'ok    %s: %s tests\n' "$name" "$p"
     fi
     sed -nE 's/.*"Output":".*(SKIP: .*)\\n"\}$/\1/p' "$out" | sort -u | head -20
 }
 newest=${gos[-1]}
+with() { # what is done with one Go
+    local go=$1 version out
+    version=$("$go" env GOVERSION)
+    if out=$("$go" vet ./... 2>&1); then ok "vet, $version"; else bad "vet, $version" <<<"$out"; fi
+    if [ "$go" != "$newest" ]; then
+        tests "tests, $version" "$go" -count=1 -parallel 40
+        return
+    fi
+    if ! command -v staticcheck >/dev/null; then skip "staticcheck is not here"
+    elif out=$(staticcheck ./... 2>&1); then ok "staticcheck"
+    else bad "staticcheck" <<<"$out"; fi
+    tests "tests under the race detector, $version" "$go" -race -count=1 -parallel 40
+}
 same=$(./codes.sh ../../include/busway/error.h | "$(dirname "$newest")/gofmt" | diff - codes.go) && ok "codes.go is error.h's" || bad "codes.go is not error.h's: go generate" <<<"$same"
 unformatted=$("$(dirname "$newest")/gofmt" -l . 2>&1)
 if [ -z "$unformatted" ]; then ok "gofmt"; else bad "gofmt" <<<"$unformatted"; fi
-for go in "${gos[@]}"; do
-    version=$("$go" env GOVERSION)
-    if out=$("$go" vet ./... 2>&1); then ok "vet, $version"; else bad "vet, $version" <<<"$out"; fi
-    [ "$go" = "$newest" ] && continue # it has them under the race detector
-    tests "tests, $version" "$go" -count=1 -parallel 40
+for go in "${gos[@]}"; do # side by side: the tests wait more than they work
+    { with "$go" >"$work/with-${go//\//-}" 2>&1; touch "$work/with-${go//\//-}.done"; } &
 done
-if command -v staticcheck >/dev/null; then
-    if out=$(staticcheck ./... 2>&1); then ok "staticcheck"; else bad "staticcheck" <<<"$out"; fi
-else
-    skip "staticcheck is not here"
-fi
-tests "race detector, $("$newest" env GOVERSION)" "$newest" -race -count=1 -parallel 40
-echo "$passed passed, $failed failed, $skipped skipped"
-[ $failed -eq 0 ]
+wait
+for go in "${gos[@]}"; do
+    cat "$work/with-${go//\//-}"
+    [ -e "$work/with-${go//\//-}.done" ] || bad "$go: it was ended early" </dev/null
+done
+awk '{ p += $1; f += $2; s += $3 } END { printf "%d passed, %d failed, %d skipped\n", p, f, s; exit f > 0 || p == 0 }' "$work/tally"

@@ -30,21 +30,26 @@ var (
 	value  = flag.Int("value", 100, "bytes a value")
 	rounds = flag.Int("rounds", 7, "how often each is run; medians")
 	trips  = flag.Int("trips", 3000, "round trips of each run")
-	only   = flag.String("only", "", "parts: produce,many,single,consume,records,echo,memory")
-	kind   = flag.Int("kind", -1, "of echo: only this one")
+	only   = flag.String("only", "", "parts: produce,many,single,consume,records,trips")
+	kind   = flag.String("kind", "", "of trips: only these, by name, with commas")
+	echo   = flag.Bool("echo", false, "be the other side of a round trip: -kind, -dir, and the topics as arguments")
 	dir    = flag.String("dir", "", "folder for the bus; default: a temporary one")
 )
 
 func main() {
 	log.SetFlags(0)
 	flag.Parse()
+	if *echo {
+		answer(*kind, *dir, flag.Arg(0), flag.Arg(1))
+		return
+	}
 	if *dir == "" {
 		made, err := os.MkdirTemp("", "bwgobench")
 		must(err)
 		defer os.RemoveAll(made)
 		*dir = made
 	}
-	b := &bench{url: "dir:" + *dir + "?idle-exit=2s"}
+	b := &bench{url: busAt(*dir)}
 	var err error
 	b.bus, err = busway.Open(b.ctx(), b.url, busway.WithTransport(busway.TransportDirect))
 	must(err)
@@ -54,13 +59,12 @@ func main() {
 	if b.want("produce", "many", "single", "consume", "records") {
 		b.rates()
 	}
-	if b.want("echo") {
-		b.echo()
-	}
-	if b.want("memory") {
-		b.memory()
+	if b.want("trips") {
+		b.trips()
 	}
 }
+
+func busAt(dir string) string { return "dir:" + dir + "?idle-exit=2s" }
 
 func must(err error) {
 	if err != nil {
@@ -206,7 +210,7 @@ func (b *bench) rates() {
 	n := *count / *batch * *batch
 	single := *count / 5
 	rows := map[string]*row{"produce": {name: "produce, SendBatch", count: n}, "many": {name: "produce, SendMany", count: n},
-		"single": {name: "produce, Send", count: single}, "consume": {name: "consume, views", count: n}, "records": {name: "consume, copies", count: n}}
+		"single": {name: "produce, Send", count: single}, "consume": {name: "consume, views", count: n}, "records": {name: "consume, copies", count: n}, "beside": {name: "  beside C's views", count: n}}
 	add := func(part string, c, own float64) {
 		rows[part].c, rows[part].own = append(rows[part].c, c), append(rows[part].own, own)
 	}
@@ -215,8 +219,8 @@ func (b *bench) rates() {
 			return C.bench_produce(url, topic, C.int64_t(n), C.int32_t(batch), C.int32_t(*value), C.int(many))
 		})
 	}
-	cConsume := func(t string) float64 {
-		return b.inC(t, func(url, topic *C.char) C.double { return C.bench_consume(url, topic, C.int64_t(n)) })
+	cConsume := func(t string, copies C.int) float64 {
+		return b.inC(t, func(url, topic *C.char) C.double { return C.bench_consume(url, topic, C.int64_t(n), copies) })
 	}
 	for round := 0; round < *rounds; round++ {
 		mine, theirs := b.topic(), b.topic()
@@ -227,12 +231,13 @@ func (b *bench) rates() {
 			add("produce", c, own)
 		}
 		if b.want("consume") {
-			c, own := b.inTurn(round, func() float64 { return cConsume(mine) }, func() float64 { return b.consume(mine, n, false) })
+			c, own := b.inTurn(round, func() float64 { return cConsume(mine, 0) }, func() float64 { return b.consume(mine, n, false) })
 			add("consume", c, own)
 		}
 		if b.want("records") {
-			c, own := b.inTurn(round, func() float64 { return cConsume(mine) }, func() float64 { return b.consume(mine, n, true) })
+			c, own := b.inTurn(round, func() float64 { return cConsume(mine, 1) }, func() float64 { return b.consume(mine, n, true) })
 			add("records", c, own)
+			add("beside", cConsume(mine, 0), own)
 		}
 		if b.want("many") {
 			c, own := b.inTurn(round, func() float64 { return cProduce(theirs, n, *batch, 1) }, func() float64 { return b.produce(mine, n, *batch, true) })
@@ -245,10 +250,8 @@ func (b *bench) rates() {
 		must(b.bus.Admin().DeleteTopic(b.ctx(), mine))
 		must(b.bus.Admin().DeleteTopic(b.ctx(), theirs))
 	}
-	for _, part := range []string{"produce", "many", "single", "consume", "records"} {
-		if b.want(part) {
-			rows[part].print()
-		}
+	for _, part := range []string{"produce", "many", "single", "consume", "records", "beside"} {
+		rows[part].print()
 	}
 }
 
