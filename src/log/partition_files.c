@@ -172,14 +172,16 @@ static bw_err grow(bw_partition *p, bw_segment *a, uint32_t pos, int64_t now)
     uint32_t need = bw_partition_requested(p, a);
     bw_err e = BW_OK;
     if (p->sync_room && (need == 0 || (e = sync_size(p, a)) != BW_OK)) return e;
-    /* Half of the newest step in hand; a fast writer gets what it writes in a tenth of a second, up to a step. */
-    uint32_t threshold = bw_u32_min(fill_rate(a, pos, now) / 10, a->step);
-    if (threshold < a->step / 2) threshold = a->step / 2;
+    /* Half of the newest step in hand, and what is written in half a second: so long writers go on when there is no coordinator. But no more
+     * than there is: a small topic stays small. */
+    uint32_t ahead = bw_u32_min(fill_rate(a, pos, now) / 2, bw_u32_min(pos, BW_GRANT_MOST));
+    uint32_t threshold = ahead > a->step / 2 ? ahead : a->step / 2;
     uint32_t room = bw_segment_room(a);
     bool asked = need > room && need <= a->limit;
     if (room >= a->limit || !(asked || (pos > 0 && (room < pos || room - pos < threshold))))
         return publish_capacity(p, a, pos, need);
     uint64_t step = a->step == 0 ? BW_GRANT_FIRST : 2 * (uint64_t)a->step;
+    if (step < 2 * (uint64_t)ahead) step = 2 * (uint64_t)ahead;
     if (step > BW_GRANT_MOST) step = BW_GRANT_MOST;
     uint32_t want = round_up(a->file_bytes + step, a->limit);
     uint32_t least = round_up(asked ? need : (uint64_t)a->file_bytes + 1, a->limit);

@@ -312,6 +312,9 @@ bw_err bw_partition_take_over(bw_partition *p, const bw_partition_open_options *
         e = bw_partition_verify_takeover(p);
         if (e && p->unverified && e != BW_ERR_LOCK_HELD && e != BW_ERR_BUSY) return e;
     }
+    /* Writers went on with what the coordinator before had granted, and may be at its end: before anything else that takes time. */
+    if (atomic_load_explicit(&p->slot->state, memory_order_acquire) == BW_SLOT_OPEN)
+        (void)bw_partition_grant(p, atomic_load_explicit(&p->slot->tail, memory_order_acquire), bw_clock_mono_ms());
     report->end_offset = bw_slot_end_offset(p->slot);
     report->leader_epoch = (int32_t)atomic_load_explicit(&p->slot->leader_epoch, memory_order_acquire);
     return BW_OK;

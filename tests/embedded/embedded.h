@@ -52,6 +52,7 @@ enum { EM_OVER_MAX = 40 };
 typedef struct em_slow {
     int64_t beyond_ns, took_ns, after_ns; /* after_ns: how long after a kill it began */
     long sleeps, faults, reads;           /* the thread went to sleep by itself; pages that were mapped, and read from the disk, meanwhile */
+    char where[600];                      /* $EMBEDDED_WATCH: where it was in the kernel at the end of the first ms */
 } em_slow;
 typedef struct em_report {
     _Atomic int64_t acked;          /* records, or commits */

@@ -2,6 +2,8 @@
 #include "embedded/embedded.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -32,11 +34,64 @@ typedef struct stopwatch {
     struct rusage usage;
 } stopwatch;
 
+/* $EMBEDDED_WATCH: another thread looks where a call is that takes over 1 ms. It costs a wake-up each 300 us. */
+static struct {
+    _Atomic int64_t began;
+    _Atomic int tid;
+    char where[600];
+} watched;
+
+static void read_into(char *out, size_t size, int tid, const char *what)
+{
+    char path[64];
+    size_t at = strlen(out);
+    snprintf(path, sizeof path, "/proc/%d/%s", tid, what);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd < 0 || size - at < 2 ? -1 : read(fd, out + at, size - at - 2);
+    if (fd >= 0) close(fd);
+    n = n > 0 ? n : 0;
+    out[at + (size_t)n] = 0;
+    for (char *c = out + at; (c = strchr(c, '\n'));) *c = ' ';
+}
+
+static void *watch(void *opaque)
+{
+    (void)opaque;
+    for (int64_t seen = 0;; em_sleep_ns(300000)) {
+        int64_t began = atomic_load(&watched.began);
+        if (!began || began == seen || em_now_ns() - began < GAP_NS) continue;
+        seen = began;
+        char where[sizeof watched.where] = "";
+        unsigned long holder = 0;
+        read_into(where, 140, atomic_load(&watched.tid), "syscall");
+        if (sscanf(where, "202 %*x 0x9 0x%lx", &holder) == 1) { /* a mutex: who has it? */
+            holder &= 0x3fffffff;
+            read_into(where, 200, (int)holder, "comm");
+            read_into(where, 300, (int)holder, "schedstat");
+            read_into(where, sizeof where, (int)holder, "syscall");
+            read_into(where, sizeof where, (int)holder, "stack");
+        } else {
+            read_into(where, sizeof where, atomic_load(&watched.tid), "stack");
+        }
+        memcpy(watched.where, where, sizeof where);
+    }
+    return NULL;
+}
+
+static void watch_me(void)
+{
+    pthread_t thread;
+    if (!getenv("EMBEDDED_WATCH")) return;
+    atomic_store(&watched.tid, (int)gettid());
+    pthread_create(&thread, NULL, watch, NULL);
+}
+
 static stopwatch begin(void)
 {
     stopwatch w = {.delay = em_delay_ns()};
     getrusage(RUSAGE_THREAD, &w.usage);
     w.at = em_now_ns();
+    atomic_store_explicit(&watched.began, w.at, memory_order_relaxed);
     return w;
 }
 
@@ -48,12 +103,16 @@ static void note_slow(const em_shared *s, em_report *r, const stopwatch *w, int6
     if (u.ru_nvcsw > w->usage.ru_nvcsw) atomic_fetch_add(&r->asleep, 1);
     if (n >= EM_OVER_MAX) return;
     r->slow[n] = (em_slow){beyond, took, w->at - atomic_load(&s->killed_ns), u.ru_nvcsw - w->usage.ru_nvcsw,
-                           u.ru_minflt - w->usage.ru_minflt, u.ru_majflt - w->usage.ru_majflt};
+                           u.ru_minflt - w->usage.ru_minflt, u.ru_majflt - w->usage.ru_majflt, ""};
+    memcpy(r->slow[n].where, watched.where, sizeof watched.where);
+    watched.where[0] = 0;
 }
 
 static void end(const em_shared *s, em_report *r, const stopwatch *w)
 {
-    int64_t took = em_now_ns() - w->at, beyond = took > GAP_NS / 4 ? took - (em_delay_ns() - w->delay) : took;
+    int64_t took = em_now_ns() - w->at;
+    atomic_store_explicit(&watched.began, 0, memory_order_relaxed);
+    int64_t beyond = took > GAP_NS / 4 ? took - (em_delay_ns() - w->delay) : took;
     raise_to(&r->longest_ns, took);
     raise_to(&r->beyond_ns, beyond);
     atomic_fetch_add(&r->calls, 1);
@@ -69,6 +128,7 @@ pid_t em_start(em_work work, const em_place *p, em_shared *shared)
     if (pid == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         prctl(PR_SET_TIMERSLACK, 1);
+        watch_me();
         work(p, shared);
         _exit(0);
     }
@@ -282,5 +342,6 @@ void em_print_gaps(const em_report *r, const char *who, bool each)
         const em_slow *w = &r->slow[i];
         printf("          %.3f ms of %.3f, begun %.3f ms after a kill; slept %ld times, %ld pages mapped, %ld read\n", (double)w->beyond_ns / 1e6,
                (double)w->took_ns / 1e6, (double)w->after_ns / 1e6, w->sleeps, w->faults, w->reads);
+        if (w->where[0]) printf("            %s\n", w->where);
     }
 }

@@ -180,6 +180,38 @@ static void test_partition_takeover_keeps_everything(void **state)
     log_fini(&f);
 }
 
+static uint32_t capacity_of(const log_fixture *f) { return bw_position_pos(atomic_load(&f->control->slots[0].capacity)); }
+static uint32_t tail_of(const log_fixture *f) { return bw_position_pos(atomic_load(&f->control->slots[0].tail)); }
+
+/* A writer that stood at the end of its room when the coordinator died goes on as soon as there is another, before that has time for
+ * anything else; and one that writes steadily has as much in hand as it writes in half a second. */
+static void test_partition_takeover_grants_what_a_writer_waits_for(void **state)
+{
+    (void)state;
+    log_fixture f;
+    log_init(&f, 64 << 20);
+    log_open(&f, true);
+    bw_appender *a = log_appender(&f, false);
+    bw_append_result r;
+    size_t len;
+    const uint8_t *batch = log_batch(&f, 1, 4000, BW_CODEC_NONE, &len);
+    bw_err e;
+    assert_int_equal(bw_partition_tend(f.p, NULL), BW_OK);
+    while (!(e = bw_append(a, batch, len, 1, 1000000, bw_clock_mono_ns() + 1000000, &r))) {}
+    assert_int_equal(e, BW_ERR_NO_COORDINATOR); /* it has asked, and nobody answers */
+    uint32_t before = capacity_of(&f);
+    log_crash(&f);
+    log_open(&f, false);
+    assert_true(capacity_of(&f) > before);
+    assert_int_equal(bw_append(a, batch, len, 1, 1000000, bw_clock_mono_ns(), &r), BW_OK);
+    f.p->segments[0]->born_mono_ms = bw_clock_mono_ms() - 100; /* as if the log had been written within a tenth of a second */
+    assert_int_equal(bw_partition_tend(f.p, NULL), BW_OK);
+    assert_true(capacity_of(&f) - tail_of(&f) >= tail_of(&f));
+    assert_true(capacity_of(&f) < 5 * tail_of(&f));
+    bw_appender_close(a);
+    log_fini(&f);
+}
+
 static void test_partition_takeover_of_an_unlinked_spare_links_it(void **state)
 {
     (void)state;
@@ -372,6 +404,7 @@ int main(void)
         cmocka_unit_test(test_partition_index_points_to_batches),
         cmocka_unit_test(test_partition_clean_stop_trims_and_reopens_without_new_epoch),
         cmocka_unit_test(test_partition_takeover_keeps_everything),
+        cmocka_unit_test(test_partition_takeover_grants_what_a_writer_waits_for),
         cmocka_unit_test(test_partition_takeover_of_an_unlinked_spare_links_it),
         cmocka_unit_test(test_partition_sync_moves_durable_and_the_point),
         cmocka_unit_test(test_partition_tend_with_nothing_wanted_makes_no_system_call),
