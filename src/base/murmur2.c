@@ -5,31 +5,27 @@
 
 #include <string.h>
 
-#define MURMUR2_SEED UINT32_C(0x9747b28c)
-#define MURMUR2_M    UINT32_C(0x5bd1e995)
-#define MURMUR2_R    24
-
 uint32_t bw_murmur2(const void *data, size_t len)
 {
     const uint8_t *p = data;
-    uint32_t h = MURMUR2_SEED ^ (uint32_t)len;
+    uint32_t h = BW_MURMUR2_SEED ^ (uint32_t)len;
     for (; len >= 4; p += 4, len -= 4) {
         uint32_t k;
         memcpy(&k, p, 4);
-        k *= MURMUR2_M;
-        k ^= k >> MURMUR2_R;
-        k *= MURMUR2_M;
-        h *= MURMUR2_M;
+        k *= BW_MURMUR2_M;
+        k ^= k >> BW_MURMUR2_R;
+        k *= BW_MURMUR2_M;
+        h *= BW_MURMUR2_M;
         h ^= k;
     }
     if (len >= 3) h ^= (uint32_t)p[2] << 16;
     if (len >= 2) h ^= (uint32_t)p[1] << 8;
     if (len >= 1) {
         h ^= p[0];
-        h *= MURMUR2_M;
+        h *= BW_MURMUR2_M;
     }
     h ^= h >> 13;
-    h *= MURMUR2_M;
+    h *= BW_MURMUR2_M;
     h ^= h >> 15;
     return h;
 }

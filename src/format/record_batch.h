@@ -19,7 +19,9 @@
 
 #define BW_BATCH_HEADER_BYTES 61u
 #define BW_BATCH_MAGIC 2
+#define BW_BATCH_CRC_AT 17u
 #define BW_BATCH_CRC_FROM 21u
+#define BW_RECORD_BYTES_MIN 7 /* length, attributes, four one-byte fields, header count */
 
 enum {
     BW_ATTR_CODEC_MASK = 0x07,

@@ -8,7 +8,6 @@
 #include "base/err.h"
 
 #define BATCH_LENGTH_MIN ((int32_t)BW_BATCH_HEADER_BYTES - 12)
-#define RECORD_BYTES_MIN 7 /* length, attributes, four one-byte fields, header count */
 
 enum {
     AT_BASE_OFFSET = 0,
@@ -42,7 +41,7 @@ static bw_err header_check(const bw_batch_header *h)
     int codec = h->attributes & BW_ATTR_CODEC_MASK;
     if (codec > BW_CODEC_ZSTD)
         return bw_fail(BW_ERR_CORRUPT, "batch at offset %lld has compression codec %d, which does not exist", base, codec);
-    if (codec == BW_CODEC_NONE && h->record_count > (h->batch_length - BATCH_LENGTH_MIN) / RECORD_BYTES_MIN)
+    if (codec == BW_CODEC_NONE && h->record_count > (h->batch_length - BATCH_LENGTH_MIN) / BW_RECORD_BYTES_MIN)
         return bw_fail(BW_ERR_CORRUPT, "batch at offset %lld announces %d records in %d bytes", base, h->record_count,
                        h->batch_length - BATCH_LENGTH_MIN);
     return BW_OK;

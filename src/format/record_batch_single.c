@@ -14,6 +14,7 @@
 
 enum { VALUE_MIN = 16, VALUE_MAX = 8000 };
 
+static inline void put32(uint8_t *p, uint32_t v) { memcpy(p, &v, 4); }
 static inline void put64(uint8_t *p, uint64_t v) { memcpy(p, &v, 8); }
 
 static inline uint64_t get64(const uint8_t *p)
@@ -87,7 +88,8 @@ BW_CRC32C_TARGET static inline size_t put_around(uint8_t *p, const uint8_t *valu
     put64(p + 37, w2);
     put64(p + 45, w3);
     put64(p + 53, w4);
-    for (unsigned i = 0; i < n; i++) p[61 + i] = (uint8_t)(front >> (8 * i)); /* not a byte of the value, which may lie there */
+    put32(p + 61, (uint32_t)front); /* n is 6 to 8: not a byte of the value, which may lie there */
+    put32(p + 61 + n - 4, (uint32_t)(front >> (8 * (n - 4))));
     p[61 + n + value_len] = 0; /* headers: none */
     return 12 + (size_t)length;
 }

@@ -41,25 +41,50 @@ bw_err bw_indexer_last_time(bw_indexer *ix)
     return bw_buf_append(&ix->times, entry, sizeof entry);
 }
 
-bw_err bw_indexer_add(bw_indexer *ix, const bw_walk *w)
+/* Room for the entries of n batches of so many bytes: when there is none, nothing of them is noted, and it can be tried again. */
+static bw_err room_for(bw_indexer *ix, size_t n, uint64_t bytes)
 {
-    int64_t last = bw_batch_last_offset(&w->header);
-    bw_err e = BW_OK;
-    bw_merkle_add(&ix->merkle, w->first);
-    if (w->header.max_timestamp > ix->max_timestamp) {
-        ix->max_timestamp = w->header.max_timestamp;
-        ix->max_timestamp_offset = last;
+    if (ix->bytes_since + bytes <= ix->interval) return BW_OK;
+    bw_err e = bw_buf_reserve(&ix->index, n * BW_INDEX_ENTRY_BYTES);
+    return e ? e : bw_buf_reserve(&ix->times, n * BW_TIMEINDEX_ENTRY_BYTES);
+}
+
+static inline void add_one(bw_indexer *ix, int64_t last_offset, int64_t max_timestamp, uint32_t at, uint32_t size)
+{
+    if (max_timestamp > ix->max_timestamp) {
+        ix->max_timestamp = max_timestamp;
+        ix->max_timestamp_offset = last_offset;
     }
-    if (ix->bytes_since > ix->interval && last - ix->base_offset <= INT32_MAX) {
+    if (__builtin_expect(ix->bytes_since > ix->interval && last_offset - ix->base_offset <= INT32_MAX, 0)) {
         uint8_t entry[BW_INDEX_ENTRY_BYTES];
-        bw_index_put(entry, ix->base_offset, last, (uint32_t)w->at);
-        e = bw_buf_append(&ix->index, entry, sizeof entry);
-        if (!e) e = bw_indexer_last_time(ix);
+        bw_index_put(entry, ix->base_offset, last_offset, at);
+        (void)bw_buf_append(&ix->index, entry, sizeof entry); /* there is room */
+        (void)bw_indexer_last_time(ix);
         ix->bytes_since = 0;
     }
-    ix->bytes_since += w->size;
+    ix->bytes_since += size;
+}
+
+bw_err bw_indexer_add(bw_indexer *ix, const bw_walk *w)
+{
+    bw_err e = room_for(ix, 1, w->size);
+    if (e) return e;
+    bw_merkle_add(&ix->merkle, w->first);
+    add_one(ix, bw_batch_last_offset(&w->header), w->header.max_timestamp, (uint32_t)w->at, w->size);
     ix->last_crc = w->header.crc;
-    return e;
+    return BW_OK;
+}
+
+bw_err bw_indexer_add_run(bw_indexer *ix, const bw_walk_run *run)
+{
+    if (run->count == 0) return BW_OK;
+    bw_err e = room_for(ix, run->count, (uint64_t)run->of[run->count - 1].at + run->of[run->count - 1].size - run->of[0].at);
+    if (e) return e;
+    for (size_t i = 0; i < run->count; i++)
+        add_one(ix, run->of[i].last_offset, run->of[i].max_timestamp, run->of[i].at, run->of[i].size);
+    bw_merkle_add_many(&ix->merkle, run->first, run->count);
+    ix->last_crc = bw_get_be32(run->first[run->count - 1] + BW_BATCH_CRC_AT);
+    return BW_OK;
 }
 
 static bw_err flush_file(int dir_fd, int64_t base, const char *suffix, bw_buf *pending, uint64_t *written)
@@ -103,6 +128,29 @@ void bw_indexer_complete(bw_indexer *ix, int dir_fd)
     bw_indexer_restart(ix, dir_fd, ix->base_offset, ix->interval); /* no index is better than half of one */
 }
 
+/* The batches from where the walk is: a run of plain ones, or one of another kind. */
+static bw_err follow_some(bw_partition *p, bw_segment *s, bw_walk *w)
+{
+    bw_walk_run run;
+    uint64_t from = w->position;
+    bw_err e = BW_OK;
+    if (bw_walk_plain(w, &run) > 0) {
+        e = bw_indexer_add_run(&p->indexer, &run);
+    } else {
+        e = bw_walk_next(w);
+        if (e == BW_ERR_EMPTY)
+            e = bw_fail(BW_ERR_CORRUPT, "byte %llu: no batch below the log's end", (unsigned long long)w->position);
+        if (!e && w->header.producer_id >= 0) e = bw_partition_note_batch(p, w);
+        if (!e) e = bw_indexer_add(&p->indexer, w);
+    }
+    if (e) return e;
+    p->snapshot_log_bytes += w->position - from;
+    s->length = (uint32_t)w->position;
+    s->next_offset = w->next_offset;
+    if (p->indexer.max_timestamp > s->max_timestamp) s->max_timestamp = p->indexer.max_timestamp;
+    return BW_OK;
+}
+
 /* One segment up to `until`. */
 static bw_err follow_segment(bw_partition *p, bw_segment *s, uint32_t until)
 {
@@ -119,16 +167,8 @@ static bw_err follow_segment(bw_partition *p, bw_segment *s, uint32_t until)
     w.next_offset = s->next_offset;
     w.gaps_below = p->gaps_below;
     while (!e && w.position < until) {
-        e = bw_walk_next(&w);
-        if (e == BW_ERR_EMPTY)
-            e = bw_fail(BW_ERR_CORRUPT, "byte %llu: no batch below the log's end", (unsigned long long)w.position);
-        if (!e && w.header.producer_id >= 0) e = bw_partition_note_batch(p, &w);
-        if (!e) e = bw_indexer_add(&p->indexer, &w);
+        e = follow_some(p, s, &w);
         if (e) break;
-        p->snapshot_log_bytes += w.size;
-        s->length = (uint32_t)w.position;
-        s->next_offset = w.next_offset;
-        if (w.header.max_timestamp > s->max_timestamp) s->max_timestamp = w.header.max_timestamp;
         if (s->born_mono_ms == 0) s->born_mono_ms = bw_clock_mono_ms();
         if (p->indexer.index.len >= PENDING_ENTRIES_BYTES) (void)bw_indexer_flush(&p->indexer, bw_partition_dir(p));
     }
@@ -243,7 +283,12 @@ bw_err bw_partition_resume_index(bw_partition *p)
         w.leader_epoch = INT32_MIN; /* a look at the index's last entry may have raised it */
     }
     w.check_crc = false;
+    bw_walk_run run;
     while (!e && w.position < s->length) {
+        if (bw_walk_plain(&w, &run) > 0) {
+            e = bw_indexer_add_run(&p->indexer, &run);
+            continue;
+        }
         e = bw_walk_next(&w);
         if (e == BW_ERR_EMPTY) e = bw_fail(BW_ERR_CORRUPT, "byte %llu: no batch", (unsigned long long)w.position);
         if (!e) e = bw_indexer_add(&p->indexer, &w);

@@ -172,7 +172,14 @@ bw_err bw_segment_seal(bw_partition *p, bw_segment *s)
         w.check_crc = false;
         w.next_offset = s->base_offset;
         w.gaps_below = p->gaps_below;
+        bw_walk_run run;
         while (!e && w.position < s->final_length) {
+            if (bw_walk_plain(&w, &run) > 0) {
+                bw_merkle_add_many(&m, run.first, run.count);
+                for (size_t i = 0; i < run.count; i++)
+                    if (run.of[i].max_timestamp > max_timestamp) max_timestamp = run.of[i].max_timestamp;
+                continue;
+            }
             e = bw_walk_next(&w);
             if (e == BW_ERR_EMPTY) e = bw_fail(BW_ERR_CORRUPT, "byte %llu: no batch", (unsigned long long)w.position);
             if (e) break;

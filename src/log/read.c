@@ -157,7 +157,9 @@ static bool is_below_watermark(bw_reader *r)
 {
     if (!r->located) return r->rest_at == 0 || bw_reader_watermark(r) > r->rest_at;
     if (r->window.seq == 0) return true;
-    return bw_reader_watermark(r) > bw_position_of(r->window.seq, r->pos);
+    if (bw_reader_watermark(r) > bw_position_of(r->window.seq, r->pos)) return true;
+    if (++r->looks > CHASE_LOOKS) r->chase = 0;
+    return false;
 }
 
 bool bw_reader_ready(bw_reader *r)
@@ -315,6 +317,25 @@ static bw_err at_end(bw_reader *r)
     return BW_ERR_EMPTY;
 }
 
+/* On the writer's heels, where each look finds one batch more, the line goes to and fro for each batch, and the writer waits for it.
+ * Who has found something at nearly every look for a while lets a few gather; who had to look often before something came, as in a
+ * conversation, does not. */
+static inline void rest_a_moment(void)
+{
+    for (int i = 0; i < CHASE_RESTS; i++) bw_cpu_relax();
+}
+
+static inline void note_look(bw_reader *r, bw_position mark)
+{
+    if (mark == r->seen) {
+        if (++r->looks > CHASE_LOOKS) r->chase = 0;
+        return;
+    }
+    if (r->looks <= CHASE_LOOKS) r->chase++;
+    r->looks = 0;
+    r->seen = mark;
+}
+
 /* The place of the next batch: an open window with pos < *lim. */
 static bw_err find_place(bw_reader *r, uint32_t *lim)
 {
@@ -326,13 +347,10 @@ static bw_err find_place(bw_reader *r, uint32_t *lim)
             *lim = bw_position_pos(r->seen);
             return BW_OK;
         }
+        if (r->chase >= CHASE_MANY) rest_a_moment();
         bw_position mark = bw_reader_watermark(r);
         if (r->bounded) r->bound = offset_bound(r);
-        if (mark != r->seen) {
-            r->chase = r->looks > CHASE_LOOKS ? 0 : r->chase + 1;
-            r->looks = 0;
-            r->seen = mark;
-        }
+        note_look(r, mark);
         if (!r->located && r->rest_at && mark <= r->rest_at) return BW_ERR_EMPTY;
         bw_err e = r->located ? BW_OK : bw_reader_locate(r, mark);
         if (e == BW_OK) e = bw_reader_segment_limit(r, mark, lim);

@@ -86,14 +86,15 @@ bool bw_reader_is_open(const bw_reader *r);
 void bw_reader_seek(bw_reader *r, int64_t offset);
 int64_t bw_reader_position(const bw_reader *r);
 
-/* bw_reader_next: the next batch below the limit. EMPTY: nothing yet; OFFSET_OUT_OF_RANGE: below log_start or past the end, with
- * the range in the message; CORRUPT: names file and position, nothing of it is served; DELETED; RETIRED; IO; FORKED. */
+/* bw_reader_next: the next batch below the limit; after a moment when the reader keeps catching up with a writer. EMPTY: nothing yet;
+ * OFFSET_OUT_OF_RANGE: below log_start or past the end, with the range in the message; CORRUPT: names file and position, nothing of it is
+ * served; DELETED; RETIRED; IO; FORKED. */
 bw_err bw_reader_next(bw_reader *r, bw_batch_ref *out);
 /* bw_reader_run: whole batches, at least one and at most max_bytes (one batch when the first is larger), of one segment; for a committed
  * reader the run ends in front of an aborted batch. */
 bw_err bw_reader_run(bw_reader *r, size_t max_bytes, bw_run *out);
-/* bw_reader_ready: is there something below the limit at the position? One load; after a moment when the reader keeps catching up with a
- * writer; a committed reader loads first_unstable, too. For looks between polls, the look-again after arming, and audits. */
+/* bw_reader_ready: is there something below the limit at the position? One load; a committed reader loads first_unstable, too. For looks
+ * between polls, the look-again after arming, and audits. */
 bool bw_reader_ready(bw_reader *r);
 
 #endif

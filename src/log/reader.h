@@ -24,7 +24,7 @@ struct bw_reader {
     bool gated;        /* readiness takes a look at an offset, too: committed and replicated readers */
     int64_t bound;     /* offsets from here on are not given; as of `seen` */
     bw_position seen;  /* newest watermark loaded: the shared line is looked at again only when this much has been read */
-    uint32_t looks, chase; /* looks at the watermark since it moved; how often in a row it moved at once: see bw_reader_ready */
+    uint32_t looks, chase; /* looks at the watermark since it moved; how often in a row it moved at once: see note_look in read.c */
     int64_t next;      /* offset wanted */
     bool located;      /* window and pos are those of `expect` */
     bw_window window;  /* seq 0: a sealed segment that has left the ring */

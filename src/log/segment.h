@@ -75,6 +75,7 @@ typedef struct bw_indexer {
 
 void bw_indexer_begin(bw_indexer *ix, int64_t base_offset, uint32_t interval);
 bw_err bw_indexer_add(bw_indexer *ix, const bw_walk *w);
+bw_err bw_indexer_add_run(bw_indexer *ix, const bw_walk_run *run);
 /* bw_indexer_restart: begin, without the files that may be there. */
 void bw_indexer_restart(bw_indexer *ix, int dir_fd, int64_t base_offset, uint32_t interval);
 /* bw_indexer_complete: the segment is final: last time entry, flush; when that fails the files are removed (they are hints). */

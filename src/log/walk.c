@@ -158,6 +158,51 @@ bw_err bw_walk_next(bw_walk *w)
     return BW_OK;
 }
 
+/* One comparison of everything with everything that bw_batch_header_decode and check_order look at, without a branch for each. */
+static inline bool is_plain(const uint8_t *p, int64_t next_offset, int32_t epoch, uint64_t left)
+{
+    const int64_t base_max = INT64_MAX - INT32_MAX - 1;
+    uint64_t length_epoch = bw_get_be64(p + 8);
+    int32_t length = (int32_t)(length_epoch >> 32), last_delta = (int32_t)bw_get_be32(p + 23);
+    int64_t count = (int32_t)bw_get_be32(p + 57), records = (int64_t)length + 12 - BW_BATCH_HEADER_BYTES;
+    bool placed = ((int64_t)bw_get_be64(p) == next_offset) & (next_offset <= base_max) & ((int32_t)length_epoch == epoch);
+    bool sized = (records >= 0) & (length <= INT32_MAX - 12) & ((uint64_t)(uint32_t)length + 12 <= left);
+    bool counted = (last_delta >= 0) & (count >= 0) & (count - 1 <= last_delta) & (count * BW_RECORD_BYTES_MIN <= records);
+    bool kind = (p[16] == BW_BATCH_MAGIC) & ((p[22] & BW_ATTR_CODEC_MASK) == BW_CODEC_NONE) & (p[43] >> 7 == 1);
+    return placed & sized & counted & kind;
+}
+
+size_t bw_walk_plain(bw_walk *w, bw_walk_run *run)
+{
+    const uint8_t *p;
+    size_t len, n = 0;
+    run->count = 0;
+    if (w->check_crc || w->next_offset < 0 || w->position >= w->end) return 0;
+    if (look(w, w->position, BW_BATCH_HEADER_BYTES, &p, &len) != BW_OK) return 0;
+    uint64_t at = w->position;
+    int64_t next = w->next_offset;
+    while (n < BW_WALK_RUN && len >= BW_BATCH_HEADER_BYTES && is_plain(p, next, w->leader_epoch, w->end - at)) {
+        uint32_t size = bw_get_be32(p + 8) + 12;
+        next += (int64_t)bw_get_be32(p + 23) + 1;
+        run->first[n] = p;
+        run->of[n].last_offset = next - 1;
+        run->of[n].max_timestamp = (int64_t)bw_get_be64(p + 35);
+        run->of[n].at = (uint32_t)at;
+        run->of[n].size = size;
+        n++;
+        at += size;
+        if (size >= len) break;
+        p += size;
+        len -= size;
+    }
+    if (n == 0) return 0;
+    w->at = run->of[n - 1].at;
+    w->size = run->of[n - 1].size;
+    w->position = at;
+    w->next_offset = next;
+    return run->count = n;
+}
+
 bw_err bw_walk_batch(bw_walk *w, const uint8_t **data)
 {
     if (w->memory) {

@@ -43,6 +43,18 @@ void bw_walk_fini(bw_walk *w);
  * EMPTY: fresh bytes (size field 0) or too few bytes for a header: the end. CORRUPT: broken structure, past the end, offset or
  * epoch not as expected, wrong checksum; the walk does not move. IO. */
 bw_err bw_walk_next(bw_walk *w);
+/* bw_walk_plain: many plain batches at once: as many as lie in the buffer from where the walk is, up to BW_WALK_RUN, each of which
+ * bw_walk_next would have given, in the same order, and which are neither compressed nor of a producer with an id. The walk moves behind
+ * them; at and size are the last one's, header and first are not touched. 0: the next batch is none of these, or lies elsewhere, or the
+ * walk checks checksums: it has not moved, bw_walk_next says what is there. first: the batch's first BW_BATCH_HEADER_BYTES, valid until
+ * the next call. */
+#define BW_WALK_RUN 64u
+typedef struct bw_walk_run {
+    size_t count;
+    const uint8_t *first[BW_WALK_RUN];
+    struct { int64_t last_offset, max_timestamp; uint32_t at, size; } of[BW_WALK_RUN];
+} bw_walk_run;
+size_t bw_walk_plain(bw_walk *w, bw_walk_run *run);
 /* bw_walk_batch: all bytes of the batch given last; valid until the next call. */
 bw_err bw_walk_batch(bw_walk *w, const uint8_t **data);
 /* bw_walk_find_time: from where the walk is: the first record with timestamp >= ts and offset >= start. EMPTY: none (or the end). */

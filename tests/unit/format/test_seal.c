@@ -99,6 +99,26 @@ static void test_merkle_every_count_matches_the_tree_by_levels(void **state)
     }
 }
 
+static void test_merkle_many_at_once_match_one_by_one(void **state)
+{
+    (void)state;
+    static uint8_t leaves[200][21];
+    const uint8_t *first[200];
+    for (uint32_t i = 0; i < 200; i++) {
+        leaf_bytes(leaves[i], i);
+        first[i] = leaves[i];
+    }
+    for (size_t piece = 1; piece <= 70; piece++) {
+        bw_merkle one = {.count = 0}, many = {.count = 0};
+        for (size_t at = 0; at < 200; at += piece) {
+            size_t n = at + piece < 200 ? piece : 200 - at;
+            for (size_t i = at; i < at + n; i++) bw_merkle_add(&one, leaves[i]);
+            bw_merkle_add_many(&many, first + at, n);
+            assert_true(many.count == one.count && bw_merkle_root(&many) == bw_merkle_root(&one));
+        }
+    }
+}
+
 static void test_merkle_changed_swapped_or_missing_leaf_changes_the_root(void **state)
 {
     (void)state;
@@ -158,6 +178,7 @@ int main(void)
         cmocka_unit_test(test_seal_every_cut_and_flipped_bit_is_refused),
         cmocka_unit_test(test_seal_newer_format_and_impossible_offsets_are_refused),
         cmocka_unit_test(test_merkle_every_count_matches_the_tree_by_levels),
+        cmocka_unit_test(test_merkle_many_at_once_match_one_by_one),
         cmocka_unit_test(test_merkle_changed_swapped_or_missing_leaf_changes_the_root),
         cmocka_unit_test(test_merkle_same_change_in_any_two_leaves_changes_the_root),
     };
