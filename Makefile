@@ -199,7 +199,7 @@ help:
 	@echo 'make test-arm64      a cross build and its unit and crash tests under qemu-user: KILLS=40 SEED=1'
 	@echo 'make faults          every call site that a trace shows, the libraries'"'"' too, fails once and for ever: SEED=1'
 	@echo 'make battery         all that tries to break a bus, within HOURS=1, and goes on where the last run ended: SEED=1 PART=name,…'
-	@echo 'make mutants         seeded bugs, each to be caught by a named test: MUTANT=name PICK=3 SEED=1'
+	@echo 'make mutants         seeded bugs, each to be caught by a named test: MUTANT=name PICK=3 SEED=1 LANES=2'
 	@echo 'make model           the Promela model and its seeded bugs'
 	@echo 'make test-conformance  the scenarios that C, Python and Go share, in C; make conformance URL=… on any bus'
 	@echo 'make demo-bindings   one group with a member in C, one in Python, one in Go; each is killed, and the daemon: SECONDS=12'

@@ -9,7 +9,7 @@ endif
 .PHONY: test-arm64 arm64-bin
 test-arm64:
 	@.ci/deps $(BUILD_PACKAGES) $(ARM64_PACKAGES)
-	@tests/arm64/sysroot $(filter-out gcc,$(BUILD_PACKAGES)) libcmocka-dev
+	@tests/arm64/sysroot $(filter-out gcc,$(BUILD_PACKAGES)) libcmocka-dev librdkafka-dev
 	@CRASH_KILLS=$(or $(KILLS),40) CRASH_SEED=$(or $(SEED),1) tests/run arm64
 
 arm64-bin: build/arm64/guest.so build/arm64/host.so build/arm64/bin/busway build/arm64/bin/buswayd unit-bin crash-bin

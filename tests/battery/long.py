@@ -151,7 +151,7 @@ def run_part(part, number, seconds):
 def account(out):
     """The lines that say what was tried."""
     lines = [l for l in out.splitlines() if l.strip()]
-    told = [l for l in lines if re.match(r'(power|block|bitrot|bitrot_meta|fuzz|kill points): |seed \d+: |\d+ call sites|\d+ cases of|\d+ are left|going on', l)]
+    told = [l for l in lines if re.match(r'(power|block|bitrot|bitrot_meta|fuzz|kill points): |seed \d+: |\d+ call sites|\d+ cases of|\d+ are left|going on|\d+ states in', l)]
     return told + [l for l in lines[-1:] if l not in told]
 
 

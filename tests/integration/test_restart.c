@@ -111,6 +111,53 @@ static void test_asynchronous_producer_survives_the_daemon(void **state)
     kill_in_the_middle(true);
 }
 
+static bool has_ended(const test_daemon *d)
+{
+    siginfo_t info = {0};
+    return waitid(P_PID, (id_t)d->pid, &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid == d->pid;
+}
+
+/* The daemon dies when the n-th batch is in the log and its producer has not been told: it is sent again, and is there once. */
+static void test_batch_whose_answer_is_lost_with_the_daemon_is_there_once(void **state)
+{
+    (void)state;
+    enum { N = 6 };
+    if (test_is_direct()) return; /* then it is the producer that appends */
+    test_daemon d;
+    daemon_make(&d);
+    daemon_start(&d);
+    bw_bus *bus = test_bus(d.url);
+    bw_producer *p = test_producer(bus, BW_ACKS_VISIBLE);
+    run r = {.url = d.url};
+    for (int n = 1; n <= 4; n++) {
+        char point[40];
+        snprintf(point, sizeof point, "append.cleared:%d:kill", n);
+        daemon_stop(&d, SIGTERM);
+        daemon_start_doomed(&d, point);
+        bool died = false;
+        for (int i = 0; i < N; i++) {
+            char text[32];
+            snprintf(text, sizeof text, "%d", r.sent);
+            bw_record record = test_record(NULL, text);
+            assert_ok(bw_producer_send(p, "restart", 0, &record, count_ack, &r, 20000));
+            r.sent++;
+            for (int64_t until = now_ms() + 30000; r.acked < r.sent && now_ms() < until;) {
+                bw_producer_poll(p, 5);
+                if (!has_ended(&d)) continue;
+                died = true;
+                daemon_stop(&d, SIGKILL);
+                daemon_start(&d);
+            }
+            assert_int_equal(r.acked, r.sent);
+        }
+        assert_true(died);
+    }
+    assert_ok(bw_producer_close(p, 20000));
+    bw_bus_close(bus);
+    each_value_is_there_once(d.url, r.sent);
+    daemon_remove(&d);
+}
+
 static void test_consumer_goes_on_where_it_was(void **state)
 {
     (void)state;
@@ -226,6 +273,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_synchronous_producer_survives_the_daemon),
         cmocka_unit_test(test_asynchronous_producer_survives_the_daemon),
+        cmocka_unit_test(test_batch_whose_answer_is_lost_with_the_daemon_is_there_once),
         cmocka_unit_test(test_consumer_goes_on_where_it_was),
         cmocka_unit_test(test_descriptor_survives_the_daemon),
         cmocka_unit_test(test_direct_path_goes_on_without_a_daemon),

@@ -160,5 +160,7 @@ for ((i = 1; i <= number; i++)); do
     cat "$work/$i/verdict"
     if head -1 "$work/$i/verdict" | grep -q '^ok'; then pass=$((pass + 1)); else fail=$((fail + 1)); fi
 done
+cat "$work"/*/verdict | awk '/: clean, all of/ { match($0, /all of [0-9]+/); n += substr($0, RSTART + 7, RLENGTH - 7); k++ }
+    END { printf "%d states in %d models without a bug, all of them looked at\n", n, k }'
 echo "$pass passed, $fail failed"
 [ $fail -eq 0 ]

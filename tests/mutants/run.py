@@ -8,9 +8,9 @@ run.py --table FILE            no run: what the progress file knows of each muta
   --json FILE      the outcome, for programs      --work DIR   keep the copy there and use it again (default: a new one, removed)
   --progress FILE  what was caught is kept there; an interrupted run goes on after it. What is not caught, and a mutant whose text, file or
                    test changed since, is tried again; when all were caught the next run begins anew.
-  --seconds N      begin no other mutant after this time
+  --seconds N      begin no other mutant after this time      --lanes N   so many at a time, each in a copy of its own (1)
 """
-import argparse, hashlib, json, os, random, re, shutil, signal, subprocess, sys, tempfile, time
+import argparse, hashlib, json, os, random, re, select, shutil, signal, subprocess, sys, tempfile, threading, time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 LIST = os.path.join(ROOT, 'tests/mutants/list.txt')
@@ -168,8 +168,25 @@ def end_marked(mark):
             pass
 
 
-def run_test(work, m):
-    """exit code (None: over its limit), output"""
+def read_until(p, limit, enough):
+    """The output until it ends, the time is over (None) or enough of it is there."""
+    out, end, last = b'', time.monotonic() + limit, time.monotonic()
+    while True:
+        now = time.monotonic()
+        if now - last > 3:  # the machine stood still
+            end += now - last
+        last, left = now, end - now
+        if left <= 0 or (enough and enough.search(out)):
+            return out, None
+        if select.select([p.stdout], [], [], min(left, 1))[0]:
+            piece = os.read(p.stdout.fileno(), 65536)
+            if not piece:
+                return out, p.wait()
+            out += piece
+
+
+def run_test(work, m, limit=float('inf'), enough=None):
+    """exit code (None: over its limit, or enough was seen), output"""
     _, command, more = plan(m)
     tmp = tempfile.mkdtemp(prefix='bwm.', dir='/tmp')
     os.chmod(tmp, 0o755)
@@ -178,21 +195,14 @@ def run_test(work, m):
     env.update(more, TMPDIR=tmp, XDG_DATA_HOME=tmp + '/share', BW_TEST_MARK=tmp, BW_BUILD=build, BUSWAY=build + '/busway', BUSWAYD=build + '/buswayd')
     p = subprocess.Popen([os.path.join(work, command[0]), *command[1:]], cwd=work, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                          stderr=subprocess.STDOUT, start_new_session=True)
-    try:
-        out, _ = p.communicate(timeout=LIMITS[m.kind()] * float(os.environ.get('TEST_LIMIT_FACTOR', 1)))
-        code = p.returncode
-    except subprocess.TimeoutExpired:
-        code, out = None, b''
+    out, code = read_until(p, min(limit, LIMITS[m.kind()] * float(os.environ.get('TEST_LIMIT_FACTOR', 1))), enough)
     try:
         os.killpg(p.pid, signal.SIGKILL)
     except OSError:
         pass
     end_marked(tmp)
-    if code is None:
-        try:
-            out, _ = p.communicate(timeout=10)
-        except subprocess.TimeoutExpired:
-            p.kill()
+    p.wait()
+    p.stdout.close()
     for kept in re.findall(rb'kept: (/tmp/bw-crash\.\w+)', out):
         shutil.rmtree(kept, ignore_errors=True)
     shutil.rmtree(tmp, ignore_errors=True)
@@ -223,8 +233,10 @@ def try_mutant(work, m, sound):
         log = make(work, m, targets)
         if log:
             return 'error', 'the tree without a mutant does not build:\n' + log, []
+        begun = time.monotonic()
         code, out = run_test(work, m)
         sound[m.test] = '' if code == 0 else f'without the mutant {m.test} ends with {code}:\n' + out[-3000:]
+        sound[m.test, 'limit'] = 60 + 4 * (time.monotonic() - begun)  # a test that fails may well hang then
     if sound[m.test]:
         return 'error', sound[m.test], []
     originals = {path: open(os.path.join(work, path)).read() for path in texts}
@@ -234,7 +246,8 @@ def try_mutant(work, m, sound):
         log = make(work, m, targets)
         if log:
             return 'error', 'does not build:\n' + log[-3000:], []
-        code, out = run_test(work, m)
+        named = re.compile('|'.join(rf'^\[  FAILED  \] {re.escape(t)}\b' for t in m.caught.split()).encode(), re.M) if m.kind() in NAMED else None
+        code, out = run_test(work, m, sound[m.test, 'limit'], named)
     finally:
         for path, text in originals.items():
             open(os.path.join(work, path), 'w').write(text)
@@ -299,6 +312,7 @@ def main():
     p.add_argument('--progress')
     p.add_argument('--table')
     p.add_argument('--seconds', type=float, default=float('inf'))
+    p.add_argument('--lanes', type=int, default=1)
     a = p.parse_args()
     started = time.monotonic()
     mutants = read_list()
@@ -320,21 +334,43 @@ def main():
     if known:
         print(f'going on: {len(known)} of {len(mutants)} were caught before', flush=True)
     work = os.path.abspath(a.work) if a.work else tempfile.mkdtemp(prefix='bw-mutants.', dir='/tmp')
-    results, sound, left = list(known.values()), {}, 0
-    try:
-        copy_tree(work)
-        for m in sorted((m for m in mutants if m.name not in known), key=lambda m: m.test):
-            begun = time.monotonic()
-            if begun - started > a.seconds:
-                left += 1
-                continue
-            verdict, detail, failed = try_mutant(work, m, sound)
-            seconds = time.monotonic() - begun
-            results.append({'name': m.name, 'breaks': m.breaks, 'test': m.test, 'verdict': verdict, 'caught by': failed, 'detail': detail,
-                            'seconds': round(seconds, 1), 'digest': m.digest()})
+    groups = {}  # by their test, which is run once without any
+    for m in mutants:
+        if m.name not in known:
+            groups.setdefault(m.test, []).append(m)
+    queue, results, left, lock = sorted(groups.values(), key=lambda g: g[0].test), list(known.values()), [], threading.Lock()
+
+    def take(outcome):
+        with lock:
+            results.append(outcome)
             if a.progress:
-                save_progress(a.progress, results[-1])
-            print(f"{verdict:6} {m.name:34} {m.test:30} {seconds:6.1f} s  {' '.join(failed)}{' ' if detail else ''}{detail}", flush=True)
+                save_progress(a.progress, outcome)
+            detail = (' ' if outcome['detail'] else '') + outcome['detail']
+            print(f"{outcome['verdict']:6} {outcome['name']:34} {outcome['test']:30} {outcome['seconds']:6.1f} s  {' '.join(outcome['caught by'])}{detail}", flush=True)
+
+    def lane(number):
+        mine, sound = os.path.join(work, str(number)), {}
+        copy_tree(mine)
+        while True:
+            with lock:
+                if not queue:
+                    return
+                group = queue.pop(0)
+            for m in group:
+                begun = time.monotonic()
+                if begun - started > a.seconds:
+                    left.append(m.name)
+                    continue
+                verdict, detail, failed = try_mutant(mine, m, sound)
+                take({'name': m.name, 'breaks': m.breaks, 'test': m.test, 'verdict': verdict, 'caught by': failed, 'detail': detail,
+                      'seconds': round(time.monotonic() - begun, 1), 'digest': m.digest()})
+
+    try:
+        lanes = [threading.Thread(target=lane, args=(i,), daemon=True) for i in range(a.lanes)]
+        for t in lanes:
+            t.start()
+        for t in lanes:
+            t.join()
     finally:
         if not a.work:
             shutil.rmtree(work, ignore_errors=True)
@@ -342,9 +378,10 @@ def main():
         json.dump({'seed': a.seed, 'mutants': results}, open(a.json, 'w'), indent=1)
     good = sum(is_good(r) for r in results)
     if left:
-        print(f'{left} are left for the next run')
-    print(f'{good} passed, {len(results) - good} failed')
-    return 0 if good == len(results) else 1
+        print(f'{len(left)} are left for the next run')
+    lost = len(mutants) - len(results) - len(left)  # with a lane that ended by an error of its own
+    print(f'{good} passed, {len(results) - good + lost} failed')
+    return 0 if good == len(results) and not lost else 1
 
 
 if __name__ == '__main__':
