@@ -11,7 +11,7 @@
 # Variants: release (default), debug (kill points and fault seam compiled in: -DBW_TESTING), asan, tsan, fuzz.
 
 # Debian packages, the one list. Nothing else is needed; `make deps` installs what is missing.
-# librdkafka-dev is optional: without it kafka:// URLs say that it was not there.
+# librdkafka-dev is optional: without it (or with WITH_RDKAFKA=) kafka:// URLs say that it was not there.
 BUILD_PACKAGES := gcc libc6-dev libnng-dev liblmdb-dev libmsgpack-dev libisal-dev liblz4-dev libzstd-dev libsnappy-dev \
                   zlib1g-dev libmbedtls-dev libjansson-dev libinih-dev uthash-dev libxxhash-dev
 TEST_PACKAGES := python3 python3-dev python3-venv python3-setuptools python3-wheel python3-pytest python3-numpy mypy librdkafka-dev golang-go pkg-config libcmocka-dev clang libclang-rt-14-dev spin libfuse3-dev e2fsprogs
@@ -205,6 +205,8 @@ help:
 	@echo 'make demo-bindings   one group with a member in C, one in Python, one in Go; each is killed, and the daemon: SECONDS=12'
 	@echo 'make test-memory     records through C, Python and Go; memory may not grow: RECORDS=10000000'
 	@echo 'make test-python-asan  the library and the Python extension under AddressSanitizer, driven by Python'"'"'s tests'
+	@echo 'make test-kafka      kafka://, links and migrate on a real Kafka 3.9, and the conformance suite in C, Python, Go on it: RECORDS=1000000'
+	@echo 'make WITH_RDKAFKA= B=build/plain   a build without librdkafka: kafka:// says so'
 	@echo 'make compat          segments made here before Kafka 3.9'"'"'s own tools (java, Maven Central)'
 	@echo 'make install         DESTDIR= PREFIX=/usr/local'
 	@echo 'make clean           remove build/'

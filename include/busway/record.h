@@ -5,7 +5,7 @@
 #ifndef BUSWAY_RECORD_H
 #define BUSWAY_RECORD_H
 
-#include <busway/version.h>
+#include <busway/error.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -78,6 +78,9 @@ typedef struct bw_header_iter {
 BW_API void bw_header_iter_init(bw_header_iter *it, const bw_record_view *record);
 /* bw_header_iter_next: 1 and *out filled, 0 at the end, -1 when the encoding is broken. Memory as for the record. */
 BW_API int bw_header_iter_next(bw_header_iter *it, bw_header *out);
+/* bw_record_from_view: a record that was read as one to produce: its headers are listed in `headers`, which has room for max; *out leads to
+ * them and into the view, and has its timestamp. Errors: INVALID_RECORD (more than max headers), CORRUPT. Since 0.2. */
+BW_API bw_err bw_record_from_view(const bw_record_view *view, bw_header *headers, size_t max, bw_record *out);
 
 #ifdef __cplusplus
 }

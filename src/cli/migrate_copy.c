@@ -35,13 +35,10 @@ static bw_err send_batch(migrate *m, const char *topic, int32_t partition, bw_ba
     int r = 0;
     bw_err e = BW_OK;
     while (!e && (r = bw_batch_next(b, &v)) == 1 && v.offset < end) {
-        bw_header_iter it;
-        size_t n = 0;
-        bw_header_iter_init(&it, &v);
-        while (n < HEADERS_MAX && bw_header_iter_next(&it, &headers[n]) == 1) n++;
-        if (n == HEADERS_MAX) return BW_ERR_INVALID_RECORD;
-        int64_t stamp = v.timestamp_ms < 0 || (m->to_cluster && v.timestamp_ms == 0) ? m->to_cluster : v.timestamp_ms;
-        bw_record record = {v.key, v.key_len, v.value, v.value_len, headers, n, stamp};
+        bw_record record;
+        e = bw_record_from_view(&v, headers, HEADERS_MAX, &record);
+        if (e) break;
+        if (v.timestamp_ms < 0 || (m->to_cluster && v.timestamp_ms == 0)) record.timestamp_ms = m->to_cluster;
         e = bw_producer_send(m->producer, topic, partition, &record, NULL, NULL, WAIT_MS);
         if (e) break;
         ++*records;

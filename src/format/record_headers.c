@@ -1,7 +1,8 @@
-/* format/record_headers.c: a record's headers, decoded on demand.
+/* format/record_headers.c: a record's headers, decoded on demand or all at once.
  *
  * A header is: varint name length, name, varint value length (-1 null), value. Several headers may have one name. */
 #include "base/bytes.h"
+#include "base/err.h"
 
 #include <busway/record.h>
 
@@ -27,4 +28,18 @@ int bw_header_iter_next(bw_header_iter *it, bw_header *out)
     it->at = c.at;
     it->left--;
     return 1;
+}
+
+bw_err bw_record_from_view(const bw_record_view *view, bw_header *headers, size_t max, bw_record *out)
+{
+    bw_header_iter it;
+    int got = 0;
+    size_t n = 0;
+    if (view->header_count > max)
+        return bw_fail(BW_ERR_INVALID_RECORD, "offset %lld has %u headers; at most %zu are taken", (long long)view->offset, view->header_count, max);
+    bw_header_iter_init(&it, view);
+    while ((got = bw_header_iter_next(&it, &headers[n])) == 1) n++;
+    if (got < 0 || n != view->header_count) return bw_fail(BW_ERR_CORRUPT, "offset %lld: its headers can't be read", (long long)view->offset);
+    *out = (bw_record){view->key, view->key_len, view->value, view->value_len, headers, n, view->timestamp_ms};
+    return BW_OK;
 }

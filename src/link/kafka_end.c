@@ -48,6 +48,12 @@ void bw_kend_finish(bw_kend *k, bw_err e, const bw_chunk *chunk)
     free(x);
 }
 
+int32_t bw_kend_left_ms(bw_deadline deadline)
+{
+    int64_t ms = bw_deadline_left_ns(deadline) / 1000000;
+    return ms < 1 ? 1 : ms > 60000 ? 60000 : (int32_t)ms;
+}
+
 /* Two FNV-1a hashes of what makes it what it is. */
 static bw_uuid hashed(const char *kind, const char *text, const char *more)
 {

@@ -6,98 +6,11 @@
 
 #include "broker/links.h"
 
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { HEADERS_MAX = 4096, RANGE_NS_MS = 2000, LOOK_MS = 30000, BATCH_BYTES = 256 << 10 };
-
-/* ---- topics ---- */
-
-static uint64_t names_hash(const bw_backend_topic *list, size_t count)
-{
-    uint64_t sum = 0;
-    for (size_t i = 0; i < count; i++) {
-        uint64_t hash = 14695981039346656037u ^ (uint64_t)list[i].partitions;
-        for (const char *c = list[i].name; *c; c++) hash = (hash ^ (uint8_t)*c) * 1099511628211u;
-        sum += hash; /* in any order */
-    }
-    return sum;
-}
-
-bw_err bw_kend_list(bw_endpoint *ep, bw_source_topic **out, size_t *count, bw_deadline deadline)
-{
-    bw_kend *k = bw_kend_of(ep);
-    bw_backend_topic *list = NULL;
-    size_t n = 0;
-    (void)deadline;
-    *out = NULL;
-    *count = 0;
-    bw_err e = bw_cluster_topics(k->bus, &list, &n);
-    if (!e && !(*out = calloc(n + 1, sizeof **out))) e = bw_fail(BW_ERR_NO_MEMORY, "no memory for the list of topics");
-    for (size_t i = 0; !e && i < n; i++) {
-        bw_source_topic *to = &(*out)[*count];
-        if (list[i].partitions > (int32_t)BW_PARTITIONS_MAX) continue;
-        memcpy(to->name, list[i].name, sizeof to->name);
-        to->id = bw_kend_topic_id(k, to->name);
-        to->partitions = list[i].partitions;
-        ++*count;
-    }
-    if (!e) k->topics_seen = names_hash(list, n);
-    k->look_at = bw_deadline_in_ms(LOOK_MS);
-    free(list);
-    return e;
-}
-
-/* Of what a cluster says only what a bus knows too is passed on. */
-static bool is_known(const char *name)
-{
-    static const char *const known[] = {"retention.ms", "retention.bytes", "cleanup.policy", "segment.bytes", "segment.ms", "max.message.bytes",
-                                        "compression.type", "min.cleanable.dirty.ratio", "delete.retention.ms", "min.compaction.lag.ms",
-                                        "max.compaction.lag.ms", "message.timestamp.type"};
-    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
-        if (!strcmp(known[i], name)) return true;
-    return false;
-}
-
-bw_err bw_kend_configs(bw_endpoint *ep, const char *topic, bw_config_pair **out, size_t *count, bw_deadline deadline)
-{
-    bw_kend *k = bw_kend_of(ep);
-    char *text = NULL;
-    size_t n = 0, bytes = 0;
-    const char *name;
-    json_t *entry;
-    (void)deadline;
-    *out = NULL;
-    *count = 0;
-    bw_err e = bw_topics_describe(k->bus, topic, &text);
-    if (e) return e;
-    json_t *doc = json_loads(text, 0, NULL), *config = json_object_get(json_array_get(doc, 0), "config");
-    bw_free(text);
-    json_object_foreach(config, name, entry)
-    {
-        if (json_is_true(json_object_get(entry, "default")) || !json_is_string(json_object_get(entry, "value")) || !is_known(name)) continue;
-        n++;
-        bytes += strlen(name) + json_string_length(json_object_get(entry, "value"));
-    }
-    bw_config_pair *pairs = malloc(n * sizeof *pairs + bytes + 1);
-    char *at = (char *)(pairs + n);
-    if (!pairs) e = bw_fail(BW_ERR_NO_MEMORY, "no memory for a topic's configuration");
-    if (!e) json_object_foreach(config, name, entry)
-    {
-        const json_t *value = json_object_get(entry, "value");
-        if (json_is_true(json_object_get(entry, "default")) || !json_is_string(value) || !is_known(name)) continue;
-        size_t name_len = strlen(name), len = json_string_length(value);
-        pairs[(*count)++] = (bw_config_pair){{at, name_len}, {at + name_len, len}, true};
-        memcpy(at, name, name_len);
-        memcpy(at + name_len, json_string_value(value), len);
-        at += name_len + len;
-    }
-    *out = pairs;
-    json_decref(doc);
-    return e;
-}
+enum { RANGE_NS_MS = 2000, BATCH_BYTES = 256 << 10 };
 
 /* ---- the stream ---- */
 
@@ -215,24 +128,20 @@ static bw_err close_batch(bw_kend *k, int64_t base, bw_piece *piece)
 
 static bw_err add_records(bw_kend *k, bw_batch *b, bw_piece *piece)
 {
-    bw_header headers[HEADERS_MAX];
+    bw_header headers[BW_KEND_HEADERS_MAX];
     bw_record_view r;
     int64_t base = -1;
     bw_err e = BW_OK;
     int got = 0;
     bw_batch_builder_reset(&k->builder);
     while (!e && (got = bw_batch_next(b, &r)) == 1) {
-        bw_header_iter it;
-        size_t n = 0;
+        bw_record record;
         bool full = k->builder.count && (r.offset != base + k->builder.count || bw_batch_builder_size(&k->builder) > BATCH_BYTES);
         if (full) e = close_batch(k, base, piece);
         if (e || !matches(k->base.spec, &r)) continue;
-        bw_header_iter_init(&it, &r);
-        while (n < HEADERS_MAX && bw_header_iter_next(&it, &headers[n]) == 1) n++;
-        if (n == HEADERS_MAX)
-            return bw_fail(BW_ERR_INVALID_RECORD, "topic '%s' partition %d: offset %lld has %d headers or more", piece->topic, piece->partition,
-                           (long long)r.offset, HEADERS_MAX);
-        bw_record record = {r.key, r.key_len, r.value, r.value_len, headers, n, r.timestamp_ms < 0 ? 0 : r.timestamp_ms};
+        e = bw_record_from_view(&r, headers, BW_KEND_HEADERS_MAX, &record);
+        if (e) return bw_error_context(e, "topic '%s' partition %d", piece->topic, piece->partition);
+        if (r.timestamp_ms < 0) record.timestamp_ms = 0;
         if (k->builder.count == 0) base = r.offset;
         e = bw_batch_builder_add(&k->builder, &record);
     }
@@ -300,17 +209,6 @@ static bw_err gather(bw_kend *k, uint32_t max_bytes)
     return e;
 }
 
-static bool topics_changed(bw_kend *k)
-{
-    bw_backend_topic *list = NULL;
-    size_t count = 0;
-    if (bw_deadline_left_ns(k->look_at) > 0) return false;
-    k->look_at = bw_deadline_in_ms(LOOK_MS);
-    bool changed = bw_cluster_topics(k->bus, &list, &count) == BW_OK && names_hash(list, count) != k->topics_seen;
-    free(list);
-    return changed;
-}
-
 bool bw_kend_give(bw_kend *k)
 {
     bw_kend_transfer *x = k->transfers;
@@ -328,7 +226,7 @@ bool bw_kend_give(bw_kend *k)
         bw_kend_finish(k, bw_err_is_retriable(e) ? BW_ERR_NOT_CONNECTED : e, NULL);
         return true;
     }
-    bool changed = topics_changed(k);
+    bool changed = bw_kend_topics_changed(k);
     if (k->piece_count == 0 && !changed && bw_deadline_left_ns(x->until) > 0) return false;
     bw_chunk chunk = {.pieces = k->pieces, .count = k->piece_count, .codec = BW_CODEC_NONE, .plain = (uint32_t)k->payload.len,
                       .payload = k->payload.data, .len = k->payload.len, .changed = changed};

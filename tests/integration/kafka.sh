@@ -11,7 +11,8 @@ ok() { pass=$((pass + 1)); }
 bad() { fail=$((fail + 1)); echo "FAIL  $1"; }
 if [ ! -x "$build/kafka/kafka_mock" ]; then
     # Without librdkafka: the URL says so by name, and everything else is as ever.
-    "$busway" -b kafka://127.0.0.1:9092 status 2>&1 | grep -q librdkafka && ok || bad "kafka:// without librdkafka does not name it"
+    text=$("$busway" -b kafka://127.0.0.1:9092 status 2>&1)
+    grep -q librdkafka <<<"$text" && ok || bad "kafka:// without librdkafka does not name it: $text"
     echo "SKIP: built without librdkafka (apt-get install librdkafka-dev)"
     echo "$pass passed, $fail failed, 1 skipped"
     exit $fail

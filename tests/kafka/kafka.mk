@@ -1,4 +1,4 @@
-# kafka://: programs of the tests, and `make test-kafka`, which runs them against a real Apache Kafka (java, Maven Central once).
+# kafka://: programs of the tests, and `make test-kafka`, which runs everything against a real Apache Kafka (java, Maven Central once).
 ifeq ($(WITH_RDKAFKA),1)
 KAFKA_TEST_BIN := $(patsubst tests/%.c,$(B)/%,$(wildcard tests/kafka/test_*.c)) $(B)/kafka/kafka_mock
 $(B)/kafka/kafka_mock: tests/kafka/kafka_mock.c
@@ -11,7 +11,10 @@ $(B)/kafka/test_%: tests/kafka/test_%.c $(SUPPORT_OBJ) $(B)/libbusway.so
 integration-bin: $(KAFKA_TEST_BIN)
 endif
 
+# make test-kafka: everything. RECORDS=1000000 KAFKA_ONLY=conformance
 .PHONY: test-kafka
 test-kafka:
+	@.ci/deps $(BUILD_PACKAGES) $(TEST_PACKAGES) $$(command -v java >/dev/null || echo default-jre-headless) \
+	    $$(command -v mvn >/dev/null || ls $${KAFKA_JARS:-build/compat/jars}/kafka_2.13-*.jar >/dev/null 2>&1 || echo maven)
 	@$(MAKE) --no-print-directory -s VARIANT=debug all integration-bin
-	@tests/kafka/real.sh
+	@BW_BUILD=build/debug $(if $(RECORDS),RECORDS=$(RECORDS)) KAFKA_ONLY='$(KAFKA_ONLY)' tests/kafka/real.sh

@@ -1,127 +1,77 @@
 #!/usr/bin/env bash
-# kafka:// against a real Apache Kafka 3.9 in KRaft mode: the same tests as on the mock cluster, with what only a real one has.
-# usage: real.sh [start FOLDER | stop FOLDER | restart FOLDER | COMMAND…]
-#   without arguments: starts a cluster, runs the tests, stops it. start and stop: a cluster that stays (FOLDER/url has its URL). restart: killed, and
-#   started again.
-#   COMMAND…: the same with $KAFKA_URL and $KAFKA_REAL set, instead of the tests
-# Needs java (11 or later), and Kafka's jars: from $KAFKA_JARS, or from build/compat/jars, where maven puts them the first time
-# (Maven Central, about 100 MB). What is missing is named, and the tests are skipped.
+# kafka:// against a real Apache Kafka 3.9 (tests/kafka/cluster.sh): the library's tests, the scripts real_*.sh, and the conformance suite in C,
+# in Python and in Go. `make test-kafka` builds what this needs, and runs it. Ends with "N passed, N failed, N skipped".
+# usage: real.sh [COMMAND…]: with a command that runs instead of the tests, with the same environment ($KAFKA_URL, $KAFKA_FOLDER, …).
+# Environment: KAFKA_ONLY (a pattern that names must match), RECORDS (1000000: of real_uplink.sh and real_migrate.sh).
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 root=$PWD
-build=${BW_BUILD:-build/debug}
-skip() { echo "SKIP: $1"; echo "0 passed, 0 failed, 1 skipped"; exit 0; }
-
-jars=${KAFKA_JARS:-$root/build/compat/jars}
-fetch_jars() {
-    command -v java >/dev/null || skip "java is not installed (apt-get install default-jre-headless)"
-    ls "$jars"/kafka_2.13-*.jar >/dev/null 2>&1 && return
-    [ -z "${KAFKA_JARS:-}" ] || skip "no kafka_2.13 jar in KAFKA_JARS=$KAFKA_JARS"
-    command -v mvn >/dev/null || skip "Kafka's jars are not in $jars, and there is no maven to fetch them"
-    echo "fetching Kafka 3.9.0 from Maven Central into $jars"
-    mkdir -p build/compat
-    timeout 400 mvn -q -B -f tests/compat/pom.xml dependency:copy-dependencies -DoutputDirectory="$jars" >build/compat/mvn.log 2>&1 ||
-        { tail -3 build/compat/mvn.log; rm -rf "$jars"; skip "maven could not fetch Kafka's jars (build/compat/mvn.log)"; }
-}
-
-free_ports() { python3 -c 'import socket
-s = [socket.socket() for _ in range(2)]
-for x in s: x.bind(("127.0.0.1", 0))
-print(*[x.getsockname()[1] for x in s])'; }
-
-kafka() { java -Xmx"${KAFKA_HEAP:-700m}" -Dlog4j.configuration="file:$folder/log4j.properties" -cp "$jars/*" "$@"; }
-
-write_config() {
-    local port control
-    read -r port control < <(free_ports)
-    cat >"$folder/log4j.properties" <<EOF
-log4j.rootLogger=WARN, stdout
-log4j.appender.stdout=org.apache.log4j.ConsoleAppender
-log4j.appender.stdout.layout=org.apache.log4j.PatternLayout
-log4j.appender.stdout.layout.ConversionPattern=%d %p %c: %m%n
-EOF
-    cat >"$folder/server.properties" <<EOF
-process.roles=broker,controller
-node.id=1
-controller.quorum.voters=1@127.0.0.1:$control
-listeners=PLAINTEXT://127.0.0.1:$port,CONTROLLER://127.0.0.1:$control
-advertised.listeners=PLAINTEXT://127.0.0.1:$port
-listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
-controller.listener.names=CONTROLLER
-log.dirs=$folder/data
-num.partitions=4
-offsets.topic.replication.factor=1
-offsets.topic.num.partitions=4
-transaction.state.log.replication.factor=1
-transaction.state.log.min.isr=1
-transaction.state.log.num.partitions=4
-group.initial.rebalance.delay.ms=0
-group.min.session.timeout.ms=1000
-auto.create.topics.enable=false
-log.cleaner.enable=false
-EOF
-    echo "kafka://127.0.0.1:$port" >"$folder/url"
-}
-
-# Starts what is configured in the folder, again after a kill.
-launch() {
-    kafka kafka.Kafka "$folder/server.properties" >>"$folder/server.log" 2>&1 &
-    echo $! >"$folder/pid"
-    local port
-    port=$(sed 's/.*://' "$folder/url")
-    for _ in $(seq 300); do
-        (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null && return 0
-        kill -0 "$(cat "$folder/pid")" 2>/dev/null || break
-        sleep 0.2
-    done
-    tail -20 "$folder/server.log"
-    return 1
-}
-
-start() {
-    fetch_jars
-    mkdir -p "$folder"
-    folder=$(cd "$folder" && pwd)
-    if [ ! -f "$folder/url" ]; then
-        write_config
-        local uuid
-        uuid=$(kafka kafka.tools.StorageTool random-uuid 2>/dev/null | tail -1)
-        kafka kafka.tools.StorageTool format -t "$uuid" -c "$folder/server.properties" >"$folder/format.log" 2>&1 ||
-            { cat "$folder/format.log"; return 1; }
-    fi
-    launch
-}
-
-kill_it() {
-    kill -9 "$(cat "$folder/pid")" 2>/dev/null
-    while kill -0 "$(cat "$folder/pid")" 2>/dev/null; do sleep 0.05; done
-}
-
-stop() {
-    [ -f "$folder/pid" ] || return 0
-    kill_it
-    rm -f "$folder/pid"
-}
-
-case ${1:-} in
-start) folder=$2; start; exit ;;
-stop) folder=$2; stop; exit ;;
-restart) folder=$2; kill_it; launch; exit ;;
-esac
-
+build=$(realpath "${BW_BUILD:-build/debug}")
 folder=$(mktemp -d "${TMPDIR:-/tmp}/bw-kafka.XXXXXX")
-trap 'stop; rm -rf "$folder"' EXIT
-start || { echo "FAIL  Kafka did not start"; echo "0 passed, 1 failed"; exit 1; }
+trap 'tests/kafka/cluster.sh stop "$folder"; rm -rf "$folder"' EXIT
+trap 'exit 130' INT TERM
+tests/kafka/cluster.sh start "$folder" || {
+    if [ $? -eq 77 ]; then echo "0 passed, 0 failed, 1 skipped"; exit 0; fi
+    echo "0 passed, 1 failed, 0 skipped"
+    exit 1
+}
 KAFKA_URL=$(cat "$folder/url")
-export KAFKA_URL KAFKA_REAL=1 KAFKA_FOLDER=$folder BUSWAY=$root/$build/busway BUSWAYD=$root/$build/buswayd BW_BUILD=$root/$build
-export LD_LIBRARY_PATH=$root/$build
+export KAFKA_URL KAFKA_REAL=1 KAFKA_FOLDER=$folder BUSWAY=$build/busway BUSWAYD=$build/buswayd BW_BUILD=$build LD_LIBRARY_PATH=$build
+unset BUSWAY_TEST_URL BUSWAY_TEST_TRANSPORT
 if [ $# -gt 0 ]; then "$@"; exit; fi
-pass=0 fail=0
-for test in "$build"/kafka/test_kafka* tests/kafka/real_*.sh; do
+
+passed=0 failed=0 skipped=0 begun=$SECONDS
+logs=$root/build/test-kafka
+rm -rf "$logs"
+mkdir -p "$logs"
+
+# A part: its name, and the command. What it counts is cmocka's, or its last line; what it printed is shown when it failed.
+part() {
+    local name=$1 log=$logs/$1.log at=$SECONDS rc p f s word=ok
+    shift
+    [[ $name =~ ${KAFKA_ONLY:-} ]] || return 0
+    "$@" >"$log" 2>&1 </dev/null
+    rc=$?
+    read -r p f s < <(awk -v rc=$rc '
+        /^\[  PASSED  \] [0-9]+ test\(s\)/ { p += $4 }
+        /^\[  FAILED  \] [0-9]+ test\(s\)/ { f += $4 }
+        /^\[  SKIPPED \] [0-9]+ test\(s\)/ { s += $4 }
+        /^[0-9]+ passed, [0-9]+ failed(, [0-9]+ skipped)?$/ { p = $1; f = $3; s = ($6 == "skipped" ? $5 : 0) }
+        END { if ((rc != 0 && f == 0) || p + f + s == 0) f++; print p + 0, f + 0, s + 0 }' "$log")
+    passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
+    [ "$f" -eq 0 ] || word=FAIL
+    printf '%-5s %-24s %4d passed, %d failed, %d skipped  %d s\n' $word "$name" "$p" "$f" "$s" $((SECONDS - at))
+    grep -E '^say ' "$log" | sed 's/^say /      /'
+    grep -oE 'SKIP: .*' "$log" | sort -u | sed 's/^/      /' | head -20
+    [ "$f" -eq 0 ] || { grep -vE '^ok |OK \]|RUN  ' "$log" | tail -60 | sed 's/^/    | /'; echo "    (all of it: $log; exit code $rc)"; }
+}
+
+conformance_python() {
+    if [ -f "$build/bindings/python.missing" ]; then echo "SKIP: Python: $(cat "$build/bindings/python.missing")"; echo "0 passed, 0 failed, 1 skipped"; return; fi
+    PYTHONPATH=$build/bindings/python "${BINDINGS_PYTHON:-/usr/bin/python3}" tests/conformance/runner.py --jobs 8 "$KAFKA_URL"
+}
+
+# Each scenario is a test of its own, within the one that reads them.
+conformance_go() {
+    local go out rc
+    go=$(command -v go || echo /usr/lib/go-1.19/bin/go)
+    [ -x "$go" ] || { echo "SKIP: there is no Go (Debian: golang-go)"; echo "0 passed, 0 failed, 1 skipped"; return; }
+    out=$(cd bindings/go && PKG_CONFIG_PATH=$build/pkgconfig GOFLAGS=-buildvcs=false GOTOOLCHAIN=local BUSWAY_TEST_URL=$KAFKA_URL \
+        "$go" test -count=1 -parallel 8 -v ./conformance 2>&1)
+    rc=$?
+    grep -vE '^=== ' <<<"$out"
+    echo "$(grep -cE '^ +--- PASS' <<<"$out") passed, $(grep -cE '^ +--- FAIL' <<<"$out") failed, $(grep -cE '^ +--- SKIP' <<<"$out") skipped"
+    return $rc
+}
+
+for test in "$build"/kafka/test_*; do
     case $test in *.d) continue ;; esac
-    [ -x "$test" ] || continue
-    if "$test"; then pass=$((pass + 1)); else fail=$((fail + 1)); echo "FAIL  $test"; fi
+    part "$(basename "$test")" "$test"
 done
-if "$build"/conformance/conformance --jobs 8 "$KAFKA_URL"; then pass=$((pass + 1)); else fail=$((fail + 1)); echo "FAIL  conformance"; fi
-echo "$pass passed, $fail failed"
-[ $fail -eq 0 ]
+part conformance_c "$build/conformance/conformance" --jobs 8 "$KAFKA_URL"
+part conformance_python conformance_python
+part conformance_go conformance_go
+for script in tests/kafka/real_*.sh; do part "$(basename "$script" .sh)" "$script"; done
+echo "after $((SECONDS - begun)) s"
+echo "$passed passed, $failed failed, $skipped skipped"
+[ $failed -eq 0 ]

@@ -1,61 +1,62 @@
 #!/usr/bin/env bash
-# A link up to a real Kafka while both sides are killed again and again: each record is there once, in order. RECORDS (1000000), KILLS (12).
+# A link up to a real Kafka while both sides, buswayd and the broker, are killed again and again: each record is there once, in order, with its
+# key, headers, time and partition. RECORDS (1000000), KILLS (16: every fourth is the broker's).
 # Run by real.sh, with $KAFKA_URL and $KAFKA_FOLDER.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 build=${BW_BUILD:-$PWD/build/debug}
-records=${RECORDS:-1000000} kills=${KILLS:-12}
+records=${RECORDS:-1000000} kills=${KILLS:-16}
 tmp=$(mktemp -d "${TMPDIR:-/tmp}/bw-uplink.XXXXXX")
 topic=up-$$-$(date +%s)
 pid=
 busway=("$build/busway" -b "ipc://$tmp/run/bus.sock")
+give_up() { echo "$1"; echo "0 passed, 1 failed"; exit 1; }
 start_bus() {
     "$build/buswayd" --data-dir "$tmp/data" --runtime-dir "$tmp/run" >>"$tmp/buswayd.log" 2>&1 &
     pid=$!
-    for _ in $(seq 100); do "${busway[@]}" status >/dev/null 2>&1 && return; sleep 0.1; done
-    echo "buswayd did not start"; tail "$tmp/buswayd.log"; exit 1
+    for _ in $(seq 300); do "${busway[@]}" status >/dev/null 2>&1 && return; sleep 0.1; done
+    tail "$tmp/buswayd.log"
+    give_up "buswayd did not start"
 }
 finish() { [ -n "$pid" ] && kill -9 "$pid" 2>/dev/null; wait "$pid" 2>/dev/null; rm -rf "$tmp"; }
 trap finish EXIT
 copied() { "${busway[@]}" --json link describe up 2>/dev/null | python3 -c 'import json, sys
 d = json.load(sys.stdin); d = d[0] if isinstance(d, list) else d
 print(d.get("state"), d.get("lag_records"))' 2>/dev/null; }
+dump() { "$build/busway" -b "$1" consume "$topic" -e --isolation committed -f '%p\t%T\t%k\t%s\t%h\n'; }
+# Records of a tenth of a partition: keys of their own, headers that tell the tenth.
+produce() { # partition, tenth
+    local first=$(($2 * each / 10 + 1)) last=$((($2 + 1) * each / 10))
+    seq -f "key-$1-%.0f|%.0f" "$first" "$last" | "${busway[@]}" produce "$topic" -p "$1" -K '|' -H "tenth=$2" -H "of=partition $1" -H none
+}
 
 start_bus
 "${busway[@]}" topic create "$topic" --partitions 4
-"${busway[@]}" link add up "$KAFKA_URL" direction=push mode=merge topics="$topic" >/dev/null 2>&1 || { echo "link add failed"; exit 1; }
+"${busway[@]}" link add up "$KAFKA_URL" direction=push mode=merge topics="$topic" >/dev/null 2>&1 || give_up "link add failed"
 each=$((records / 4))
-for p in 0 1 2 3; do seq "$each" | "${busway[@]}" produce "$topic" -p $p -c $((each / 2)); done # half of it before the kills
-begun=$SECONDS
-for k in $(seq "$kills"); do
+begun=$SECONDS daemon=0 broker=0 tenth=0
+for k in $(seq "$kills"); do # all is in it before the last kills
+    for _ in 1 2 3; do
+        [ $tenth -lt 40 ] && produce $((tenth % 4)) $((tenth / 4)) && tenth=$((tenth + 1))
+    done
     sleep "0.$((RANDOM % 900 + 100))"
-    if [ $((k % 3)) -eq 0 ]; then
-        tests/kafka/real.sh restart "$KAFKA_FOLDER" >/dev/null || { echo "Kafka did not come back"; exit 1; }
+    if [ $((k % 4)) -eq 0 ]; then
+        tests/kafka/cluster.sh restart "$KAFKA_FOLDER" >"$tmp/restart" || { cat "$tmp/restart"; give_up "Kafka did not come back"; }
+        broker=$((broker + 1))
     else
-        kill -9 "$pid"; wait "$pid" 2>/dev/null
+        kill -9 "$pid"
+        wait "$pid" 2>/dev/null
         start_bus
+        daemon=$((daemon + 1))
     fi
-    p=$((k % 4)) # some more while it goes on
-    [ "$k" -le 4 ] && seq $((each / 2 + 1)) "$each" | "${busway[@]}" produce "$topic" -p $p
 done
-for _ in $(seq 600); do
+while [ $tenth -lt 40 ]; do produce $((tenth % 4)) $((tenth / 4)); tenth=$((tenth + 1)); done
+for _ in $(seq 1200); do
     state=$(copied)
     [ "$state" = "streams 0" ] || [ "$state" = "up to date 0" ] && break
     sleep 0.5
 done
-echo "the link: $state after $((SECONDS - begun)) s and $kills kills"
-"$build/busway" -b "$KAFKA_URL" consume "$topic" -e --isolation committed -f '%p %s\n' >"$tmp/got" || exit 1
-python3 - "$tmp/got" "$each" <<'EOF'
-import sys
-each = int(sys.argv[2])
-seen = {p: 0 for p in range(4)}
-twice = missing = 0
-for line in open(sys.argv[1]):
-    p, v = map(int, line.split())
-    if v <= seen[p]: twice += 1
-    elif v > seen[p] + 1: missing += v - seen[p] - 1
-    seen[p] = max(v, seen[p])
-missing += sum(each - s for s in seen.values())
-print(f"{sum(seen.values())} records up: {missing} missing, {twice} twice or out of order")
-sys.exit(1 if missing or twice else 0)
-EOF
+echo "say the link is $state after $((SECONDS - begun)) s; buswayd was killed $daemon times, the broker $broker times"
+dump "ipc://$tmp/run/bus.sock" >"$tmp/source" && dump "$KAFKA_URL" >"$tmp/got" || give_up "a side can't be read"
+[ "$(wc -l <"$tmp/source")" -eq $((each * 4)) ] || give_up "the source has $(wc -l <"$tmp/source") records"
+if tests/kafka/compare.py "$tmp/source" "$tmp/got"; then echo "1 passed, 0 failed"; else give_up "the sides differ"; fi

@@ -222,7 +222,7 @@ void bw_kafka_consumer_close(bw_consumer *c)
 {
     bw_kconsumer *k = bw_kconsumer_of(c);
     if (bw_kconsumer_check_call(k, "bw_consumer_close")) return;
-    if (k->group) bw_kgroup_leave(k, bw_deadline_in_ms(BW_GROUP_CLOSE_MS));
+    bw_kgroup_leave(k, bw_deadline_in_ms(BW_GROUP_CLOSE_MS));
     kconsumer_free(k);
     c->foreign = NULL;
 }
