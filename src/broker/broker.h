@@ -65,6 +65,9 @@ bw_session *bw_broker_session_open(bw_broker *b, const bw_session_ops *ops, void
 /* bw_broker_submit: hand over a decoded request (moved: the broker calls bw_request_fini). token comes back through `consumed`
  * when nothing of the request's memory is used any more. */
 void bw_broker_submit(bw_broker *b, bw_session *s, const bw_request *request, void *token);
+/* bw_broker_submit_here: the same, and takes the turn: what can be done at once was done by this thread when it returns (answers come to the
+ * session meanwhile), and nobody had to be woken for it. It may block for as long as a turn takes; not from within one. */
+void bw_broker_submit_here(bw_broker *b, bw_session *s, const bw_request *request, void *token);
 /* bw_broker_writable: the session's backlog shrank. */
 void bw_broker_writable(bw_broker *b, bw_session *s);
 /* bw_broker_session_closed: the peer is gone. After it `gone` comes, once. */

@@ -1,7 +1,7 @@
 /* broker/loop.c: the turns of the broker.
  *
  * Two threads sleep, each on what can wake it, and take *turns* (the reactor's lock) at the same work, so that whoever is woken
- * does it himself and nothing is handed over:
+ * does it himself and nothing is handed over (others may take a turn for a request of theirs: bw_broker_submit_here):
  *   the socket thread  in epoll, on connections: reads requests, handles and answers them in its turn
  *   the broker thread  on BW_MAILBOX_BROKER: appends of direct writers, events of other threads, timers
  * One round: events, notified partitions, timers, partitions to be served again. When a round finds nothing, interest is armed for
@@ -236,6 +236,32 @@ void *bw_broker_thread_main(void *broker)
 
 /* ---- the socket thread ---- */
 
+/* Behind work that another thread than the broker's did in its turn: what follows from it. true: there is more. */
+static bool rounds(bw_broker *b)
+{
+    int n = 0;
+    while (n < ROUNDS_AT_ONCE && (round_once(b) || arm_waiters(b))) n++;
+    return n == ROUNDS_AT_ONCE;
+}
+
+/* Timers are the broker thread's: does it sleep too long? */
+static bool sleeps_too_long(bw_broker *b)
+{
+    bw_deadline next = bw_timers_next(&b->timers);
+    if (next >= b->rest_until) return false;
+    b->rest_until = next;
+    return true;
+}
+
+void bw_broker_submit_here(bw_broker *b, bw_session *s, const bw_request *request, void *token)
+{
+    bw_reactor_enter(b->reactor);
+    bw_broker_submit(b, s, request, token); /* wakes nobody: we have the turn */
+    bool wake = rounds(b) | sleeps_too_long(b);
+    bw_reactor_leave(b->reactor);
+    if (wake) bw_broker_wake(b);
+}
+
 static void after_source(void *broker)
 {
     bw_broker *b = broker;
@@ -249,13 +275,10 @@ void *bw_broker_socket_main(void *broker)
     bool more = false;
     while (!atomic_load(&b->stopping)) {
         bw_reactor_wait(b->reactor, more ? 0 : -1, after_source, b);
-        int rounds = 0;
-        while (rounds < ROUNDS_AT_ONCE && (round_once(b) || arm_waiters(b))) rounds++;
-        more = rounds == ROUNDS_AT_ONCE;
-        bool sooner = !more && bw_timers_next(&b->timers) < b->rest_until;
-        if (sooner) b->rest_until = bw_timers_next(&b->timers);
+        more = rounds(b);
+        bool wake = !more && sleeps_too_long(b);
         bw_reactor_leave(b->reactor);
-        if (sooner) bw_broker_wake(b);
+        if (wake) bw_broker_wake(b);
     }
     return NULL;
 }

@@ -2,7 +2,8 @@
  *
  * The local one is a session of the broker without a socket. A request is encoded and decoded again, so that it owns its memory until
  * the broker is done with it, and goes through the same bounds as one that came over a wire; answers are encoded by the broker thread,
- * queued under the mutex, and decoded by the link's thread. */
+ * queued under the mutex, and decoded by the link's thread. What is small is done in a turn of the link's own thread, which costs less than
+ * to wake the broker's; large pieces are handed over, so that the next one is received meanwhile. */
 #include "link/channel.h"
 
 #include "base/os.h"
@@ -15,7 +16,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-enum { WRITABLE_BELOW = 1 << 20, PATIENCE_MS = 10000 };
+enum { WRITABLE_BELOW = 1 << 20, PATIENCE_MS = 10000, HERE_MAX = 64 << 10 };
 #define FRAME_MAX (256u << 20)
 
 struct arrived {
@@ -253,7 +254,8 @@ static bw_err submit_local(bw_channel *c, bw_request *r, bw_ask *ask)
     ask->pending.correlation = r->correlation;
     ask->next = c->asks;
     c->asks = ask;
-    bw_broker_submit(c->broker, c->session, &own, text.data);
+    if (text.len <= HERE_MAX) bw_broker_submit_here(c->broker, c->session, &own, text.data);
+    else bw_broker_submit(c->broker, c->session, &own, text.data);
     return BW_OK;
 }
 
