@@ -18,7 +18,7 @@ import (
 func (v View) Record() Record {
 	v.check()
 	var out [1]Record
-	copyRecords(out[:], unsafe.Slice(v.raw, 1), v.batch.topic, v.batch.partition)
+	copyRecords(out[:], unsafe.Slice(v.raw, 1), v.batch.topic, v.batch.partition, nil)
 	return out[0]
 }
 
@@ -30,8 +30,7 @@ func (b *Batch) AppendRecords(dst []Record) []Record {
 	if len(b.raw) == 0 {
 		return dst
 	}
-	first := b.At(0)
-	first.check()
+	b.check()
 	at := len(dst)
 	if cap(dst)-at < len(b.raw) {
 		grown := make([]Record, at, at+len(b.raw))
@@ -39,8 +38,34 @@ func (b *Batch) AppendRecords(dst []Record) []Record {
 		dst = grown
 	}
 	dst = dst[:at+len(b.raw)]
-	copyRecords(dst[at:], b.raw, b.Topic, b.Partition)
+	copyRecords(dst[at:], b.raw, b.Topic, b.Partition, nil)
 	return dst
+}
+
+func (b *Batch) check() {
+	first := b.At(0)
+	first.check()
+}
+
+// Copies is memory for copies that is used again, for who has no use for them behind the next ones: nothing is left to the collector. The zero
+// Copies is empty; one goroutine at a time.
+type Copies struct {
+	records []Record
+	copier  copier
+}
+
+// Of is a copy of all records of a batch. It does not depend on the log, and is good until the next Of.
+func (m *Copies) Of(b *Batch) []Record {
+	if len(b.raw) == 0 {
+		return nil
+	}
+	b.check()
+	if cap(m.records) < len(b.raw) {
+		m.records = make([]Record, len(b.raw))
+	}
+	out := m.records[:len(b.raw)]
+	copyRecords(out, b.raw, b.Topic, b.Partition, &m.copier)
+	return out
 }
 
 // copier is the copy of some records' bytes.
@@ -50,8 +75,8 @@ type copier struct {
 	headers []Header // room for those to come
 }
 
-// newCopier copies what lies between the first and the last byte of these records.
-func newCopier(raw []C.bw_record_view) copier {
+// take copies what lies between the first and the last byte of these records, into the memory of the last copy if there is one.
+func (c *copier) take(raw []C.bw_record_view) {
 	var first, end unsafe.Pointer
 	for i := 0; i < len(raw) && first == nil; i++ {
 		r := &raw[i]
@@ -75,11 +100,14 @@ func newCopier(raw []C.bw_record_view) copier {
 			end = unsafe.Add(unsafe.Pointer(r.key), int(r.key_len))
 		}
 	}
-	c := copier{bytes: []byte{}, from: uintptr(first)}
+	c.from = uintptr(first)
+	c.headers = c.headers[:0]
+	c.bytes = c.bytes[:0]
 	if size := uintptr(end) - uintptr(first); first != nil && size > 0 {
-		c.bytes = append([]byte(nil), unsafe.Slice((*byte)(first), int(size))...)
+		c.bytes = append(c.bytes, unsafe.Slice((*byte)(first), int(size))...)
+	} else if c.bytes == nil {
+		c.bytes = []byte{} // an empty value is none that is not there
 	}
-	return c
 }
 
 // keep is the copy of n bytes at p; nil stays nil.
@@ -99,30 +127,39 @@ func apart(p *C.uint8_t, n C.uint32_t) []byte {
 	return append([]byte{}, unsafe.Slice((*byte)(p), int(n))...)
 }
 
-// copyRecords fills out, which is as long as raw.
-func copyRecords(out []Record, raw []C.bw_record_view, topic string, partition int32) {
-	c := newCopier(raw)
+// copyRecords fills out, which is as long as raw. Field by field: while the collector marks, each pointer that is written costs, and a whole Record
+// the most.
+func copyRecords(out []Record, raw []C.bw_record_view, topic string, partition int32, c *copier) {
+	var own copier
+	if c == nil {
+		c = &own
+	}
+	c.take(raw)
 	ms := int64(raw[0].timestamp_ms)
 	when := time.UnixMilli(ms)
 	for i := range out {
-		r := &raw[i]
+		r, to := &raw[i], &out[i]
 		if int64(r.timestamp_ms) != ms {
 			ms = int64(r.timestamp_ms)
 			when = time.UnixMilli(ms)
 		}
-		out[i] = Record{Key: c.keep(r.key, r.key_len), Value: c.keep(r.value, r.value_len), Time: when, Topic: topic, Partition: partition,
-			Offset: int64(r.offset)}
-		if r.header_count > 0 {
-			if c.headers == nil {
-				c.headers = make([]Header, 0, countHeaders(raw[i:]))
+		if r.key != nil || to.Key != nil {
+			to.Key = c.keep(r.key, r.key_len)
+		}
+		to.Value = c.keep(r.value, r.value_len)
+		to.Time = when
+		to.Topic, to.Partition, to.Offset = topic, partition, int64(r.offset)
+		if r.header_count > 0 || to.Headers != nil {
+			if len(c.headers) == 0 {
+				c.room(raw[i:])
 			}
-			out[i].Headers = c.headersOf(r)
+			to.Headers = c.headersOf(r)
 		}
 	}
 }
 
-// countHeaders is how many there are at most: each has two bytes at least.
-func countHeaders(raw []C.bw_record_view) int {
+// room for all headers: each has two bytes at least.
+func (c *copier) room(raw []C.bw_record_view) {
 	n := 0
 	for i := range raw {
 		if most := int(raw[i].headers_len / 2); int(raw[i].header_count) < most {
@@ -131,7 +168,9 @@ func countHeaders(raw []C.bw_record_view) int {
 			n += most
 		}
 	}
-	return n
+	if cap(c.headers) < n {
+		c.headers = make([]Header, 0, n)
+	}
 }
 
 // headersOf: names are strings in the copy, which nobody can write to: no slice of theirs is given to anyone.

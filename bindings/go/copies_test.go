@@ -38,6 +38,7 @@ func TestCopiesAreTheirOwn(t *testing.T) {
 	for _, codec := range []Codec{CodecNone, CodecLZ4} {
 		topic, ctx := aTopic(t, b, 1), soon(t)
 		p, c := aProducer(t, b, WithCompression(codec)), aConsumer(t, b, topic)
+		var again Copies
 		for round := 0; round < 30; round++ {
 			in := someRecords(random, 1+random.Intn(40))
 			d, err := p.SendBatch(ctx, topic, 0, in)
@@ -46,6 +47,7 @@ func TestCopiesAreTheirOwn(t *testing.T) {
 			must(t, c.Seek(topic, 0, d.Offset+int64(from)))
 			batch, err := c.Poll(ctx)
 			must(t, err)
+			reused := again.Of(&batch)
 			got, one := batch.AppendRecords(make([]Record, 1, 2+from)), batch.At(0).Record()
 			got = got[1:]
 			must(t, c.Seek(topic, 0, d.Offset)) // from here on nothing of the log may be needed
@@ -54,6 +56,9 @@ func TestCopiesAreTheirOwn(t *testing.T) {
 			}
 			if in = in[from:]; len(got) != len(in) || !reflect.DeepEqual(one, in[0]) {
 				t.Fatalf("%d records, the first %+v, wanted %+v", len(got), one, in[0])
+			}
+			if !reflect.DeepEqual(reused, in) {
+				t.Fatalf("%+v, wanted %+v", reused, in)
 			}
 			for i := range got { // whoever appends to one does not write into its neighbour
 				_ = append(got[i].Key, "behind the key"...)
@@ -75,8 +80,8 @@ func TestCopiesAreTheirOwn(t *testing.T) {
 	}
 }
 
-// A batch is one piece of memory for its bytes, one for its records, and one for headers.
-func TestCopiesAreThreeAllocations(t *testing.T) {
+// A batch is one piece of memory for its bytes, one for its records, and one for headers; used again, none.
+func TestCopiesAreThreeAllocationsOrNone(t *testing.T) {
 	b := aBus(t)
 	topic, ctx := aTopic(t, b, 1), soon(t)
 	in := values(100)
@@ -89,5 +94,9 @@ func TestCopiesAreThreeAllocations(t *testing.T) {
 	must(t, err)
 	if n := testing.AllocsPerRun(100, func() { batch.Records() }); n > 3 {
 		t.Errorf("%v allocations", n)
+	}
+	var again Copies
+	if n := testing.AllocsPerRun(100, func() { again.Of(&batch) }); n > 0 {
+		t.Errorf("%v allocations of memory that is used again", n)
 	}
 }

@@ -30,7 +30,7 @@ var (
 	value  = flag.Int("value", 100, "bytes a value")
 	rounds = flag.Int("rounds", 7, "how often each is run; medians")
 	trips  = flag.Int("trips", 3000, "round trips of each run")
-	only   = flag.String("only", "", "parts: produce,many,single,consume,records,trips")
+	only   = flag.String("only", "", "parts: produce,many,single,consume,records,kept,trips")
 	kind   = flag.String("kind", "", "of trips: only these, by name, with commas")
 	echo   = flag.Bool("echo", false, "be the other side of a round trip: -kind, -dir, and the topics as arguments")
 	dir    = flag.String("dir", "", "folder for the bus; default: a temporary one")
@@ -56,7 +56,7 @@ func main() {
 	defer b.bus.Close()
 	fmt.Printf("%s, libbusway %s, %d records of %d B, batches of %d, %d rounds, %d processors\n", runtime.Version(), busway.LibraryVersion(), *count,
 		*value, *batch, *rounds, runtime.GOMAXPROCS(0))
-	if b.want("produce", "many", "single", "consume", "records") {
+	if b.want("produce", "many", "single", "consume", "records", "kept") {
 		b.rates()
 	}
 	if b.want("trips") {
@@ -139,29 +139,40 @@ func (b *bench) produce(topic string, count, batch int, many bool) float64 {
 
 var sum uint64
 
-// consume reads count records as views, or as copies.
-func (b *bench) consume(topic string, count int, copies bool) float64 {
+// What a consumer does with a batch: nothing, copies that the next ones replace, copies that may be kept.
+const (
+	views = iota
+	copies
+	kept
+)
+
+// consume reads count records, and touches both ends of each value.
+func (b *bench) consume(topic string, count, how int) float64 {
 	c, err := b.bus.Consumer()
 	must(err)
 	defer c.Close()
 	must(c.Assign(topic, 0, busway.OffsetBeginning))
 	ctx, own := b.ctx(), uint64(0)
 	var records []busway.Record
+	var again busway.Copies
 	begun := time.Now()
 	for read := 0; read < count; {
 		batch, err := c.Poll(ctx)
 		must(err)
-		if copies {
+		switch how {
+		case copies:
+			records = again.Of(&batch)
+		case kept:
 			records = batch.AppendRecords(records[:0])
-			for i := range records {
-				v := records[i].Value
-				own += uint64(v[0]) + uint64(v[len(v)-1])
-			}
-		} else {
+		default:
 			for i, n := 0, batch.Len(); i < n; i++ {
 				v := batch.At(i).Value()
 				own += uint64(v[0]) + uint64(v[len(v)-1])
 			}
+		}
+		for i := range records {
+			v := records[i].Value
+			own += uint64(v[0]) + uint64(v[len(v)-1])
 		}
 		read += batch.Len()
 	}
@@ -210,7 +221,8 @@ func (b *bench) rates() {
 	n := *count / *batch * *batch
 	single := *count / 5
 	rows := map[string]*row{"produce": {name: "produce, SendBatch", count: n}, "many": {name: "produce, SendMany", count: n},
-		"single": {name: "produce, Send", count: single}, "consume": {name: "consume, views", count: n}, "records": {name: "consume, copies", count: n}, "beside": {name: "  beside C's views", count: n}}
+		"single": {name: "produce, Send", count: single}, "consume": {name: "consume, views", count: n}, "records": {name: "consume, copies", count: n}, "records beside": {name: "  beside C's views", count: n},
+		"kept": {name: "consume, copies to keep", count: n}, "kept beside": {name: "  beside C's views", count: n}}
 	add := func(part string, c, own float64) {
 		rows[part].c, rows[part].own = append(rows[part].c, c), append(rows[part].own, own)
 	}
@@ -226,18 +238,20 @@ func (b *bench) rates() {
 		mine, theirs := b.topic(), b.topic()
 		b.produce(mine, n/10 / *batch * *batch, *batch, false) // the first segments are made
 		cProduce(theirs, n/10 / *batch * *batch, *batch, 0)
-		if b.want("produce", "consume", "records") {
+		if b.want("produce", "consume", "records", "kept") {
 			c, own := b.inTurn(round, func() float64 { return cProduce(theirs, n, *batch, 0) }, func() float64 { return b.produce(mine, n, *batch, false) })
 			add("produce", c, own)
 		}
 		if b.want("consume") {
-			c, own := b.inTurn(round, func() float64 { return cConsume(mine, 0) }, func() float64 { return b.consume(mine, n, false) })
+			c, own := b.inTurn(round, func() float64 { return cConsume(mine, 0) }, func() float64 { return b.consume(mine, n, views) })
 			add("consume", c, own)
 		}
-		if b.want("records") {
-			c, own := b.inTurn(round, func() float64 { return cConsume(mine, 1) }, func() float64 { return b.consume(mine, n, true) })
-			add("records", c, own)
-			add("beside", cConsume(mine, 0), own)
+		for how, part := range map[int]string{copies: "records", kept: "kept"} {
+			if b.want(part) {
+				c, own := b.inTurn(round, func() float64 { return cConsume(mine, 1) }, func() float64 { return b.consume(mine, n, how) })
+				add(part, c, own)
+				add(part+" beside", cConsume(mine, 0), own)
+			}
 		}
 		if b.want("many") {
 			c, own := b.inTurn(round, func() float64 { return cProduce(theirs, n, *batch, 1) }, func() float64 { return b.produce(mine, n, *batch, true) })
@@ -250,7 +264,7 @@ func (b *bench) rates() {
 		must(b.bus.Admin().DeleteTopic(b.ctx(), mine))
 		must(b.bus.Admin().DeleteTopic(b.ctx(), theirs))
 	}
-	for _, part := range []string{"produce", "many", "single", "consume", "records", "beside"} {
+	for _, part := range []string{"produce", "many", "single", "consume", "records", "records beside", "kept", "kept beside"} {
 		rows[part].print()
 	}
 }
