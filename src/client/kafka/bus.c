@@ -104,7 +104,7 @@ void bw_kafka_bus_close(bw_bus *bus)
 {
     bw_kbus *k = bw_kbus_of(bus);
     if (!k) return;
-    if (k->rk) RK(destroy)(k->rk);
+    if (k->rk) bw_kafka_destroy(k->rk, 0);
     bw_kafka_config_free(k);
     pthread_mutex_destroy(&k->trouble.mutex);
     free(k);

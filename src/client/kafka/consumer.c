@@ -157,9 +157,11 @@ static bw_err make_conf(bw_kconsumer *k, rd_kafka_conf_t **out)
 static void kconsumer_free(bw_kconsumer *k)
 {
     if (k->held) RK(event_destroy)(k->held);
+    if (k->queue) RK(queue_io_event_enable)(k->queue, -1, NULL, 0); /* the descriptor's number may be another's soon */
+    if (k->answers) RK(queue_io_event_enable)(k->answers, -1, NULL, 0);
     if (k->queue) RK(queue_destroy)(k->queue);
     if (k->answers) RK(queue_destroy)(k->answers);
-    if (k->rk) RK(destroy_flags)(k->rk, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
+    if (k->rk) bw_kafka_destroy(k->rk, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
     bw_kpart *p, *next;
     HASH_ITER(hh, k->parts, p, next)
     {

@@ -62,6 +62,10 @@ bool bw_kafka_conf_is_given(const bw_kbus *k, const char *name);
 /* bw_kafka_new: conf is consumed either way. */
 bw_err bw_kafka_new(bw_kbus *k, rd_kafka_type_t type, rd_kafka_conf_t *conf, rd_kafka_t **out);
 
+/* ---- destroy.c ---- */
+/* bw_kafka_destroy: ends an instance; waits for seconds at most. Nothing may be called back any more. */
+void bw_kafka_destroy(rd_kafka_t *rk, int flags);
+
 /* bw_kafka_note: what librdkafka said of its connections; any thread. */
 void bw_kafka_note(bw_kbus *k, rd_kafka_resp_err_t error, const char *text);
 

@@ -56,8 +56,11 @@ static void kproducer_free(bw_kproducer *p)
         if (t->rkt) RK(topic_destroy)(t->rkt);
         free(t);
     }
-    if (p->queue) RK(queue_destroy)(p->queue);
-    if (p->rk) RK(destroy)(p->rk);
+    if (p->queue) {
+        RK(queue_io_event_enable)(p->queue, -1, NULL, 0);
+        RK(queue_destroy)(p->queue);
+    }
+    if (p->rk) RK(destroy_flags)(p->rk, 0);
     if (p->event_fd >= 0) close(p->event_fd);
     pthread_mutex_destroy(&p->mutex);
     pthread_cond_destroy(&p->changed);

@@ -12,7 +12,7 @@
 #include <librdkafka/rdkafka.h>
 
 #define BW_RDKAFKA_CALLS(X)                                                                                                 \
-    X(version_str) X(clusterid) X(err2str) X(err2name) X(new) X(destroy) X(destroy_flags) X(name) X(memberid) X(poll)                    \
+    X(version_str) X(clusterid) X(err2str) X(err2name) X(new) X(destroy_flags) X(set_log_level) X(name) X(memberid) X(poll)                 \
     X(flush) X(outq_len) X(purge) X(conf_new) X(conf_destroy) X(conf_set) X(conf_set_log_cb)                                \
     X(conf_set_error_cb) X(conf_set_dr_msg_cb) X(conf_set_opaque) X(opaque) X(conf_set_events) X(conf_get)                  \
     X(mem_free) X(fatal_error) X(metadata) X(metadata_destroy) X(topic_new) X(topic_destroy) X(topic_name)                  \
