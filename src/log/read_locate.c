@@ -12,11 +12,11 @@
 #include "format/index.h"
 #include "format/names.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 enum { INDEX_BYTES_MAX = 16 << 20, REPLACED_TRIES = 16 };
@@ -58,26 +58,26 @@ static uint32_t ring_ceiling(const bw_reader *r, uint32_t newest, int64_t target
     return found;
 }
 
+typedef struct neighbours { int64_t target, floor, above; } neighbours;
+
+static bool note_neighbour(void *opaque, const char *name)
+{
+    neighbours *n = opaque;
+    int64_t base;
+    if (!bw_segment_name_parse(name, ".log", &base)) return true;
+    if (base <= n->target && base > n->floor) n->floor = base;
+    if (base > n->target && (n->above < 0 || base < n->above)) n->above = base;
+    return true;
+}
+
 /* Looks through the folder for segments: *floor the largest base <= target (-1: none), *above the smallest base > target
- * (-1: none). */
+ * (-1: none). A folder that can't be read to its end is an error: what was not seen may be there. */
 static bw_err folder_neighbours(bw_reader *r, int64_t target, int64_t *floor, int64_t *above)
 {
-    *floor = *above = -1;
-    int fd = bw_os_open(r->dir_fd, ".", O_RDONLY | O_DIRECTORY, 0);
-    DIR *d = fd >= 0 ? fdopendir(fd) : NULL;
-    if (!d) {
-        bw_err e = bw_fail_errno(errno, "cannot list the partition's folder");
-        bw_os_close(fd);
-        return e;
-    }
-    struct dirent *entry;
-    while ((entry = readdir(d))) {
-        int64_t base;
-        if (!bw_segment_name_parse(entry->d_name, ".log", &base)) continue;
-        if (base <= target && base > *floor) *floor = base;
-        if (base > target && (*above < 0 || base < *above)) *above = base;
-    }
-    closedir(d);
+    neighbours n = {target, -1, -1};
+    if (bw_os_list_dir(r->dir_fd, note_neighbour, &n) != 0) return bw_fail_errno(errno, "cannot list the partition's folder");
+    *floor = n.floor;
+    *above = n.above;
     return BW_OK;
 }
 
@@ -251,27 +251,27 @@ bw_err bw_reader_locate(bw_reader *r, bw_position watermark)
     return e;
 }
 
-/* Was a segment that began between these offsets set aside as corrupt? */
-static bool set_aside(bw_reader *r, int64_t from, int64_t before)
+typedef struct aside { int64_t from, before; bool found; } aside;
+
+static bool note_aside(void *opaque, const char *entry)
 {
-    int fd = bw_os_open(r->dir_fd, ".", O_RDONLY | O_DIRECTORY, 0);
-    DIR *d = fd >= 0 ? fdopendir(fd) : NULL;
-    if (!d) {
-        bw_os_close(fd);
-        return true;
-    }
-    bool found = false;
-    struct dirent *entry;
-    while (!found && (entry = readdir(d))) {
-        char name[BW_SEGMENT_NAME_MAX];
-        int64_t base;
-        const char *mark = strstr(entry->d_name, ".log.corrupt");
-        if (!mark || mark - entry->d_name != 20) continue;
-        snprintf(name, sizeof name, "%.20s.log", entry->d_name);
-        found = bw_segment_name_parse(name, ".log", &base) && base >= from && base < before;
-    }
-    closedir(d);
-    return found;
+    aside *a = opaque;
+    char name[BW_SEGMENT_NAME_MAX];
+    int64_t base;
+    const char *mark = strstr(entry, ".log.corrupt");
+    if (!mark || mark - entry != 20) return true;
+    snprintf(name, sizeof name, "%.20s.log", entry);
+    a->found = bw_segment_name_parse(name, ".log", &base) && base >= a->from && base < a->before;
+    return !a->found;
+}
+
+/* Was a segment that began between these offsets set aside as corrupt? */
+static bw_err was_set_aside(bw_reader *r, int64_t from, int64_t before, bool *found)
+{
+    aside a = {from, before, false};
+    if (bw_os_list_dir(r->dir_fd, note_aside, &a) != 0) return bw_fail_errno(errno, "cannot list the partition's folder");
+    *found = a.found;
+    return BW_OK;
 }
 
 /* Is the segment that begins at `base` the file that was read to its end? NOT_FOUND: it has gone since the folder was looked through. */
@@ -329,9 +329,10 @@ static bw_err next_segment(bw_reader *r, const bw_window *was, bw_position water
     if (!e && r->window.base_offset > expect) {
         int64_t base = r->window.base_offset;
         r->expect = expect;
-        bool sound = bw_reader_gap_is_sound(r, base) && !set_aside(r, was->base_offset, base);
+        bool sound = bw_reader_gap_is_sound(r, base), found = false;
+        if (sound) e = was_set_aside(r, was->base_offset, base, &found);
         r->expect = base;
-        if (!sound)
+        if (!e && (!sound || found))
             e = bw_fail(BW_ERR_CORRUPT, "offsets %lld to %lld are missing from the log (damaged segment set aside); seek to %lld",
                         (long long)expect, (long long)base - 1, (long long)base);
     }

@@ -2,8 +2,8 @@
  * each byte BITS bits (1 to 8), chosen by the seed, are flipped, one at a time; with SECONDS as many of these changes as there is time for,
  * from all over the directory.
  *
- * The directory: sealed segments with indexes, an unsealed one with room behind its end (8 KiB of it), a spare, the partition's small
- * files, the data format and the generation. (LMDB's are bitrot_meta.c's.) For each change:
+ * The directory: sealed segments with indexes, an unsealed one with room behind its end (8 KiB of it), a spare (8 KiB of it; 512 bytes in
+ * a short run), the partition's small files, the data format and the generation. (LMDB's are bitrot_meta.c's.) For each change:
  *   verify    `busway verify` (bw_verify) reports it, or the next start does (a newest segment cut between two batches looks like any
  *             log to verify; the recovery point knows better), or it lies in a hint and all that is served is the same;
  *   serve     after a start (recovery with the last recovery point, or without one) a reader gets only records that were written,
@@ -45,6 +45,7 @@ typedef struct rot {
     int64_t end;
     bw_recovery_point point;
     bw_partition_config config;
+    size_t spare_bytes; /* of a spare so many are enough */
     uint64_t changes, noticed, harmless, refused, starts, quarantined;
     uint32_t failures;
     uint64_t told_at_start;
@@ -169,7 +170,8 @@ static void load_folder(rot *r, const char *prefix, const char *path)
         if (!f->bytes || fd < 0 || pread(fd, f->bytes, f->len, 0) != (ssize_t)f->len) world_die(f->path);
         close(fd);
         const char *dot = strrchr(f->path, '.'); /* the room behind the newest segment's end is long: the first 8 KiB are enough */
-        if (dot && (strcmp(dot, ".log") == 0 || strcmp(dot, ".spare") == 0) && f->len > 2 * SEGMENT) f->len = 2 * SEGMENT;
+        if (dot && strcmp(dot, ".log") == 0 && f->len > 2 * SEGMENT) f->len = 2 * SEGMENT;
+        if (dot && strcmp(dot, ".spare") == 0 && f->len > r->spare_bytes) f->len = r->spare_bytes;
     }
     closedir(dir);
 }
@@ -365,6 +367,7 @@ int main(int argc, char **argv)
     uint64_t seed = strtoull(argv[1], NULL, 10);
     int bits = atoi(argv[2]);
     int64_t begun = bw_clock_mono_ms();
+    r.spare_bytes = bits < 8 && argc < 4 ? 512 : 2 * SEGMENT;
     if (!mkdtemp(root)) world_die(root);
     memory_init(&r.memory, root, "memory");
     snprintf(r.master, sizeof r.master, "%s/master", root);

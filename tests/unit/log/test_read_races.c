@@ -6,6 +6,9 @@
 
 #include "base/killpoint.h"
 
+#include <dlfcn.h>
+#include <errno.h>
+
 /* ---- merges ---- */
 
 enum { PLACES = 9, PASSES_MAX = 160, KEYS = 24, BATCHES = 66 };
@@ -321,6 +324,55 @@ static void test_segments_that_get_their_names_between_two_looks_are_found(void 
     assert_true(met >= 20);
 }
 
+/* ---- a folder that can't be read to its end ---- */
+
+static int fails_in; /* calls of readdir until one fails; 0: none */
+
+struct dirent *readdir(DIR *dir) /* in the place of the C library's */
+{
+    static struct dirent *(*real)(DIR *);
+    if (!real) *(void **)&real = dlsym(RTLD_NEXT, "readdir");
+    if (fails_in && --fails_in == 0) {
+        errno = EIO;
+        return NULL;
+    }
+    return real(dir);
+}
+
+/* What was not seen of the folder is not missing: readers say that it can't be read, and go on when it can. */
+static void test_folder_that_is_not_read_to_its_end_is_an_error_and_no_gap(void **state)
+{
+    (void)state;
+    engine g;
+    engine_init(&g, 8192, 8192);
+    bw_appender *a = engine_appender(&g, false);
+    bw_batch_builder b;
+    bw_batch_builder_init(&b);
+    int64_t bases[NEWEST + 1] = {0}, next = roll_on(&g, a, &b, NEWEST, true, bases);
+    int failed = 0;
+    for (int at = 1; at <= 60; at++) {
+        bw_reader *r = engine_reader(&g, at % 2, BW_LIMIT_VISIBLE);
+        bw_batch_ref ref;
+        bw_err e;
+        int64_t expect = 0;
+        bw_reader_seek(r, 0);
+        fails_in = at;
+        while ((e = bw_reader_next(r, &ref)) == BW_OK || (e == BW_ERR_IO && fails_in == 0 && failed++ < 60)) {
+            if (e) continue;
+            assert_int_equal(ref.header.base_offset, expect);
+            expect = bw_batch_last_offset(&ref.header) + 1;
+        }
+        fails_in = 0;
+        if (e != BW_ERR_EMPTY) fail_msg("entry %d: %s: %s", at, bw_err_name(e), bw_error_message());
+        assert_int_equal(expect, next);
+        bw_reader_close(r);
+    }
+    assert_true(failed >= 20);
+    bw_appender_close(a);
+    bw_batch_builder_fini(&b);
+    engine_fini(&g);
+}
+
 int main(void)
 {
     log_data_place = "/dev/shm/bw-log-data-XXXXXX";
@@ -330,6 +382,7 @@ int main(void)
         cmocka_unit_test(test_reader_whose_log_is_merged_between_two_looks_skips_nothing),
         cmocka_unit_test(test_rolled_segments_without_a_name_are_found_in_the_ring),
         cmocka_unit_test(test_segments_that_get_their_names_between_two_looks_are_found),
+        cmocka_unit_test(test_folder_that_is_not_read_to_its_end_is_an_error_and_no_gap),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
