@@ -67,6 +67,7 @@ launch() {
     (exec java -Xmx"$heap" -Xms"$heap" -Dlog4j.configuration="file:$folder/log4j.properties" -cp "$jars/*" kafka.Kafka \
         "$folder/server.properties") >>"$folder/server.log" 2>&1 </dev/null &
     echo $! >"$folder/pid"
+    disown
     local port
     port=$(sed 's/.*://' "$folder/url")
     for _ in $(seq 600); do

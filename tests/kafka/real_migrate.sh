@@ -23,7 +23,7 @@ read -r passed failed < <(awk '/^[0-9]+ passed, [0-9]+ failed/ {p = $1; f = $3} 
 "$busway" -b "$(at a)" topic create "$topic" --partitions 4
 for k in $(seq 0 39); do
     p=$((k % 4)) first=$((k / 4 * records / 40 + 1)) last=$(((k / 4 + 1) * records / 40))
-    seq -f "key-$p-%.0f|%.0f" $first $last | "$busway" -b "$(at a)" produce "$topic" -p $p -K '|' -H "tenth=$((k / 4))" -H "of=partition $p" -H none
+    seq $first $last | awk -v p=$p '{print "key-" p "-" $1 "|" $1}' | "$busway" -b "$(at a)" produce "$topic" -p $p -K '|' -H "tenth=$((k / 4))" -H "of=partition $p" -H none
 done
 
 # migrate NAME FROM TO: killed four times, then to its end, on a terminal, where it shows a bar

@@ -29,7 +29,10 @@ bw_err bw_kafka_txn_init(bw_producer *producer, int32_t timeout_ms)
     bw_deadline deadline = bw_deadline_in_ms(timeout_ms);
     for (;;) {
         rd_kafka_error_t *error = RK(init_transactions)(p->rk, bw_kafka_left_ms(deadline));
-        bool again = error && RK(error_is_retriable)(error) && RK(error_code)(error) != RD_KAFKA_RESP_ERR__TIMED_OUT;
+        rd_kafka_resp_err_t code = error ? RK(error_code)(error) : RD_KAFKA_RESP_ERR_NO_ERROR;
+        /* CONCURRENT_TRANSACTIONS: the cluster is still ending the former producer's; librdkafka does not always call it retriable. */
+        bool again = error && code != RD_KAFKA_RESP_ERR__TIMED_OUT && !RK(error_is_fatal)(error) &&
+                     (RK(error_is_retriable)(error) || code == RD_KAFKA_RESP_ERR_CONCURRENT_TRANSACTIONS);
         if (again && bw_deadline_left_ns(deadline) > 0) {
             RK(error_destroy)(error);
             bw_kafka_nap(50);
