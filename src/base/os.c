@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/futex.h>
+#include <linux/io_uring.h>
 #include <linux/membarrier.h>
 #include <linux/openat2.h>
 #include <pthread.h>
@@ -400,6 +401,32 @@ int bw_os_futex_wake(_Atomic uint32_t *word, int count)
 {
     if (bw_os_enter(BW_OS_futex)) return -1;
     return (int)syscall(SYS_futex, word, FUTEX_WAKE, count, NULL, NULL, 0);
+}
+
+int bw_os_ring_setup(uint32_t entries, struct io_uring_params *params)
+{
+    BW_OS_RETRY(ring, (int)syscall(SYS_io_uring_setup, entries, params));
+}
+
+int bw_os_ring_enter(int fd, uint32_t count, uint32_t flags)
+{
+    BW_OS_RETRY(ring, (int)syscall(SYS_io_uring_enter, fd, count, 0, flags, NULL, 0));
+}
+
+int bw_os_ring_register(int fd, uint32_t what, const void *arg, uint32_t count)
+{
+    BW_OS_RETRY(ring, (int)syscall(SYS_io_uring_register, fd, what, arg, count));
+}
+
+bool bw_os_ring_knows(int fd, uint8_t operation)
+{
+    enum { MOST = 256 };
+    struct io_uring_probe *probe = calloc(1, sizeof *probe + MOST * sizeof probe->ops[0]);
+    bool knows = probe && bw_os_ring_register(fd, IORING_REGISTER_PROBE, probe, MOST) == 0 && operation <= probe->last_op &&
+                 (probe->ops[operation].flags & IO_URING_OP_SUPPORTED);
+    free(probe);
+    if (!knows) errno = ENOSYS;
+    return knows;
 }
 
 bool bw_os_membarrier_register(void)

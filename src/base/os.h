@@ -18,7 +18,7 @@
 #define BW_OS_CALLS(X)                                                                                                         \
     X(open) X(close) X(pread) X(pwrite) X(fallocate) X(ftruncate) X(fdatasync) X(fsync) X(mmap) X(munmap) X(madvise) X(fstat)  \
     X(mkdir) X(link) X(rename) X(unlink) X(opendir) X(statfs) X(flock) X(futex) X(socket) X(connect) X(send) X(recv)       \
-    X(chown) X(chmod) X(bind) X(accept) X(epoll) X(membarrier) X(futimens) X(lease) X(cachestat)
+    X(chown) X(chmod) X(bind) X(accept) X(epoll) X(membarrier) X(futimens) X(lease) X(cachestat) X(ring)
 
 typedef enum bw_os_call {
 #define BW_OS_ENUM(name) BW_OS_##name,
@@ -122,6 +122,14 @@ int bw_os_futex_wake(_Atomic uint32_t *word, int count);
 /* bw_os_futex_wait_any: as futex_wait, on up to 128 words at once; ENOSYS where the kernel (< 5.16) can't. */
 typedef struct bw_os_futex { const _Atomic uint32_t *word; uint32_t expected; } bw_os_futex;
 int bw_os_futex_wait_any(const bw_os_futex *words, uint32_t count, int64_t timeout_ns);
+
+/* io_uring: set up a ring of so many entries (its descriptor, and *params filled in; ENOSYS, EPERM: there is none here); hand over count
+ * entries without waiting for anything; register. knows: the kernel does this operation. */
+struct io_uring_params;
+int bw_os_ring_setup(uint32_t entries, struct io_uring_params *params);
+int bw_os_ring_enter(int fd, uint32_t count, uint32_t flags);
+int bw_os_ring_register(int fd, uint32_t what, const void *arg, uint32_t count);
+bool bw_os_ring_knows(int fd, uint8_t operation);
 
 /* membarrier(2), GLOBAL_EXPEDITED. register: this process's threads answer to barriers of others; false: the kernel (< 4.16) or a
  * sandbox does not allow it, or BUSWAY_NO_MEMBARRIER is set. barrier: when it returns true every running thread of every registered

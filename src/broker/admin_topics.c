@@ -124,6 +124,8 @@ void bw_handle_list_offsets(bw_broker *b, bw_op *op)
     bw_part *p;
     bw_err e = bw_fetch_limit_check(op);
     if (!e) e = bw_part_of(b, r->topic, r->partition, false, &p);
+    if (!e && r->read_limit == BW_LIMIT_REPLICATED && p->topic->config.replicas == 0)
+        e = bw_fail(BW_ERR_INVALID_CONFIG, "read_limit = 2, replicated, but topic '%s' asks for no replicas", p->topic->name);
     if (e) {
         bw_op_fail(op, e);
         return;

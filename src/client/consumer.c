@@ -200,6 +200,7 @@ static bool take_wake(bw_consumer *c)
 static bw_err nothing(bw_consumer *c, bw_batch *batch)
 {
     if (c->epoll_fd >= 0) {
+        if (c->direct_count && !c->by_watch) keep_house(c);
         bw_consumer_fd_update(c);
     } else if (__builtin_expect(++c->empty_polls % LOOK_CLOCK_EVERY == 0, 0)) {
         keep_house(c);
@@ -253,7 +254,7 @@ bw_err bw_consumer_poll(bw_consumer *c, int32_t timeout_ms, bw_batch *batch)
         }
         if (e != BW_ERR_EMPTY) return e;
         if (bw_consumer_look(c)) continue;
-        if (c->epoll_fd >= 0 && bw_consumer_arm(c)) continue; /* the descriptor must show what comes from now on */
+        if (c->epoll_fd >= 0 && bw_consumer_listen(c)) continue; /* the descriptor must show what comes from now on */
         if (c->group && !looked && bw_group_should_look(c)) {
             looked = true;
             c->group->due_ms = 0;
@@ -371,8 +372,8 @@ void bw_consumer_close(bw_consumer *c)
     while (c->parts) bw_cpart_remove(c->parts);
     if (c->group) bw_group_close(c);
     bw_consumer_close_ipc(c);
-    bw_consumer_drop_mailbox(c);
     bw_consumer_fd_close(c);
+    bw_consumer_drop_mailbox(c);
     unlist(c);
     bw_buf_free(&c->plain);
     close(c->event_fd);

@@ -6,10 +6,12 @@
  *   ARMED   direct, drained, the next append rings the mailbox
  *   REST    paused, stopped by an error, or read through the socket (its data arrive by themselves)
  * Sleep: by the mailbox's futex when all partitions are direct; by poll(2) on event_fd and the socket otherwise, with the watch
- * thread turning the mailbox into event_fd. */
+ * thread turning the mailbox into event_fd. An event loop sleeps on the same, with a bell instead of the watch where the kernel has it
+ * (consumer_fd.c). */
 #ifndef BW_CLIENT_CONSUMER_H
 #define BW_CLIENT_CONSUMER_H
 
+#include "base/bell.h"
 #include "client/bus.h"
 #include "client/watch.h"
 #include "format/record_batch.h"
@@ -127,7 +129,10 @@ struct bw_consumer {
     /* an event loop's descriptor */
     int epoll_fd, timer_fd;
     uint32_t epoll_epoch; /* of the connection whose socket is in the set */
-    bool timer_on;
+    int64_t timer_at_ms;  /* by the monotonic clock; 0: off */
+    bw_bell *bell;        /* rings event_fd when the mailbox's word is woken; NULL: the watch does, or nobody waits on the direct path */
+    bw_mailbox *bell_box; /* where it hangs; NULL: nowhere yet */
+    uint32_t bell_moves;  /* how often another thread came to poll */
     _Atomic uint64_t records, bytes, batches, sleeps;
     _Atomic uint64_t looks; /* at a partition that had nothing (more), outside of the audit of each second */
 };
@@ -163,6 +168,8 @@ void bw_cpart_seek_direct(bw_cpart *p, int64_t offset);
 bw_err bw_cpart_give_direct(bw_cpart *p, bw_batch *batch);
 /* bw_consumer_look: has anything idle or armed become ready? Loads only while there are few. */
 bool bw_consumer_look(bw_consumer *c);
+/* bw_consumer_take_mail: who was notified is ready; true: somebody was. */
+bool bw_consumer_take_mail(bw_consumer *c);
 /* bw_consumer_arm: arm everything idle and look once more; true: something is ready. */
 bool bw_consumer_arm(bw_consumer *c);
 void bw_consumer_audit(bw_consumer *c);
@@ -196,6 +203,10 @@ void bw_consumer_close_ipc(bw_consumer *c);
 /* bw_consumer_fd_update: the descriptor shows what was read meanwhile, and follows a new connection. */
 void bw_consumer_fd_update(bw_consumer *c);
 void bw_consumer_fd_close(bw_consumer *c);
+/* bw_consumer_hear: wake-ups of the direct path ring the eventfd from now on, once bw_consumer_listen was called. */
+bw_err bw_consumer_hear(bw_consumer *c);
+/* bw_consumer_listen: arm everything idle, so that the descriptor shows what comes; true: something is ready, or may be: look again. */
+bool bw_consumer_listen(bw_consumer *c);
 void bw_consumer_ring(bw_consumer *c);
 void bw_consumer_unring(bw_consumer *c);
 

@@ -46,7 +46,8 @@ bw_err bw_cpart_open(bw_cpart *p, int64_t offset)
     bw_err e = bw_cpart_open_direct(p, deadline);
     if (!e) {
         bw_direct_note(bus, p->topic, false, NULL);
-        if ((p->consumer->ipc_count || p->consumer->epoll_fd >= 0) && !p->consumer->by_watch) e = bw_consumer_use_watch(p->consumer);
+        if (p->consumer->ipc_count) e = bw_consumer_use_watch(p->consumer);
+        else if (p->consumer->epoll_fd >= 0) e = bw_consumer_hear(p->consumer);
         if (!e) {
             bw_cpart_seek_direct(p, offset);
             return BW_OK;

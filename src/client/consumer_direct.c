@@ -210,7 +210,7 @@ static void notified(bw_cpart *p)
     bw_cpart_make_ready(p);
 }
 
-static bool take_mail(bw_consumer *c)
+bool bw_consumer_take_mail(bw_consumer *c)
 {
     bool any = false;
     if (c->by_watch) {
@@ -256,7 +256,7 @@ static bool look_idle(bw_consumer *c)
 
 bool bw_consumer_look(bw_consumer *c)
 {
-    bool any = c->armed_count ? take_mail(c) : false;
+    bool any = c->armed_count ? bw_consumer_take_mail(c) : false;
     if (c->idle_count == 0) return any;
     return (c->idle_count <= BW_LOOK_MAX ? look_idle(c) : bw_consumer_arm(c)) || any;
 }
@@ -265,7 +265,7 @@ bool bw_consumer_arm(bw_consumer *c)
 {
     if (!c->idle) return false;
     /* A ring that came while nothing was armed: it is taken now, or it would stand for all later ones, after its eventfd was read. */
-    if (c->by_watch && take_mail(c)) return true;
+    if (c->by_watch && bw_consumer_take_mail(c)) return true;
     uint32_t mailbox = c->by_watch ? bw_watch_mailbox(c->bus) : c->mailbox;
     for (bw_cpart *p = c->idle; p; p = p->next) {
         if (c->by_watch) {
@@ -322,6 +322,8 @@ bw_err bw_consumer_use_watch(bw_consumer *c)
     if (c->by_watch || !c->env) return BW_OK;
     bw_err e = bw_watch_start(c->bus, c->env);
     if (e) return e;
+    bw_bell_close(c->bell);
+    c->bell = NULL;
     for (bw_cpart *p = c->parts; p; p = p->next_part) {
         if (!p->direct) continue;
         bw_watch_add(c->bus, &p->watch);

@@ -1,5 +1,9 @@
-/* client/consumer_fd.c: a descriptor for event loops: an epoll set of the eventfd (wake-ups of the watch thread, wake, what was read
- * while something else was asked), the socket, and a timer for trying to connect again. */
+/* client/consumer_fd.c: a descriptor for event loops: an epoll set of the eventfd (wake-ups of the direct path, wake, what was read while
+ * something else was asked), the socket, and a timer for trying to connect again.
+ *
+ * Wake-ups of the direct path come from the kernel itself, by a bell on the consumer's own mailbox (base/bell.h): no other thread runs
+ * between a publisher and the event loop. Where there is no io_uring, or threads take turns in polling, the watch thread passes them on. With
+ * a bell nobody audits but the polls: the timer sees to it that there is one each second. */
 #include "client/consumer_group.h"
 
 #include "client/backend.h"
@@ -9,7 +13,7 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
-enum { RETRY_MS = 100 };
+enum { RETRY_MS = 100, BELL_MOVES_MAX = 4 };
 
 void bw_consumer_ring(bw_consumer *c)
 {
@@ -29,13 +33,24 @@ static bool watch_fd(int epoll_fd, int fd)
     return epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &event) == 0 || errno == EEXIST;
 }
 
-/* In so many ms; 0: not at all. */
+/* In so many ms; 0: not at all. One that is set for earlier, and is still to come, stays. */
 static void set_timer(bw_consumer *c, int64_t ms)
 {
-    if (ms == 0 && !c->timer_on) return;
-    c->timer_on = ms != 0;
+    if (ms == 0 && c->timer_at_ms == 0) return;
+    int64_t now = bw_clock_mono_ms(), at = ms ? now + ms : 0;
+    if (ms && c->timer_at_ms > now && c->timer_at_ms <= at) return;
+    c->timer_at_ms = at;
     struct itimerspec t = {{0, 0}, {ms / 1000, ms % 1000 * 1000000L}};
     timerfd_settime(c->timer_fd, 0, &t, NULL);
+}
+
+/* The next audit that nobody else makes. */
+static int64_t audit_ms(const bw_consumer *c)
+{
+    if (!c->direct_count || c->by_watch) return 0;
+    if (!c->bell) return RETRY_MS; /* nobody rings: there was no descriptor or no thread to be had */
+    int64_t left = (c->next_audit - bw_clock_mono_ns()) / 1000000 + 1;
+    return left < 1 ? 1 : left;
 }
 
 void bw_consumer_fd_update(bw_consumer *c)
@@ -50,12 +65,57 @@ void bw_consumer_fd_update(bw_consumer *c)
         int64_t left = c->group->alarm_ms - bw_clock_coarse_ms();
         ms = left < 1 ? 1 : down && left > RETRY_MS ? RETRY_MS : left;
     }
-    set_timer(c, ms);
+    int64_t audit = audit_ms(c);
+    set_timer(c, ms && (ms < audit || !audit) ? ms : audit);
     if (c->items || c->ready) bw_consumer_ring(c);
+}
+
+bw_err bw_consumer_hear(bw_consumer *c)
+{
+    if (c->by_watch || c->bell) return BW_OK;
+    c->bell_box = NULL;
+    if (c->bell_moves < BELL_MOVES_MAX && (c->bell = bw_bell_open(c->event_fd)) != NULL) return BW_OK;
+    c->bell_moves = BELL_MOVES_MAX;
+    return bw_consumer_use_watch(c);
+}
+
+static void take_down(bw_consumer *c)
+{
+    bw_bell_close(c->bell);
+    c->bell = NULL;
+}
+
+/* true: look again. */
+static bool hang_bell(bw_consumer *c)
+{
+    bw_mailbox *box = atomic_load_explicit(&c->box, memory_order_relaxed);
+    if (c->bell_box && c->bell_box != box) take_down(c); /* the daemon came back, and gave another mailbox */
+    if (!box || bw_consumer_hear(c) != BW_OK) return false;
+    if (!c->bell) return c->by_watch;
+    uint32_t value;
+    if (!bw_mailbox_lie_down(box, &value)) {
+        c->seen_word = 1; /* like no word */
+        bw_consumer_take_mail(c);
+        if (c->group) c->group->due_ms = 0;
+        return true;
+    }
+    int e = bw_bell_hang(c->bell, &box->word, value);
+    c->bell_box = box;
+    if (e == 0 || e == EAGAIN) return e != 0;
+    c->bell_moves = e == EEXIST ? c->bell_moves + 1 : BELL_MOVES_MAX;
+    take_down(c);
+    return bw_consumer_hear(c) == BW_OK;
+}
+
+bool bw_consumer_listen(bw_consumer *c)
+{
+    if (bw_consumer_arm(c)) return true;
+    return c->direct_count && !c->by_watch && hang_bell(c);
 }
 
 void bw_consumer_fd_close(bw_consumer *c)
 {
+    take_down(c);
     if (c->epoll_fd >= 0) close(c->epoll_fd);
     if (c->timer_fd >= 0) close(c->timer_fd);
     c->epoll_fd = c->timer_fd = -1;
@@ -73,7 +133,7 @@ int bw_consumer_fd(bw_consumer *c)
     }
     BW_DISPATCH(c->bus, consumer_fd(c));
     if (c->epoll_fd >= 0) return c->epoll_fd;
-    if (c->direct_count && bw_consumer_use_watch(c) != BW_OK) return -1;
+    if (c->direct_count && (c->ipc_count ? bw_consumer_use_watch(c) : bw_consumer_hear(c)) != BW_OK) return -1;
     c->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
     int epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     if (c->timer_fd < 0 || epoll_fd < 0 || !watch_fd(epoll_fd, c->event_fd) || !watch_fd(epoll_fd, c->timer_fd)) {

@@ -163,6 +163,14 @@ bool bw_mailbox_sleep(bw_mailbox *b, bw_deadline deadline)
     }
 }
 
+bool bw_mailbox_lie_down(bw_mailbox *b, uint32_t *value)
+{
+    uint32_t w = atomic_load_explicit(&b->word, memory_order_acquire);
+    if (box_has_news(b)) return false;
+    *value = w | 1;
+    return (w & 1) || atomic_compare_exchange_strong_explicit(&b->word, &w, w | 1, memory_order_seq_cst, memory_order_seq_cst);
+}
+
 void bw_mailbox_poke(bw_mailbox *b)
 {
     atomic_store_explicit(&b->poked, 1, memory_order_release);

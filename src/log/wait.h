@@ -27,6 +27,9 @@ size_t bw_mailbox_drain(bw_mailbox *b, uint32_t *numbers, size_t cap);
 /* bw_mailbox_sleep: sleep until notified, poked, or the deadline; returns at once when something is ready. The caller bounds the
  * deadline (1 s; 100 ms without a coordinator) and audits afterwards. true: notified; false: the deadline. */
 bool bw_mailbox_sleep(bw_mailbox *b, bw_deadline deadline);
+/* bw_mailbox_lie_down: the first half of a sleep, for who waits for box->word by other means than bw_mailbox_sleep (base/bell.h): from now
+ * on publishers wake the word. true: it is *value, and nothing was there; false: look first. Owner thread only. */
+bool bw_mailbox_lie_down(bw_mailbox *b, uint32_t *value);
 /* bw_mailbox_poke: wake the owner without any partition (another thread has work for it). Async-signal-safe. */
 void bw_mailbox_poke(bw_mailbox *b);
 

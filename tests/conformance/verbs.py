@@ -253,6 +253,26 @@ def verify(w: World, s: Dict[str, Any]) -> Any:
     return {"errors": r.errors, "records": r.records, "batches": r.batches}
 
 
+@verb("dump")
+def dump(w: World, s: Dict[str, Any]) -> Any:
+    batches: List[Any] = []
+    records: List[Any] = []
+
+    def show(b: Dict[str, Any], r: Any) -> bool:
+        if r is not None:
+            records.append({"offset": r.offset, "timestamp": r.timestamp_ms, "key": seen_bytes(r.key), "value": seen_bytes(r.value)})
+        else:
+            batches.append({"base_offset": b["base_offset"], "last_offset": b["last_offset"], "count": b["count"],
+                            "codec": ("none", "gzip", "snappy", "lz4", "zstd")[b["codec"]],
+                            "timestamp_type": TIMESTAMP_TYPES.get(b["timestamp_type"], "none"), "crc_ok": b["crc_ok"],
+                            "transactional": b["is_transactional"], "control": b["is_control"],
+                            "marker": ("none", "abort", "commit")[b["marker"]]})
+        return len(batches) + len(records) < s.get("most", 1 << 60)
+
+    busway.dump(f"{s['path']}/{s['topic']}-{s['partition']}/{s.get('segment', 0):020}.log", show, records=s.get("records", False))
+    return {"batches": batches, "records": records}
+
+
 # ---- administration ----
 
 admin("bus.status", lambda a, s: a.status())
@@ -263,6 +283,7 @@ admin("topic.partitions", lambda a, s: a.partitions(s["topic"]))
 admin("topic.describe", lambda a, s: a.describe_topics(s.get("topic")))
 admin("records.delete", lambda a, s: {"log_start": a.delete_records(*place(s), s["before"])})
 admin("offsets.range", lambda a, s: a.offsets_range(*place(s))._asdict())
+admin("offset.end", lambda a, s: a.offset_end(*place(s), s.get("read_limit", "visible")))
 admin("offset.for_time", lambda a, s: dict(zip(("offset", "time"), a.offset_for_time(*place(s), s["time"]))))
 admin("quota.set", lambda a, s: a.set_quota(s["rates"], user=s.get("user"), client_id=s.get("client_id"), pid=s.get("pid")))
 admin("quota.list", lambda a, s: a.quotas(user=s.get("user"), client_id=s.get("client_id"), pid=s.get("pid")))

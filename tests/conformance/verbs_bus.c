@@ -86,6 +86,40 @@ static bw_err verify(world *w, json_t *step, json_t **result)
     return e;
 }
 
+typedef struct dumped {
+    json_t *batches, *records;
+    int64_t left;
+} dumped;
+
+static bool on_dump(void *opaque, const bw_dump_batch *b, const bw_record_view *r)
+{
+    static const char *const codecs[] = {"none", "gzip", "snappy", "lz4", "zstd"}, *const types[] = {"create", "log_append"},
+                      *const markers[] = {"none", "abort", "commit"};
+    dumped *d = opaque;
+    if (r)
+        json_array_append_new(d->records, json_pack("{s:I, s:I, s:o, s:o}", "offset", (json_int_t)r->offset, "timestamp",
+                                                    (json_int_t)r->timestamp_ms, "key", value_bytes(r->key, r->key_len), "value",
+                                                    value_bytes(r->value, r->value_len)));
+    else
+        json_array_append_new(
+            d->batches, json_pack("{s:I, s:I, s:i, s:s, s:s, s:b, s:b, s:b, s:s}", "base_offset", (json_int_t)b->base_offset, "last_offset",
+                                  (json_int_t)b->last_offset, "count", (int)b->count, "codec", codecs[b->codec % 5], "timestamp_type",
+                                  types[b->timestamp_type % 2], "crc_ok", b->crc_ok, "transactional", b->is_transactional, "control",
+                                  b->is_control, "marker", markers[b->marker % 3]));
+    return --d->left > 0;
+}
+
+static bw_err dump(world *w, json_t *step, json_t **result)
+{
+    char path[1024];
+    dumped d = {json_array(), json_array(), arg_int(step, "most", INT64_MAX)};
+    snprintf(path, sizeof path, "%s/%s-%d/%020lld.log", arg_text(w, step, "path"), arg_text(w, step, "topic"), (int)arg_partition(step),
+             (long long)arg_int(step, "segment", 0));
+    bw_err e = bw_dump(path, json_is_true(json_object_get(step, "records")), on_dump, &d);
+    *result = json_pack("{s:o, s:o}", "batches", d.batches, "records", d.records);
+    return e;
+}
+
 static bw_config_entry *config_of(world *w, json_t *object, size_t *count)
 {
     const char *name;
@@ -157,6 +191,17 @@ static bw_err offsets_range(world *w, json_t *step, json_t **result)
     return e;
 }
 
+static bw_err offset_end(world *w, json_t *step, json_t **result)
+{
+    BUS_OR_LEAVE(bus);
+    const char *limit = arg_text_or(step, "read_limit", "visible");
+    int64_t end = -1;
+    bw_err e = bw_offset_end(bus, arg_text(w, step, "topic"), arg_partition(step),
+                             !strcmp(limit, "durable") ? BW_READ_DURABLE : !strcmp(limit, "replicated") ? BW_READ_REPLICATED : BW_READ_VISIBLE, &end);
+    *result = json_integer((json_int_t)end);
+    return e;
+}
+
 static bw_err offset_for_time(world *w, json_t *step, json_t **result)
 {
     BUS_OR_LEAVE(bus);
@@ -223,6 +268,7 @@ const verb bus_verbs[] = {
     {"error.class", error_class},
     {"sleep", sleep_ms},
     {"verify", verify},
+    {"dump", dump},
     {"topic.create", topic_create},
     {"topic.alter", topic_alter},
     {"topic.delete", topic_delete},
@@ -230,6 +276,7 @@ const verb bus_verbs[] = {
     {"topic.describe", topic_describe},
     {"records.delete", records_delete},
     {"offsets.range", offsets_range},
+    {"offset.end", offset_end},
     {"offset.for_time", offset_for_time},
     {"quota.set", quota_set},
     {"quota.list", quota_list},

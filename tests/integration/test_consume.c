@@ -298,6 +298,43 @@ static void test_descriptor_rings_again_after_a_ring_that_came_too_late(void **s
     bw_consumer_close(c);
 }
 
+/* The thread that polls changes: each time the descriptor goes on to show what comes (by a bell of the new thread's, at last by the watch). */
+static void *take_one(void *arg)
+{
+    bw_consumer *c = arg;
+    struct pollfd p = {.fd = bw_consumer_fd(c), .events = POLLIN};
+    bw_batch b;
+    int64_t begun = now_ms();
+    while (now_ms() - begun < 5000) {
+        bw_err e = bw_consumer_poll(c, 0, &b);
+        if (e == BW_OK) return (void *)(intptr_t)(b.count + 1000 * (now_ms() - begun > 800)); /* a lost ring is found by the audit, after a second */
+        if (e != BW_ERR_TIMED_OUT) break;
+        (void)poll(&p, 1, 5000);
+    }
+    return NULL;
+}
+
+static void test_descriptor_serves_threads_in_turn(void **state)
+{
+    (void)state;
+    assert_ok(bw_topic_create(bus, "turns", 1, NULL, 0));
+    bw_consumer *c = test_consumer(bus, "turns", BW_PARTITION_ANY, 0);
+    bw_producer *p;
+    assert_ok(bw_producer_open(bus, NULL, &p));
+    bw_record one = {.value = "v", .value_len = 1, .timestamp_ms = BW_NO_TIMESTAMP};
+    for (int i = 0; i < 12; i++) {
+        pthread_t t;
+        void *got;
+        pthread_create(&t, NULL, take_one, c);
+        usleep(20000);
+        assert_ok(bw_producer_send_sync(p, "turns", 0, &one, 1000, NULL));
+        pthread_join(t, &got);
+        assert_int_equal((intptr_t)got, 1);
+    }
+    bw_consumer_close(c);
+    assert_ok(bw_producer_close(p, 1000));
+}
+
 static void test_many_partitions_are_all_read(void **state)
 {
     (void)state;
@@ -433,6 +470,7 @@ int main(void)
         cmocka_unit_test(test_sleeping_consumer_is_woken_by_each_append),
         cmocka_unit_test(test_descriptor_is_readable_when_there_is_something),
         cmocka_unit_test(test_descriptor_rings_again_after_a_ring_that_came_too_late),
+        cmocka_unit_test(test_descriptor_serves_threads_in_turn),
         cmocka_unit_test(test_many_partitions_are_all_read),
         cmocka_unit_test(test_durable_reader_never_passes_the_watermark),
         cmocka_unit_test(test_deleted_topic_is_told),

@@ -22,6 +22,29 @@ func register(more map[string]verb) {
 var transports = map[string]busway.Transport{"": busway.TransportAuto, "auto": busway.TransportAuto, "direct": busway.TransportDirect,
 	"ipc": busway.TransportIPC}
 
+func dump(w *world, s step) (any, error) {
+	batches, records := []any{}, []any{}
+	path := fmt.Sprintf("%s/%s-%d/%020d.log", s.text("path"), s.text("topic"), s.partition(), s.int("segment", 0))
+	err := busway.Dump(path, s.is("records"), func(b busway.DumpBatch, r *busway.View) bool {
+		if r != nil {
+			records = append(records, object{"offset": r.Offset(), "timestamp": r.UnixMilli(), "key": seenBytes(r.Key()), "value": seenBytes(r.Value())})
+		} else {
+			codec := ""
+			for name, c := range codecs {
+				if c == b.Codec {
+					codec = name
+				}
+			}
+			batches = append(batches, object{"base_offset": b.BaseOffset, "last_offset": b.LastOffset, "count": int64(b.Count), "codec": codec,
+				"timestamp_type": map[busway.TimestampType]string{busway.CreateTime: "create", busway.LogAppendTime: "log_append"}[b.TimestampType],
+				"crc_ok":         b.CRCOK, "transactional": b.Transactional, "control": b.Control,
+				"marker": map[busway.Marker]string{busway.NoMarker: "none", busway.AbortMarker: "abort", busway.CommitMarker: "commit"}[b.Marker]})
+		}
+		return int64(len(batches)+len(records)) < s.int("most", 1<<60)
+	})
+	return object{"batches": batches, "records": records}, err
+}
+
 func init() {
 	register(map[string]verb{
 		"bus.open": func(w *world, s step) (any, error) {
@@ -64,6 +87,7 @@ func init() {
 			t, err := busway.Verify(s.text("path"), nil, nil)
 			return object{"errors": int64(t.Errors), "records": int64(t.Records), "batches": int64(t.Batches)}, err
 		},
+		"dump": dump,
 		"topic.create": func(w *world, s step) (any, error) {
 			return nil, w.admin(s).CreateTopic(context.Background(), s.text("topic"), int32(s.int("partitions", 0)), config(s.within("config"))...)
 		},
@@ -87,6 +111,10 @@ func init() {
 		"offsets.range": func(w *world, s step) (any, error) {
 			r, err := w.admin(s).Offsets(context.Background(), s.text("topic"), s.partition())
 			return object{"log_start": r.LogStart, "end": r.End, "durable": r.Durable}, err
+		},
+		"offset.end": func(w *world, s step) (any, error) {
+			limit := map[string]busway.ReadLimit{"durable": busway.ReadDurable, "replicated": busway.ReadReplicated}[s.textOr("read_limit", "")]
+			return w.admin(s).OffsetEnd(context.Background(), s.text("topic"), s.partition(), limit)
 		},
 		"offset.for_time": func(w *world, s step) (any, error) {
 			offset, found, err := w.admin(s).OffsetForTime(context.Background(), s.text("topic"), s.partition(), time.UnixMilli(s.int("time", 0)))

@@ -12,16 +12,18 @@ answers in admin calls, commits, transactions) runs in one thread of the process
 it: what was not returned comes with the next call; a send that was cancelled may have been sent.
 """
 import asyncio
+import contextvars
 import functools
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, AsyncIterator, Callable, Iterable, List, Optional, Sequence, TypeVar, Union
+from typing import Any, AsyncIterator, Awaitable, Callable, Generator, Iterable, List, Optional, Sequence, TypeVar, Union, cast
 
 from . import _busway
 from .bus import Bus
 from .bus import connect as _connect
 from .consumer import Consumer
-from .exceptions import QueueFullError
+from .exceptions import ClosedError, ConcurrentUseError, QueueFullError
 from .producer import Producer
 from .types import GroupMetadata, Headers, Offset, Timeout, TopicPartition
 
@@ -29,7 +31,6 @@ __all__ = ["connect", "AsyncBus", "AsyncProducer", "AsyncConsumer", "AsyncTransa
 
 _T = TypeVar("_T")
 _FAIR = 128  # so many answers without waiting, then the loop has its turn
-_TURNS = 8  # turns of the loop (some 50 us) in which it looks again before it sleeps: a wake-up costs more
 _MEMBER_SECONDS = 1.0  # a group's member looks after its lease and its commits that often when nothing comes
 
 _worker: Optional[ThreadPoolExecutor] = None
@@ -50,50 +51,163 @@ async def _in_worker(function: Callable[..., _T], *args: Any, **kwargs: Any) -> 
     return await asyncio.wrap_future(future)
 
 
-class _Readable:
-    """Waits for a descriptor in the running loop. It is registered only while somebody waits, and a little longer."""
+class _Turn:
+    """What a coroutine awaits until a consumer has something: a future that one coroutine at a time uses again and again.
+
+    When the consumer's descriptor is readable the loop's callback polls it, and goes on with the task at once if there is something: one turn
+    of the loop from the wake-up to the record, where a Future takes two. The descriptor stays registered while it is waited for. To asyncio
+    this is a future like any other (it has _asyncio_future_blocking); add_done_callback and cancel are what a Task calls."""
+
+    _asyncio_future_blocking = False
 
     def __init__(self, fileno: int) -> None:
         self._fileno = fileno
-        self._loop: Optional[asyncio.AbstractEventLoop] = None
-        self._waiter: "Optional[asyncio.Future[None]]" = None
+        self._loop: Optional[asyncio.AbstractEventLoop] = None  # where the descriptor is registered
+        self._waits = False
+        self._used = False  # by a coroutine that has not taken its result yet
+        self._function: Optional[Callable[[Optional[float]], Any]] = None
+        self._callback: "Optional[Callable[[Any], object]]" = None
+        self._context: Optional[contextvars.Context] = None
+        self._value: Any = None
+        self._error: Optional[BaseException] = None
+        self._begun = 0.0
+        self._ticks: Optional[asyncio.TimerHandle] = None
+
+    # ---- what wakes it up
 
     def _on_readable(self) -> None:
-        waiter, self._waiter = self._waiter, None
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
-        elif self._loop is not None:  # nobody waits: it would be told again and again
+        if not self._waits:  # it would be told again and again
+            assert self._loop is not None
             self._loop.remove_reader(self._fileno)
             self._loop = None
+        elif self._context is not None:
+            self._context.run(self._look)
 
-    async def wait(self, timeout: Optional[float] = None) -> None:
+    def _look(self) -> None:
+        assert self._function is not None
+        try:
+            self._value = self._function(0)
+        except Exception as error:
+            self._error = error
+        else:
+            if self._value is None:
+                return
+        self._finish()
+
+    def _finish(self) -> None:
+        """The task goes on, inside this call: only from a callback of the loop."""
+        callback, self._callback = self._callback, None
+        self._waits = False
+        if callback is not None:
+            callback(self)
+
+    def _on_timer(self) -> None:
+        if self._waits and self._context is not None:
+            self._context.run(self._finish)
+
+    def _tick(self) -> None:
+        loop, self._ticks = self._loop, None
+        if self._waits and loop is not None:
+            if loop.time() - self._begun >= _MEMBER_SECONDS and self._context is not None:
+                self._context.run(self._look)
+            if self._waits:
+                self._keep_ticking(loop)
+
+    def _keep_ticking(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._begun = loop.time()
+        if self._ticks is None:
+            self._ticks = loop.call_later(_MEMBER_SECONDS, self._tick)
+
+    # ---- what a task sees of it
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        assert self._loop is not None
+        return self._loop
+
+    def done(self) -> bool:
+        return not self._waits
+
+    def cancelled(self) -> bool:
+        return isinstance(self._error, asyncio.CancelledError)
+
+    def add_done_callback(self, callback: Callable[[Any], object], *, context: Optional[contextvars.Context] = None) -> None:
+        self._callback = callback
+        self._context = contextvars.copy_context() if context is None else context
+        if not self._waits:
+            self._later()
+
+    def remove_done_callback(self, callback: Callable[[Any], object]) -> int:
+        if self._callback is not callback:
+            return 0
+        self._callback = None
+        return 1
+
+    def _later(self) -> None:
+        """The task goes on in the loop's next turn."""
+        callback, self._callback = self._callback, None
+        if callback is not None and self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon(callback, self, context=self._context)
+
+    def cancel(self, msg: Any = None) -> bool:
+        if not self._waits:
+            return False
+        self._end(asyncio.CancelledError() if msg is None else asyncio.CancelledError(msg))
+        return True
+
+    def _end(self, error: BaseException) -> None:
+        if self._waits:
+            self._waits = False
+            self._error = error
+            self._later()
+
+    def result(self) -> Any:
+        if self._error is not None:
+            raise self._error
+        return self._value
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        if self._waits:
+            self._asyncio_future_blocking = True
+            yield self
+        return self.result()
+
+    __iter__ = __await__
+
+    # ---- waiting
+
+    async def wait(self, function: Callable[[Optional[float]], Optional[_T]], timeout: Optional[float], member: bool) -> Optional[_T]:
+        """What function(0) gives as soon as it is not None; None after `timeout` seconds."""
+        while self._used:
+            if self._waits:
+                raise ConcurrentUseError("another coroutine waits for this consumer: one at a time may use it")
+            await asyncio.sleep(0)  # it was cancelled, and is about to learn of it
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
             self.stop()
             loop.add_reader(self._fileno, self._on_readable)
             self._loop = loop
-        self._waiter = waiter = loop.create_future()
-        timer = loop.call_later(timeout, self._on_timer, waiter) if timeout is not None else None
+        if member:
+            self._keep_ticking(loop)
+        timer = loop.call_later(timeout, self._on_timer) if timeout is not None else None
+        self._function = function
+        self._used = self._waits = True
         try:
-            await waiter
+            result: Optional[_T] = await self
+            return result
         finally:
-            self._waiter = None
+            self._used = self._waits = False
+            self._function = self._callback = self._context = self._value = self._error = None
             if timer is not None:
                 timer.cancel()
 
-    @staticmethod
-    def _on_timer(waiter: "asyncio.Future[None]") -> None:
-        if not waiter.done():
-            waiter.set_result(None)
-
-    def wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
     def stop(self) -> None:
+        """Before the descriptor is closed; who waits gets ClosedError."""
+        self._end(ClosedError("the consumer was closed"))
         if self._loop is not None and not self._loop.is_closed():
             self._loop.remove_reader(self._fileno)
-        self._loop = None
+            if self._ticks is not None:
+                self._ticks.cancel()
+        self._loop = self._ticks = None
 
 
 class AsyncProducer:
@@ -221,75 +335,46 @@ class AsyncConsumer:
 
     def __init__(self, bus: Bus, topics: Union[str, Iterable[str]] = (), **options: Any) -> None:
         self.sync = Consumer(bus, topics, **options)
-        self._readable = _Readable(self.sync.fileno())
+        self._turn = _Turn(self.sync.fileno())
         self._member = options.get("group_id") is not None
         self._given = 0
-
-    async def _wait(self, function: Callable[[Optional[float]], Optional[_T]], timeout: Timeout) -> Optional[_T]:
-        loop = asyncio.get_running_loop()
-        deadline = None if timeout is None else loop.time() + timeout
-        turns = 0
-        while True:
-            result = function(0)
-            if result is None and turns < _TURNS and timeout != 0:
-                turns += 1
-                await asyncio.sleep(0)
-                continue
-            if result is not None:
-                self._given += 1
-                if self._given % _FAIR == 0:
-                    try:
-                        await asyncio.sleep(0)
-                    except asyncio.CancelledError:
-                        self._kept.append(result)
-                        raise
-                return result
-            left = None if deadline is None else deadline - loop.time()
-            if left is not None and left <= 0:
-                return None
-            if self._member:
-                left = _MEMBER_SECONDS if left is None else min(left, _MEMBER_SECONDS)
-            await self._readable.wait(left)
-
-    @property
-    def _kept(self) -> List[Any]:
-        """What a cancelled call had in its hand."""
-        kept: List[Any] = self.__dict__.setdefault("_kept_records", [])
-        return kept
+        self._kept: List[_busway.Record] = []  # what a cancelled call had in its hand
+        self._poll_now: Callable[[Timeout], Optional[_busway.Record]] = self.sync._poll
+        self._poll_batch_now: Callable[[Timeout], Optional[_busway.Batch]] = self.sync._poll_batch
 
     async def poll(self, timeout: Timeout = None) -> Optional[_busway.Record]:
         """The next record; None when none came within `timeout` seconds."""
         if self._kept:
-            record: _busway.Record = self._kept.pop(0)
-            return record
-        return await self._wait(self.sync._poll, timeout)
+            return self._kept.pop(0)
+        record = self._poll_now(0)
+        if record is None:
+            return await self._turn.wait(self._poll_now, timeout, self._member) if timeout != 0 else None
+        self._given += 1
+        if self._given >= _FAIR:
+            self._given = 0
+            try:
+                await asyncio.sleep(0)
+            except asyncio.CancelledError:
+                self._kept.append(record)
+                raise
+        return record
 
     async def poll_batch(self, timeout: Timeout = None) -> Optional[_busway.Batch]:
         """The next batch as views: good until the next poll."""
-        return await self._wait_batch(timeout)
-
-    async def _wait_batch(self, timeout: Timeout) -> Optional[_busway.Batch]:
-        loop = asyncio.get_running_loop()
-        deadline = None if timeout is None else loop.time() + timeout
-        while True:
-            self._given += 1
-            if self._given % _FAIR == 0:
-                await asyncio.sleep(0)
-            batch = self.sync._poll_batch(0)
-            left = None if deadline is None else deadline - loop.time()
-            if batch is not None or (left is not None and left <= 0):
-                return batch
-            if self._member:
-                left = _MEMBER_SECONDS if left is None else min(left, _MEMBER_SECONDS)
-            await self._readable.wait(left)
+        self._given += 1
+        if self._given >= _FAIR:
+            self._given = 0
+            await asyncio.sleep(0)
+        batch = self._poll_batch_now(0)
+        if batch is None and timeout != 0:
+            return await self._turn.wait(self._poll_batch_now, timeout, self._member)
+        return batch
 
     def __aiter__(self) -> AsyncIterator[_busway.Record]:
         return self
 
-    async def __anext__(self) -> _busway.Record:
-        record = await self.poll(None)
-        assert record is not None
-        return record
+    def __anext__(self) -> Awaitable[_busway.Record]:
+        return cast(Awaitable[_busway.Record], self.poll(None))
 
     async def commit(self, offsets: Optional[Iterable[Sequence[Any]]] = None, *, timeout: Timeout = None) -> List[TopicPartition]:
         """As Consumer.commit."""
@@ -323,8 +408,16 @@ class AsyncConsumer:
     async def close(self) -> None:
         """Commit the positions, leave the group."""
         if not self.sync.closed:
-            self._readable.stop()
+            self._turn.stop()
             await asyncio.shield(_in_worker(self.sync._close))
+
+    def _stop(self) -> None:
+        self._turn.stop()
+
+    def __del__(self) -> None:
+        turn = self.__dict__.get("_turn")
+        if turn is not None:
+            turn.stop()
 
     async def __aenter__(self) -> "AsyncConsumer":
         return self
@@ -349,18 +442,25 @@ class AsyncBus:
 
     def __init__(self, bus: Bus) -> None:
         self.sync = bus
+        self._handles: "weakref.WeakSet[Union[AsyncProducer, AsyncConsumer]]" = weakref.WeakSet()
 
     def producer(self, **options: Any) -> AsyncProducer:
-        return AsyncProducer(self.sync, **options)
+        producer = AsyncProducer(self.sync, **options)
+        self._handles.add(producer)
+        return producer
 
     def consumer(self, topics: Union[str, Iterable[str]] = (), **options: Any) -> AsyncConsumer:
-        return AsyncConsumer(self.sync, topics, **options)
+        consumer = AsyncConsumer(self.sync, topics, **options)
+        self._handles.add(consumer)
+        return consumer
 
     def admin(self) -> AsyncAdmin:
         return AsyncAdmin(self.sync)
 
     async def close(self, timeout: Timeout = None) -> None:
-        """What belongs to it, too."""
+        """What belongs to it, too; who waits for a consumer gets ClosedError."""
+        for handle in list(self._handles):
+            handle._stop()
         await asyncio.shield(_in_worker(self.sync._close, timeout))
 
     async def __aenter__(self) -> "AsyncBus":
