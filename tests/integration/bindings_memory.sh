@@ -23,6 +23,7 @@ through() { # language, command…
     first=$(awk '/^at / {print $4; exit}' <<<"$out") last=$(awk '/^at / {n = $4} END {print n}' <<<"$out")
     if [ "$(grep -c '^at ' <<<"$out")" -ge 10 ] && [ "$last" -le $((first + noise)) ]; then
         passed=$((passed + 1)); echo "ok    $language: $records records; $first KiB behind the first tenth, $last KiB at the end"
+        grep -E "^at ($((records / 10))|$((records / 10 * 3))|$((records / 10 * 6))|$records) " <<<"$out" | sed 's/^/        /'
     else
         failed=$((failed + 1)); echo "FAIL  $language: the memory grows:"; printf '%s\n' "$out"
     fi

@@ -34,7 +34,7 @@ if [ ! -f "$build/pkgconfig/libbusway.pc" ]; then
 fi
 
 cd bindings/go
-# tests NAME GO ARGUMENTS…: each test counts
+# tests NAME GO ARGUMENTS…: each test counts. vet in the same command: what cgo makes is made once, which takes longer than most tests.
 tests() {
     local name=$1 go=$2 out p f s code
     out=$(mktemp "$work/out.XXXXXX")
@@ -58,15 +58,14 @@ newest=${gos[-1]}
 with() { # what is done with one Go
     local go=$1 version out
     version=$("$go" env GOVERSION)
-    if out=$("$go" vet ./... 2>&1); then ok "vet, $version"; else bad "vet, $version" <<<"$out"; fi
     if [ "$go" != "$newest" ]; then
-        tests "tests, $version" "$go" -count=1 -parallel 40
+        tests "vet and tests, $version" "$go" -vet=all -count=1 -parallel 40
         return
     fi
     if ! command -v staticcheck >/dev/null; then skip "staticcheck is not here"
     elif out=$(staticcheck ./... 2>&1); then ok "staticcheck"
     else bad "staticcheck" <<<"$out"; fi
-    tests "tests under the race detector, $version" "$go" -race -count=1 -parallel 40
+    tests "vet and tests under the race detector, $version" "$go" -vet=all -race -count=1 -parallel 40
 }
 same=$(./codes.sh ../../include/busway/error.h | "$(dirname "$newest")/gofmt" | diff - codes.go) && ok "codes.go is error.h's" || bad "codes.go is not error.h's: go generate" <<<"$same"
 unformatted=$("$(dirname "$newest")/gofmt" -l . 2>&1)
