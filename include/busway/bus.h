@@ -16,7 +16,7 @@
  *   ipc:///run/x/bus.sock  a daemon that already runs
  *   tcp://host:7290, tls+tcp://host:7290   a daemon on another host that has a listener: everything but the direct path and mailboxes.
  *                        Who you are: tls+tcp://user@host?password-file=F (or $BUSWAY_PASSWORD), ?token-file=F (or $BUSWAY_TOKEN),
- *                        ?certificate=F&key=F. ?ca=F: whose signature counts (default: the system's); ?server-name=N; ?heartbeat=40s;
+ *                        ?certificate=F&key=F. ?ca=F: whose signature counts (default: the system's); ?server-name=N; ?heartbeat=60s;
  *                        ?insecure=yes: a secret may go over a network that is not encrypted
  *   kafka://b1:9092,b2:9092   an Apache Kafka cluster, through librdkafka (2.0 or newer; loaded when it is first needed): producers,
  *                        consumers, groups, transactions, administration, by the same calls. Options are librdkafka's own, passed on

@@ -12,7 +12,7 @@
 
 #include <stdbool.h>
 
-#define BW_REMOTE_HEARTBEAT_MS 40000 /* three packets and an acknowledgement each: one in ten seconds */
+#define BW_REMOTE_HEARTBEAT_MS 60000 /* five packets each, all counted: less than one in ten seconds */
 #define BW_REMOTE_FILE_MAX 512u
 #define BW_REMOTE_ANSWER_MS 15000    /* so long nothing may come behind a heartbeat: as long as the heartbeat, 1 s to this */
 

@@ -9,8 +9,8 @@
 #include <stdlib.h>
 
 enum { CHUNK_FIRST = 64 << 10, CHUNK_LEAST = 16 << 10, CHUNK_SLOW = 32 << 10, CHUNK_MOST = 1 << 20, IDLE_WAIT_MS = 600000, CONNECT_MS = 10000 };
-#define FAST_NS 50000000
 #define SLOW_NS 200000000
+#define SHORTEST_NS 20000000
 
 void bw_copy_init(bw_copy *c, const bw_link_spec *spec)
 {
@@ -173,15 +173,25 @@ static void on_fetched(bw_transfer *t, bw_err e, const bw_chunk *chunk, uint64_t
 }
 
 /* A chunk takes a twentieth to a fifth of a second: large enough to cost little, small enough to be sent again after a cut. For the same
- * reason there are only two under way on a line that is slow. */
+ * reason there are only two under way on a line that is slow. On one that is cut every few seconds it takes a fortieth of the time that a
+ * connection lives. */
+static int64_t longest_chunk(const bw_copy *c)
+{
+    if (!c->life_ns) return SLOW_NS;
+    int64_t now_ns = bw_clock_mono_ns(), lives = c->up_ns && now_ns - c->up_ns > c->life_ns ? now_ns - c->up_ns : c->life_ns;
+    int64_t part = lives / 40;
+    return part > SLOW_NS ? SLOW_NS : part < SHORTEST_NS ? SHORTEST_NS : part;
+}
+
 static void adapt(bw_copy *c, const bw_copy_flight *f)
 {
+    int64_t slow = longest_chunk(c), fast = slow / 4;
     int64_t now = bw_clock_mono_ns(), since = f->began_ns > c->last_ns ? f->began_ns : c->last_ns, took = now - since;
     c->last_ns = now;
     uint32_t most = CHUNK_MOST;
     if (c->spec->rate && c->spec->rate / 8 < most) most = (uint32_t)(c->spec->rate / 8);
-    if (took < FAST_NS && f->plain >= c->chunk_bytes / 2) c->chunk_bytes *= 2;
-    if (took > SLOW_NS) c->chunk_bytes /= 2;
+    if (took < fast && f->plain >= c->chunk_bytes / 2) c->chunk_bytes *= 2;
+    if (took > slow) c->chunk_bytes /= 2;
     if (c->chunk_bytes > most) c->chunk_bytes = most;
     if (c->chunk_bytes < CHUNK_LEAST) c->chunk_bytes = CHUNK_LEAST;
 }
@@ -240,7 +250,7 @@ static bool appends(const bw_copy *c)
 static bw_err submit_fetches(bw_copy *c)
 {
     int64_t now = bw_clock_mono_ns();
-    int most = c->chunk_bytes <= CHUNK_SLOW || c->spec->rate ? 2 : BW_COPY_FLIGHTS, under_way = 0;
+    int most = c->chunk_bytes <= CHUNK_SLOW || c->spec->rate || longest_chunk(c) < SLOW_NS ? 2 : BW_COPY_FLIGHTS, under_way = 0;
     for (int i = 0; i < BW_COPY_FLIGHTS; i++) under_way += c->flights[i].state != BW_FLIGHT_IDLE;
     for (int i = 0; i < BW_COPY_FLIGHTS && under_way < most && !c->restart && !c->failed; i++) {
         bw_copy_flight *f = &c->flights[i];
@@ -320,6 +330,7 @@ bw_err bw_copy_run(bw_copy *c, bw_endpoint *local, bw_endpoint *peer)
     c->fruitless = 0;
     for (int i = 0; i < BW_COPY_FLIGHTS; i++) c->flights[i] = (bw_copy_flight){.copy = c};
     bw_err e = greet(c);
+    c->up_ns = e ? 0 : bw_clock_mono_ns();
     while (!e && !atomic_load(&c->stop)) {
         c->restart = c->progress = false;
         c->discard = true;
@@ -330,6 +341,12 @@ bw_err bw_copy_run(bw_copy *c, bw_endpoint *local, bw_endpoint *peer)
         c->fruitless = c->progress ? 0 : c->fruitless + 1;
         c->restarts++;
     }
+    if (c->up_ns && bw_copy_is_lost(e) && !atomic_load(&c->stop)) {
+        int64_t lived = bw_clock_mono_ns() - c->up_ns;
+        c->life_ns = c->life_ns ? c->life_ns / 4 * 3 + lived / 4 : lived;
+        if (c->chunk_bytes > CHUNK_FIRST) c->chunk_bytes = CHUNK_FIRST;
+    }
+    c->up_ns = 0;
     return e;
 }
 

@@ -91,6 +91,8 @@ struct bw_copy {
     uint32_t chunk_bytes;
     int64_t pay_ns;      /* the rate limit: not before */
     int64_t last_ns;     /* when the last chunk was through */
+    int64_t up_ns;       /* since when both ends are connected; 0: they are not */
+    int64_t life_ns;     /* so long connections live that are lost, about; 0: none was */
     int64_t groups_ns;   /* when offsets of groups are due */
     int64_t again_ns;    /* when partitions that stand still are tried again; 0: there are none */
     uint32_t fruitless;  /* arrangements without anything copied */

@@ -1,6 +1,6 @@
 /* transport/tcp.c: see the header.
  *
- * An idle connection shall cost next to nothing, and a dead one be noticed. Clients send a heartbeat of their own after 40 s of
+ * An idle connection shall cost next to nothing, and a dead one be noticed. Clients send a heartbeat of their own after 60 s of
  * silence (client/conn_pump.c), so that neither side's keep-alive ever speaks on a connection that is in use: the daemon's asks after
  * 120 s, for clients that send none. Data that nobody acknowledges ends a connection after DEAD_MS. */
 #include "transport/tcp.h"
