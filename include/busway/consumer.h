@@ -177,8 +177,8 @@ BW_API int bw_batch_next(bw_batch *batch, bw_record_view *record);
 BW_API int32_t bw_batch_records(bw_batch *batch, bw_record_view *out, int32_t max);
 
 /* bw_consumer_fd: a descriptor that polls readable when bw_consumer_poll(…, 0) may give something. The consumer owns it.
- * After it was readable call bw_consumer_poll with 0 until TIMED_OUT, then wait again. Starts one thread a process on the
- * direct path. -1 and the message on error. */
+ * After it was readable call bw_consumer_poll with 0 until TIMED_OUT, then wait again. On the direct path the kernel makes it readable by
+ * itself (io_uring, Linux 6.7), as long as the same thread polls; otherwise one thread a process does. -1 and the message on error. */
 BW_API int bw_consumer_fd(bw_consumer *consumer);
 /* bw_consumer_wake: make a poll that waits now, or the next one, return WOKEN. Any thread; async-signal-safe. */
 BW_API void bw_consumer_wake(bw_consumer *consumer);

@@ -228,7 +228,7 @@ static bw_err locate(bw_reader *r, bw_position watermark)
     BW_KILL_POINT("read.ring_floor");
     bw_err e = seq ? open_seq(r, seq) : BW_ERR_NOT_FOUND;
     for (int tries = 0; e == BW_ERR_NOT_FOUND && tries < REPLACED_TRIES; tries++) { /* again: it was merged into the one before */
-        int64_t floor, above;
+        int64_t floor = -1, above = -1;
         e = folder_neighbours(r, r->next, &floor, &above);
         BW_KILL_POINT("read.folder_floor");
         if (e) return e;
@@ -293,7 +293,7 @@ static bw_err next_by_name(bw_reader *r, const bw_window *was, bw_position water
 {
     bw_err e = BW_ERR_NOT_FOUND;
     for (int tries = 0; e == BW_ERR_NOT_FOUND && tries < REPLACED_TRIES; tries++) { /* then it may be one of the ring again */
-        int64_t floor, above, ring_base = -1;
+        int64_t floor = -1, above = -1, ring_base = -1;
         bool same = true;
         uint32_t seq = ring_ceiling(r, bw_position_seq(watermark), expect, &ring_base); /* first: what leaves the ring has its name */
         BW_KILL_POINT("read.ring_next");
