@@ -50,7 +50,9 @@ print(d["records"], d["equal"], d["copied"])' >"$tmp/report"
 }
 migrate "folder to cluster" "$(at a)" "$KAFKA_URL"
 migrate "cluster to folder" "$KAFKA_URL" "$(at b)"
-dump "$(at a)" source && dump "$KAFKA_URL" cluster && dump "$(at b)" back
+dump "$(at a)" source
+dump "$KAFKA_URL" cluster
+dump "$(at b)" back
 check "records at the source" $((records / 40 * 40)) "$(wc -l <"$tmp/source")"
 for side in cluster back; do
     tests/kafka/compare.py "$tmp/source" "$tmp/$side"

@@ -43,13 +43,15 @@ static bw_err list_names(bw_kbus *k, names *out)
     return e;
 }
 
-/* What a group has committed; the list is librdkafka's, to be destroyed. */
-static bw_err committed(bw_kbus *k, const char *group, rd_kafka_topic_partition_list_t **out)
+bw_err bw_kafka_group_committed(bw_kbus *k, const char *group, const rd_kafka_topic_partition_list_t *of, bool stable,
+                                rd_kafka_topic_partition_list_t **out)
 {
     bw_kafka_ask a;
     bw_err e = bw_kafka_ask_init(k, RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPOFFSETS, &a);
     if (e) return e;
-    rd_kafka_ListConsumerGroupOffsets_t *request = RK(ListConsumerGroupOffsets_new)(group, NULL);
+    rd_kafka_ListConsumerGroupOffsets_t *request = RK(ListConsumerGroupOffsets_new)(group, of);
+    rd_kafka_error_t *refused = RK(AdminOptions_set_require_stable_offsets)(a.options, stable);
+    if (refused) RK(error_destroy)(refused); /* librdkafka does know it */
     RK(ListConsumerGroupOffsets)(k->rk, &request, 1, a.options, a.queue);
     e = bw_kafka_ask_wait(k, &a, "asking for committed offsets");
     if (!e) {
@@ -86,7 +88,7 @@ static json_t *summary(bw_kbus *k, const rd_kafka_ConsumerGroupDescription_t *g)
     rd_kafka_topic_partition_list_t *list = NULL;
     const char *name = RK(ConsumerGroupDescription_group_id)(g);
     json_int_t parts = 0;
-    if (!committed(k, name, &list)) {
+    if (!bw_kafka_group_committed(k, name, NULL, false, &list)) {
         for (int i = 0; i < list->cnt; i++) parts += has_offset(&list->elems[i]);
         RK(topic_partition_list_destroy)(list);
     }
@@ -227,7 +229,7 @@ bw_err bw_kafka_group_describe(bw_bus *bus, const char *group, char **json)
                : !*group ? bw_fail(BW_ERR_INVALID_GROUP_ID, "a group id has 1 to 249 characters") : BW_OK;
     if (!e) e = describe(k, &name, 1, &a, &groups, &n);
     if (!e && n != 1) e = bw_fail(BW_ERR_PROTOCOL, "group '%s': an answer of %zu groups", group, n);
-    if (!e) e = committed(k, group, &all);
+    if (!e) e = bw_kafka_group_committed(k, group, NULL, false, &all);
     if (!e) e = check_known(groups[0], group, all);
     if (!e) e = group_json(k, groups[0], all, json);
     if (all) RK(topic_partition_list_destroy)(all);

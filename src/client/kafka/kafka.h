@@ -112,6 +112,10 @@ struct json_t;
 bw_err bw_kafka_configs_describe(bw_kbus *k, const char *const *topics, size_t count, struct json_t **out);
 
 /* ---- groups.c ---- */
+/* bw_kafka_group_committed: what a group has committed (of NULL: everything); the list is librdkafka's, to be destroyed. stable: a partition
+ * whose offset goes with a transaction that is not ended yet has the error UNSTABLE_OFFSET_COMMIT. */
+bw_err bw_kafka_group_committed(bw_kbus *k, const char *group, const rd_kafka_topic_partition_list_t *of, bool stable,
+                                rd_kafka_topic_partition_list_t **out);
 bw_err bw_kafka_groups_list(bw_bus *bus, char **json);
 bw_err bw_kafka_group_describe(bw_bus *bus, const char *group, char **json);
 bw_err bw_kafka_group_delete(bw_bus *bus, const char *group);

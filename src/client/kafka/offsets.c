@@ -6,25 +6,28 @@
 
 enum { AGAIN_MS = 5000, NAP_MS = 50 };
 
-/* What a cluster says for a moment when a topic is new, or its leader moves. */
-static bool passes(rd_kafka_resp_err_t error)
+/* Until when to ask again: a leader that moves comes back; a topic that is new is known soon, and one that is not there never. 0: not. */
+static bw_deadline passes(rd_kafka_resp_err_t error, bw_deadline soon, bw_deadline deadline)
 {
-    return error == RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION || error == RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE ||
-           error == RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART || error == RD_KAFKA_RESP_ERR_OFFSET_NOT_AVAILABLE;
+    if (error == RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART) return soon;
+    bool moves = error == RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION || error == RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE ||
+                 error == RD_KAFKA_RESP_ERR_OFFSET_NOT_AVAILABLE;
+    return moves ? deadline : 0;
 }
 
-static bw_err ask_once(bw_kbus *k, rd_kafka_t *rk, rd_kafka_topic_partition_list_t *list, bw_deadline deadline, bool *again)
+static bw_err ask_once(bw_kbus *k, rd_kafka_t *rk, rd_kafka_topic_partition_list_t *list, bw_deadline soon, bw_deadline deadline,
+                       bw_deadline *again)
 {
-    *again = false;
+    *again = 0;
     rd_kafka_resp_err_t r = RK(offsets_for_times)(rk, list, bw_kafka_left_ms(deadline));
     if (r) {
-        *again = passes(r);
+        *again = passes(r, soon, deadline);
         return bw_kafka_fail_wait(k, r, "asking for offsets");
     }
     for (int i = 0; i < list->cnt; i++) {
         const rd_kafka_topic_partition_t *p = &list->elems[i];
         if (!p->err) continue;
-        *again = passes(p->err);
+        *again = passes(p->err, soon, deadline);
         return bw_kafka_fail(p->err, NULL, "topic %s partition %d", p->topic, p->partition);
     }
     return BW_OK;
@@ -33,18 +36,18 @@ static bw_err ask_once(bw_kbus *k, rd_kafka_t *rk, rd_kafka_topic_partition_list
 bw_err bw_kafka_offsets(bw_kbus *k, rd_kafka_t *rk, rd_kafka_topic_partition_list_t *list, bw_deadline deadline)
 {
     if (list->cnt == 0) return BW_OK;
-    bw_deadline patience = bw_deadline_first(deadline, bw_deadline_in_ms(AGAIN_MS));
+    bw_deadline soon = bw_deadline_first(deadline, bw_deadline_in_ms(AGAIN_MS));
     int64_t *wanted = calloc((size_t)list->cnt, sizeof *wanted);
     if (!wanted) return bw_fail(BW_ERR_NO_MEMORY, "no memory to ask for offsets");
     for (int i = 0; i < list->cnt; i++) wanted[i] = list->elems[i].offset;
     for (;;) {
-        bool again;
+        bw_deadline again;
         for (int i = 0; i < list->cnt; i++) {
             list->elems[i].offset = wanted[i];
             list->elems[i].err = RD_KAFKA_RESP_ERR_NO_ERROR;
         }
-        bw_err e = ask_once(k, rk, list, deadline, &again);
-        if (!e || !again || bw_deadline_left_ns(patience) == 0) {
+        bw_err e = ask_once(k, rk, list, soon, deadline, &again);
+        if (!e || !again || bw_deadline_left_ns(again) == 0) {
             free(wanted);
             return e;
         }

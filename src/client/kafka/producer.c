@@ -61,6 +61,8 @@ static void kproducer_free(bw_kproducer *p)
         RK(queue_destroy)(p->queue);
     }
     if (p->rk) RK(destroy_flags)(p->rk, 0);
+    if (p->offsets) RK(topic_partition_list_destroy)(p->offsets);
+    free(p->offsets_group);
     if (p->event_fd >= 0) close(p->event_fd);
     pthread_mutex_destroy(&p->mutex);
     pthread_cond_destroy(&p->changed);

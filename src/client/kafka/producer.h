@@ -59,6 +59,9 @@ typedef struct bw_kproducer {
     bool polling;
     bw_ktopic *topics;
     bw_kmsg *done, **done_tail;
+    rd_kafka_topic_partition_list_t *offsets; /* that went with the last transaction, or go with the open one; of offsets_group */
+    char *offsets_group;
+    bool offsets_former; /* they went with the last one */
     uint64_t outstanding; /* records without an outcome, and outcomes without their callback */
 } bw_kproducer;
 

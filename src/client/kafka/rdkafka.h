@@ -31,6 +31,7 @@
     X(resume_partitions) X(commit_queue) X(offsets_store) X(queue_get_main) X(committed) X(offsets_for_times)               \
     X(query_watermark_offsets) X(consumer_close_queue) X(consumer_closed) X(AdminOptions_new)                               \
     X(AdminOptions_destroy) X(AdminOptions_set_request_timeout) X(AdminOptions_set_operation_timeout)                       \
+    X(AdminOptions_set_require_stable_offsets)                                                                              \
     X(NewTopic_new) X(NewTopic_destroy) X(NewTopic_set_config) X(CreateTopics) X(event_CreateTopics_result)                 \
     X(CreateTopics_result_topics) X(DeleteTopic_new) X(DeleteTopic_destroy) X(DeleteTopics)                                 \
     X(event_DeleteTopics_result) X(DeleteTopics_result_topics) X(topic_result_error)                                        \

@@ -2,7 +2,10 @@
  * librdkafka's three kinds of errors are Busway's: fatal: PRODUCER_FENCED; must be aborted: TRANSACTION_ABORTABLE; else: ask again. */
 #include "client/kafka/producer.h"
 
+#include <stdlib.h>
 #include <string.h>
+
+enum { UNSTABLE_MS = 5000, UNSTABLE_NAP_MS = 5 };
 
 /* error is destroyed. aborting: what can only be aborted is being aborted. */
 static bw_err outcome(bw_kproducer *p, rd_kafka_error_t *error, bool aborting, const char *what)
@@ -49,7 +52,46 @@ bw_err bw_kafka_txn_begin(bw_producer *producer)
     bw_kproducer *p = producer->foreign;
     bw_err e = outcome(p, RK(begin_transaction)(p->rk), false, "begin");
     if (!e) bw_ptxn_now_in(producer->txn, BW_PTXN_OPEN);
+    if (!e) p->offsets_former = p->offsets != NULL;
     return e;
+}
+
+/* ---- offsets ---- */
+
+/* A broker (Kafka 3.9) files the end of a transaction with a group's offsets a moment after it was told, and takes with it what the same
+ * producer has given the group meanwhile: an abort loses it, a commit commits it too early. So the former transaction's offsets must have
+ * come to rest before the next ones go. */
+static void await_former(bw_kproducer *p, bw_deadline deadline)
+{
+    bool unstable = p->offsets_former;
+    while (unstable) {
+        rd_kafka_topic_partition_list_t *list = NULL;
+        if (bw_kafka_group_committed(p->bus, p->offsets_group, p->offsets, true, &list)) break; /* the call that follows says it better */
+        unstable = false;
+        for (int i = 0; i < list->cnt; i++) unstable |= list->elems[i].err == RD_KAFKA_RESP_ERR_UNSTABLE_OFFSET_COMMIT;
+        RK(topic_partition_list_destroy)(list);
+        if (bw_deadline_left_ns(deadline) == 0) break; /* another producer's, perhaps */
+        if (unstable) bw_kafka_nap(UNSTABLE_NAP_MS);
+    }
+    if (p->offsets_former && p->offsets) {
+        RK(topic_partition_list_destroy)(p->offsets);
+        p->offsets = NULL;
+    }
+    p->offsets_former = false;
+}
+
+/* What the next transaction has to wait for. */
+static bw_err remember(bw_kproducer *p, const char *group, const rd_kafka_topic_partition_list_t *list)
+{
+    char *copy = strdup(group);
+    if (!copy) return bw_fail(BW_ERR_NO_MEMORY, "no memory for offsets");
+    free(p->offsets_group);
+    p->offsets_group = copy;
+    if (!p->offsets) p->offsets = RK(topic_partition_list_new)(list->cnt);
+    for (int i = 0; i < list->cnt; i++)
+        if (!RK(topic_partition_list_find)(p->offsets, list->elems[i].topic, list->elems[i].partition))
+            RK(topic_partition_list_add)(p->offsets, list->elems[i].topic, list->elems[i].partition);
+    return BW_OK;
 }
 
 bw_err bw_kafka_txn_send_offsets(bw_producer *producer, const bw_group_metadata *group, const bw_topic_partition *offsets, size_t count,
@@ -68,7 +110,10 @@ bw_err bw_kafka_txn_send_offsets(bw_producer *producer, const bw_group_metadata 
             to->metadata_size = to->metadata ? strlen(offsets[i].metadata) : 0;
         }
     }
-    bw_err e = outcome(p, RK(send_offsets_to_transaction)(p->rk, list, m, timeout_ms), false, "offsets");
+    bw_deadline deadline = bw_deadline_in_ms(timeout_ms);
+    await_former(p, bw_deadline_first(deadline, bw_deadline_in_ms(UNSTABLE_MS)));
+    bw_err e = remember(p, group->group_id, list);
+    if (!e) e = outcome(p, RK(send_offsets_to_transaction)(p->rk, list, m, bw_kafka_left_ms(deadline)), false, "offsets");
     RK(topic_partition_list_destroy)(list);
     RK(consumer_group_metadata_destroy)(m);
     return e;
