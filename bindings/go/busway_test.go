@@ -205,8 +205,13 @@ func TestPollerConsumerReadsAndCancels(t *testing.T) {
 		b := aBus(t, WithTransport(transport))
 		topic := aTopic(t, b, 1)
 		p, c := aProducer(t, b), aConsumer(t, b, topic, WithPoller())
+		var senders sync.WaitGroup // a record is read before its Send returns
 		for i := 0; i < 200; i++ {
-			go sent(t, p, topic, 1)
+			senders.Add(1)
+			go func() {
+				defer senders.Done()
+				sent(t, p, topic, 1)
+			}()
 			batch, err := c.Poll(soon(t))
 			must(t, err)
 			if batch.Len() == 0 {
@@ -216,6 +221,7 @@ func TestPollerConsumerReadsAndCancels(t *testing.T) {
 				read++
 			}
 		}
+		senders.Wait()
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
 		for {
 			if _, err := c.Poll(ctx); err != nil {

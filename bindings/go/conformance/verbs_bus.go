@@ -22,7 +22,7 @@ func register(more map[string]verb) {
 var transports = map[string]busway.Transport{"": busway.TransportAuto, "auto": busway.TransportAuto, "direct": busway.TransportDirect,
 	"ipc": busway.TransportIPC}
 
-func dump(w *world, s step) (any, error) {
+func dumpFile(w *world, s step) (any, error) {
 	batches, records := []any{}, []any{}
 	path := fmt.Sprintf("%s/%s-%d/%020d.log", s.text("path"), s.text("topic"), s.partition(), s.int("segment", 0))
 	err := busway.Dump(path, s.is("records"), func(b busway.DumpBatch, r *busway.View) bool {
@@ -87,7 +87,7 @@ func init() {
 			t, err := busway.Verify(s.text("path"), nil, nil)
 			return object{"errors": int64(t.Errors), "records": int64(t.Records), "batches": int64(t.Batches)}, err
 		},
-		"dump": dump,
+		"dump": dumpFile,
 		"topic.create": func(w *world, s step) (any, error) {
 			return nil, w.admin(s).CreateTopic(context.Background(), s.text("topic"), int32(s.int("partitions", 0)), config(s.within("config"))...)
 		},
