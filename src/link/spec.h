@@ -38,8 +38,6 @@ typedef struct bw_link_spec {
     bw_codec codec;         /* on the wire */
     bool topic_configs;     /* they travel */
     bw_patterns groups;     /* whose committed offsets travel */
-    int64_t hold_bytes;     /* retention is held back by so much; 0: not */
-    int64_t hold_ms;
     bool follow_start;      /* mirrors: what the origin has deleted at its log's start is deleted */
     bool durable;           /* only what is on the origin's disk is copied */
     bool paused;

@@ -17,7 +17,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { BATCH = 20, IDLE_MS = 3000 };
+enum { BATCH = 20, IDLE_MS = 8000 };
 
 static void create(const char *url, const char *topic)
 {
