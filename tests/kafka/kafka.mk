@@ -11,10 +11,14 @@ $(B)/kafka/test_%: tests/kafka/test_%.c $(SUPPORT_OBJ) $(B)/libbusway.so
 integration-bin: $(KAFKA_TEST_BIN)
 endif
 
+# What it needs, and no more.
+.PHONY: kafka-bin
+kafka-bin: all $(KAFKA_TEST_BIN) $(B)/conformance/conformance bindings-python $(CURDIR)/$(B)/pkgconfig/libbusway.pc
+
 # make test-kafka: everything. RECORDS=1000000 KAFKA_ONLY=conformance
 .PHONY: test-kafka
 test-kafka:
 	@.ci/deps $(BUILD_PACKAGES) $(TEST_PACKAGES) $$(command -v java >/dev/null || echo default-jre-headless) \
 	    $$(command -v mvn >/dev/null || ls $${KAFKA_JARS:-build/compat/jars}/kafka_2.13-*.jar >/dev/null 2>&1 || echo maven)
-	@$(MAKE) --no-print-directory -s VARIANT=debug all integration-bin
+	@$(MAKE) --no-print-directory -s -j2 VARIANT=debug kafka-bin
 	@BW_BUILD=build/debug $(if $(RECORDS),RECORDS=$(RECORDS)) KAFKA_ONLY='$(KAFKA_ONLY)' tests/kafka/real.sh
