@@ -11,6 +11,7 @@
 enum { CHUNK_FIRST = 64 << 10, CHUNK_LEAST = 16 << 10, CHUNK_SLOW = 32 << 10, CHUNK_MOST = 1 << 20, IDLE_WAIT_MS = 600000, CONNECT_MS = 10000 };
 #define SLOW_NS 200000000
 #define SHORTEST_NS 20000000
+#define QUICK_NS 5000000
 
 void bw_copy_init(bw_copy *c, const bw_link_spec *spec)
 {
@@ -173,13 +174,11 @@ static void on_fetched(bw_transfer *t, bw_err e, const bw_chunk *chunk, uint64_t
 }
 
 /* A chunk takes a twentieth to a fifth of a second: large enough to cost little, small enough to be sent again after a cut. For the same
- * reason there are only two under way on a line that is slow. On one that is cut every few seconds it takes a fortieth of the time that a
- * connection lives. */
+ * reason there are only two under way on a line that is slow. On one that is cut every few seconds, or has not shown that it is not, it takes
+ * a fortieth of the time that a connection lives. */
 static int64_t longest_chunk(const bw_copy *c)
 {
-    if (!c->life_ns) return SLOW_NS;
-    int64_t now_ns = bw_clock_mono_ns(), lives = c->up_ns && now_ns - c->up_ns > c->life_ns ? now_ns - c->up_ns : c->life_ns;
-    int64_t part = lives / 40;
+    int64_t age = c->up_ns ? bw_clock_mono_ns() - c->up_ns : 0, part = (age > c->life_ns ? age : c->life_ns) / 40;
     return part > SLOW_NS ? SLOW_NS : part < SHORTEST_NS ? SHORTEST_NS : part;
 }
 
@@ -188,6 +187,7 @@ static void adapt(bw_copy *c, const bw_copy_flight *f)
     int64_t slow = longest_chunk(c), fast = slow / 4;
     int64_t now = bw_clock_mono_ns(), since = f->began_ns > c->last_ns ? f->began_ns : c->last_ns, took = now - since;
     c->last_ns = now;
+    c->took_ns = took;
     uint32_t most = CHUNK_MOST;
     if (c->spec->rate && c->spec->rate / 8 < most) most = (uint32_t)(c->spec->rate / 8);
     if (took < fast && f->plain >= c->chunk_bytes / 2) c->chunk_bytes *= 2;
@@ -250,7 +250,8 @@ static bool appends(const bw_copy *c)
 static bw_err submit_fetches(bw_copy *c)
 {
     int64_t now = bw_clock_mono_ns();
-    int most = c->chunk_bytes <= CHUNK_SLOW || c->spec->rate || longest_chunk(c) < SLOW_NS ? 2 : BW_COPY_FLIGHTS, under_way = 0;
+    bool slow = c->chunk_bytes <= CHUNK_SLOW || c->spec->rate || (c->took_ns > QUICK_NS && longest_chunk(c) < SLOW_NS);
+    int most = slow ? 2 : BW_COPY_FLIGHTS, under_way = 0;
     for (int i = 0; i < BW_COPY_FLIGHTS; i++) under_way += c->flights[i].state != BW_FLIGHT_IDLE;
     for (int i = 0; i < BW_COPY_FLIGHTS && under_way < most && !c->restart && !c->failed; i++) {
         bw_copy_flight *f = &c->flights[i];

@@ -92,6 +92,7 @@ struct bw_copy {
     int64_t pay_ns;      /* the rate limit: not before */
     int64_t last_ns;     /* when the last chunk was through */
     int64_t up_ns;       /* since when both ends are connected; 0: they are not */
+    int64_t took_ns;     /* the last chunk */
     int64_t life_ns;     /* so long connections live that are lost, about; 0: none was */
     int64_t groups_ns;   /* when offsets of groups are due */
     int64_t again_ns;    /* when partitions that stand still are tried again; 0: there are none */
