@@ -430,7 +430,8 @@ static void test_assignor_thousand_members_ten_thousand_partitions_is_fast(void 
             int64_t few = big((bw_assignor_kind)kind, 10, grow);
             print_message("%-18s %s: all topics %" PRId64 " ms, half %" PRId64 " ms, a tenth %" PRId64 " ms\n",
                           bw_assignor_name((bw_assignor_kind)kind), grow ? "half are new" : "new group   ", alike, different, few);
-            assert_true(alike < 1000 && different < 5000 && few < 5000); /* sanitizers and a busy machine included */
+            int64_t slow = getenv("ARM64_RUN") ? 8 : 1; /* it is emulated */
+            assert_true(alike < 1000 * slow && different < 5000 * slow && few < 5000 * slow); /* sanitizers and a busy machine included */
         }
 }
 
