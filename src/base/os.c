@@ -13,6 +13,7 @@
 #include <linux/membarrier.h>
 #include <linux/openat2.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -428,6 +429,8 @@ bool bw_os_ring_knows(int fd, uint8_t operation)
     if (!knows) errno = ENOSYS;
     return knows;
 }
+
+void bw_os_yield(void) { (void)sched_yield(); }
 
 bool bw_os_membarrier_register(void)
 {

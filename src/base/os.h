@@ -131,6 +131,8 @@ int bw_os_ring_enter(int fd, uint32_t count, uint32_t flags);
 int bw_os_ring_register(int fd, uint32_t what, const void *arg, uint32_t count);
 bool bw_os_ring_knows(int fd, uint8_t operation);
 
+/* bw_os_yield: whoever waits for this processor goes first. */
+void bw_os_yield(void);
 /* membarrier(2), GLOBAL_EXPEDITED. register: this process's threads answer to barriers of others; false: the kernel (< 4.16) or a
  * sandbox does not allow it, or BUSWAY_NO_MEMBARRIER is set. barrier: when it returns true every running thread of every registered
  * process has executed a full barrier since the call. */

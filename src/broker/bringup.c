@@ -19,7 +19,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { TRIMMED_AT_ONCE = 256 }; /* at a stop: as many files are open then */
+enum {
+    TRIMMED_AT_ONCE = 256, /* at a stop: as many files are open then */
+    OPENED_AT_ONCE = 16,   /* at a start, for direct writers that stand still */
+};
 
 static bw_err load_registry(bw_broker *b)
 {
@@ -175,6 +178,21 @@ static bw_err open_all(bw_broker *b)
     return e;
 }
 
+/* Direct writers went on while there was nobody. Those that stand at the end of their room are served before anybody else, and before it is
+ * said that there is a coordinator again; then come those that write. A few: the rest in the background, as ever. */
+static void open_for_writers(bw_broker *b)
+{
+    uint32_t opened = 0;
+    for (uint32_t i = 0; i < b->parts_count; i++) {
+        bw_part *p = b->parts[i];
+        if (!p || p->fresh || atomic_load(&p->stage) != BW_PART_UNOPENED) continue;
+        bw_tail_slot *s = &p->topic->control->slots[p->index];
+        bool waits = atomic_load_explicit(&s->capacity_request, memory_order_relaxed) > atomic_load_explicit(&s->capacity, memory_order_relaxed);
+        if (waits && opened++ < OPENED_AT_ONCE) bw_opener_open_now(b, p);
+        else if (waits || atomic_load_explicit(&s->bias, memory_order_relaxed)) bw_opener_want(b, p);
+    }
+}
+
 bw_err bw_broker_bring_up(bw_broker *b)
 {
     bw_err e = BW_OK;
@@ -204,6 +222,7 @@ bw_err bw_broker_bring_up(bw_broker *b)
     if (!b->fresh) bw_attach_mail_taken_over(b, mail);
     set_mail(b, mail);
     e = open_all(b);
+    if (!e && !b->fresh) open_for_writers(b);
     BW_KILL_POINT("bringup.opened");
     if (b->fresh && !b->no_direct[0]) bw_arena_dir_remove_others(b->arena_path);
     bw_datadir_unlock_writers(b->dir);

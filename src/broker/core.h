@@ -296,6 +296,7 @@ struct bw_broker {
     const struct bw_links_ops *links; /* broker thread; of src/link */
     void *links_opaque;
     uint64_t incarnation;             /* of the data directory: links.h */
+    bool incarnation_untold;          /* and not on the disk */
     struct bw_queues *queues; /* broker thread; NULL: no queue group was asked for yet */
     /* of the opener */
     pthread_t opener_thread;
@@ -494,6 +495,8 @@ void bw_syncer_stop(bw_broker *b);
 /* opener.c */
 /* bw_opener_want: open it soon. Any thread that holds p, or the broker thread. */
 void bw_opener_want(bw_broker *b, bw_part *p);
+/* bw_opener_open_now: at the start, before there is an opener. */
+void bw_opener_open_now(bw_broker *b, bw_part *p);
 /* bw_opener_look_again: there are unopened partitions at this number or above, for the background. */
 void bw_opener_look_again(bw_broker *b, uint32_t from);
 /* bw_opener_make_room: some partitions shall rest. Any thread. */

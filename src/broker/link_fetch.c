@@ -366,9 +366,9 @@ static bw_err begin(bw_broker *b, bw_op *op, struct bw_link_stream **out)
 void bw_handle_link_fetch(bw_broker *b, bw_op *op)
 {
     struct bw_link_stream *st = find(op->session, op->request.link.stream);
-    bw_err e = BW_OK;
-    if (op->request.link.begin) e = begin(b, op, &st);
-    else if (!st) e = bw_fail(BW_ERR_INVALID_ARGUMENT, "stream %u was not begun in this connection", op->request.link.stream);
+    bw_err e = bw_origin_keep(b);
+    if (!e && op->request.link.begin) e = begin(b, op, &st);
+    else if (!e && !st) e = bw_fail(BW_ERR_INVALID_ARGUMENT, "stream %u was not begun in this connection", op->request.link.stream);
     if (e) {
         bw_op_fail(op, e);
         return;

@@ -48,7 +48,6 @@ bw_err bw_origin_load(bw_broker *b)
 {
     struct value v;
     struct stat st;
-    uint8_t out[IDENTITY_BYTES] = {1};
     bw_err e = read_value(b, "i", 1, &v);
     if (e) return e;
     if (bw_os_fstat(b->dir->fd, &st)) return bw_fail_errno(errno, "cannot stat the data directory");
@@ -57,12 +56,24 @@ bw_err bw_origin_load(bw_broker *b)
     b->incarnation = known ? bw_get_be64(v.data + 1) : 0;
     if (known && device == (uint64_t)st.st_dev && inode == (uint64_t)st.st_ino) return BW_OK;
     if (bw_os_random(&b->incarnation, sizeof b->incarnation)) return bw_fail_errno(errno, "no random bytes for an incarnation");
+    b->incarnation_untold = true;
+    if (known) bw_broker_event(b, BW_LOG_WARN, "data_directory_copied", "incarnation=%llx", (unsigned long long)b->incarnation);
+    return known ? bw_origin_keep(b) : BW_OK;
+}
+
+bw_err bw_origin_keep(bw_broker *b)
+{
+    struct stat st;
+    uint8_t out[IDENTITY_BYTES] = {1};
+    if (!b->incarnation_untold) return BW_OK;
+    if (bw_os_fstat(b->dir->fd, &st)) return bw_fail_errno(errno, "cannot stat the data directory");
     bw_put_be64(out + 1, b->incarnation);
     bw_put_be64(out + 9, (uint64_t)st.st_dev);
     bw_put_be64(out + 17, (uint64_t)st.st_ino);
     bw_meta_change change = {BW_TABLE_LINKS, "i", 1, out, sizeof out};
-    if (known) bw_broker_event(b, BW_LOG_WARN, "data_directory_copied", "incarnation=%llx", (unsigned long long)b->incarnation);
-    return bw_store_change(b->store, &change, 1);
+    bw_err e = bw_store_change(b->store, &change, 1);
+    b->incarnation_untold = e != BW_OK;
+    return e;
 }
 
 bw_uuid bw_origin_id(const bw_broker *b) { return bw_store_bus_id(b->store); }
@@ -75,6 +86,11 @@ void bw_handle_link_hello(bw_broker *b, bw_op *op)
     if (!memcmp(mine.b, r->origin, 16) && r->incarnation == b->incarnation) {
         bw_op_fail(op, bw_fail(BW_ERR_LINK_LOOP, "link '%.*s' leads to the daemon that it belongs to (%s)", (int)r->name.len, r->name.data,
                                b->dir->path));
+        return;
+    }
+    bw_err e = bw_origin_keep(b);
+    if (e) {
+        bw_op_fail(op, e);
         return;
     }
     bw_answer a;

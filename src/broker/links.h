@@ -26,6 +26,8 @@ typedef struct bw_mirror {
 /* bw_origin_load: who this daemon is: the bus's id, and its incarnation, a new one when the data directory was copied. Start. */
 bw_err bw_origin_load(bw_broker *b);
 bw_uuid bw_origin_id(const bw_broker *b);
+/* bw_origin_keep: the incarnation is on the disk; before a peer is told of it. A daemon that never had a link need not write one down. */
+bw_err bw_origin_keep(bw_broker *b);
 uint64_t bw_origin_incarnation(const bw_broker *b);
 /* bw_mirror_load: at the start, of a topic that was read from the store: t->mirror. */
 bw_err bw_mirror_load(bw_broker *b, bw_topic *t);

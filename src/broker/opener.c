@@ -226,6 +226,8 @@ static void open_one(bw_broker *b, bw_part *p, bool wanted)
     if (bw_partition_has_unsynced(p->log)) bw_syncer_want(b, p);
 }
 
+void bw_opener_open_now(bw_broker *b, bw_part *p) { open_one(b, p, true); }
+
 /* The next one for the background, held; NULL: none. */
 static bw_part *next_unopened(bw_broker *b, bool taken_over_only)
 {

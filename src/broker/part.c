@@ -179,9 +179,8 @@ static bw_err open_log(bw_broker *b, bw_part *p)
     }
     atomic_store(&p->used_ms, bw_clock_mono_ms());
     pthread_mutex_lock(&b->parts_lock);
-    p->log = log; /* from here on the keeper tends it; what writers asked for before this was lost */
+    p->log = log; /* from here on the keeper tends it */
     pthread_mutex_unlock(&b->parts_lock);
-    if (!p->fresh) bw_notify(b->mail, BW_MAILBOX_COORDINATOR, p->bus_number);
     report_recovery(b, p, &report);
     return BW_OK;
 }

@@ -91,7 +91,7 @@ bw_err bw_arena_dir_open(const char *runtime_dir, const bw_datadir *d, bool crea
     bw_arena_dir_hold(*fd);
     if (!create) return BW_OK;
     n = snprintf(owner, sizeof owner, "%" PRIu64 " %" PRIu64 "\n", (uint64_t)data.st_dev, (uint64_t)data.st_ino);
-    e = bw_smallfile_replace(*fd, OWNER_FILE, owner, (size_t)n);
+    e = bw_smallfile_put(*fd, OWNER_FILE, owner, (size_t)n); /* tmpfs: a sync would do nothing */
     if (!e && d->path && strlen(d->path) < PATH_MAX) e = bw_smallfile_put(*fd, PLACE_FILE, d->path, strlen(d->path));
     if (e) bw_os_close(*fd);
     return e;

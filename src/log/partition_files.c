@@ -23,6 +23,7 @@ bw_err bw_partition_lock_slot(bw_partition *p)
     bw_appender_options o = {.control = p->control, .partition = (uint32_t)p->number, .dir_fd = p->data_fd, .folder = p->dir_name,
                              .use_pwrite = true, .guard = p->guard};
     bw_err e = bw_appender_open(&o, &p->appender);
+    bw_os_yield(); /* others run now rather than while the lock is held: writers would wait for it as long */
     if (!e && (e = bw_appender_lock(p->appender, bw_deadline_in_ms(BW_LOCK_WAIT_MS)))) {
         bw_appender_close(p->appender);
         p->appender = NULL;

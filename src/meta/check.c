@@ -137,13 +137,13 @@ bw_err bw_check_start(int dir_fd, const char *path, bool alone, bw_check *c)
     struct stat st = {0};
     int ends[2];
     *c = (bw_check){-1, -1, NULL};
-    if (check_alone(alone)) {
+    bool absent = bw_os_stat_at(dir_fd, BW_DATA_FILE, &st) != 0 && errno == ENOENT; /* nothing that could kill who looks */
+    if (check_alone(alone) || absent) {
         c->own = malloc(sizeof *c->own);
         if (!c->own) return bw_fail(BW_ERR_NO_MEMORY, "no memory to check the metadata");
         bw_check_file(dir_fd, path, c->own);
         return BW_OK;
     }
-    (void)bw_os_stat_at(dir_fd, BW_DATA_FILE, &st);
     if (pipe2(ends, O_CLOEXEC)) return bw_fail_errno(errno, "cannot check the metadata: no pipe");
     pid_t self = getpid();
     c->pid = fork();
