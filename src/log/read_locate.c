@@ -75,6 +75,7 @@ static bool note_neighbour(void *opaque, const char *name)
 static bw_err folder_neighbours(bw_reader *r, int64_t target, int64_t *floor, int64_t *above)
 {
     neighbours n = {target, -1, -1};
+    *floor = *above = -1;
     if (bw_os_list_dir(r->dir_fd, note_neighbour, &n) != 0) return bw_fail_errno(errno, "cannot list the partition's folder");
     *floor = n.floor;
     *above = n.above;
