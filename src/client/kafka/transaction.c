@@ -41,6 +41,11 @@ bw_err bw_kafka_txn_init(bw_producer *producer, int32_t timeout_ms)
             bw_kafka_nap(50);
             continue;
         }
+        if (again) { /* as any wait whose time is over: it may be called again */
+            RK(error_destroy)(error);
+            return bw_fail(BW_ERR_TIMED_OUT, "transactional id '%s': init: the cluster does not have it ready yet (librdkafka: %s)",
+                           producer->txn->id, RK(err2name)(code));
+        }
         bw_err e = outcome(p, error, false, "init");
         if (!e) bw_ptxn_now_in(producer->txn, BW_PTXN_READY);
         return e;
