@@ -95,11 +95,13 @@ static bool read_hint(int dir, int64_t base, const char *suffix, bw_buf *out)
     return good && out->len > 0;
 }
 
-/* A time index entry is to be believed when the batch it names has just that largest timestamp. w: at a batch at or before it. */
-static bool entry_holds(bw_walk *w, const uint8_t *times, size_t entries, int64_t base_offset, int64_t offset)
+/* A time index entry is to be believed when the batch it names has just that largest timestamp, and that is not past the wanted one (as
+ * when a rotten entry leads to where a later one leads). w: at a batch at or before it. */
+static bool entry_holds(bw_walk *w, const uint8_t *times, size_t entries, int64_t base_offset, int64_t offset, int64_t ts)
 {
     while (bw_walk_next(w) == BW_OK) {
         if (w->next_offset <= offset) continue;
+        if (w->header.max_timestamp > ts) return false;
         for (size_t i = 0; i < entries; i++)
             if (base_offset + (int64_t)bw_get_be32(times + i * BW_TIMEINDEX_ENTRY_BYTES + 8) == offset &&
                 (int64_t)bw_get_be64(times + i * BW_TIMEINDEX_ENTRY_BYTES) == w->header.max_timestamp)
@@ -125,7 +127,7 @@ static void jump(int dir, const span *s, int64_t ts, bw_walk *w)
             probe.header.base_offset <= from) {
             probe.position = position;
             probe.next_offset = -1;
-            if (entry_holds(&probe, times.data, entries, s->base_offset, from)) w->next_offset = -1;
+            if (entry_holds(&probe, times.data, entries, s->base_offset, from, ts)) w->next_offset = -1;
         }
         if (w->next_offset < 0) w->position = position;
         w->buf_at = probe.buf_at;
