@@ -7,7 +7,29 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { HEADERS_MAX = 4096, TXN_RECORDS = 20000, TXN_BYTES = 16 << 20, WAIT_MS = 60000, POLL_FIRST_MS = 5, POLL_MOST_MS = 1000 };
+enum { HEADERS_MAX = 4096, TXN_RECORDS = 20000, TXN_BYTES = 16 << 20, WAIT_MS = 60000, POLL_FIRST_MS = 5, POLL_MOST_MS = 1000, EMPTY_POLLS = 30 };
+
+/* Is there nothing but what aborted transactions left, as of a migration that was killed in its first? */
+static bw_err is_empty(migrate *m, const char *topic, int32_t partition, const bw_offset_range *range, bool *empty)
+{
+    bw_consumer_options o = BW_CONSUMER_OPTIONS_INIT;
+    bw_consumer *c = NULL;
+    bw_batch b;
+    int64_t at = range->log_start;
+    *empty = true;
+    o.isolation = BW_READ_COMMITTED;
+    bw_err e = bw_consumer_open(m->to, &o, &c);
+    if (!e) e = bw_consumer_assign(c, topic, partition, at);
+    for (int polls = 0; !e && *empty && at < range->end && polls < EMPTY_POLLS; polls++) {
+        e = bw_consumer_poll(c, POLL_MOST_MS, &b);
+        *empty = e != BW_OK;
+        if (e == BW_ERR_TIMED_OUT || e == BW_ERR_WOKEN) e = BW_OK;
+        if (!e) e = bw_consumer_position(c, topic, partition, &at);
+    }
+    *empty &= at >= range->end;
+    bw_consumer_close(c);
+    return e;
+}
 
 int migrate_position_read(migrate *m, const char *topic, int32_t partition, migrate_position *out)
 {
@@ -22,7 +44,10 @@ int migrate_position_read(migrate *m, const char *topic, int32_t partition, migr
         return CLI_OK;
     e = bw_offsets_range(m->to, topic, partition, &range);
     if (e) return cli_error_bw(m->c, e, "%s partition %" PRId32 " of the target", topic, partition);
-    if (range.end == range.log_start) return CLI_OK;
+    bool empty;
+    e = is_empty(m, topic, partition, &range, &empty);
+    if (e) return cli_error_bw(m->c, e, "%s partition %" PRId32 " of the target", topic, partition);
+    if (empty) return CLI_OK;
     return cli_error(m->c, CLI_FAILURE, "%s partition %" PRId32 " of the target has records that this migration did not write; delete the topic, "
                      "or give --name NAME if it was begun with another URL", topic, partition);
 }
