@@ -257,9 +257,9 @@ void bw_broker_submit_here(bw_broker *b, bw_session *s, const bw_request *reques
 {
     bw_reactor_enter(b->reactor);
     bw_broker_submit(b, s, request, token); /* wakes nobody: we have the turn */
-    bool wake = rounds(b) | sleeps_too_long(b);
+    bool left = rounds(b), late = sleeps_too_long(b);
     bw_reactor_leave(b->reactor);
-    if (wake) bw_broker_wake(b);
+    if (left || late) bw_broker_wake(b);
 }
 
 static void after_source(void *broker)

@@ -311,6 +311,7 @@ void bw_consumer_sleep_direct(bw_consumer *c, bw_deadline deadline)
         }
     }
     if (bw_consumer_arm(c)) return;
+    if (c->armed_count == 0) (void)bw_consumer_take_mail(c); /* of partitions that were paused or given up: it would let nobody sleep */
     int64_t cap = bw_conn_is_up(&c->bus->conn) ? BW_SLEEP_CAP_MS : BW_SLEEP_CAP_ALONE_MS;
     if (bw_mailbox_sleep(box, bw_deadline_first(deadline, bw_deadline_in_ms(cap)))) return;
     if (atomic_load_explicit(&c->woken, memory_order_relaxed)) return;

@@ -298,6 +298,27 @@ static void test_descriptor_rings_again_after_a_ring_that_came_too_late(void **s
     bw_consumer_close(c);
 }
 
+/* A ring for a partition that is paused before it is taken: the consumer, which has nothing else, sleeps all the same. */
+static void test_paused_consumer_sleeps_through_a_ring_that_came_before(void **state)
+{
+    (void)state;
+    assert_ok(bw_topic_create(bus, "still", 1, NULL, 0));
+    bw_consumer *c = test_consumer(bus, "still", 0, 0);
+    bw_batch b;
+    struct timespec before, after;
+    assert_err(bw_consumer_poll(c, 20, &b), BW_ERR_TIMED_OUT);
+    test_send(producer, "still", 0, "rings");
+    assert_ok(bw_consumer_pause(c, "still", 0));
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &before);
+    assert_err(bw_consumer_poll(c, 400, &b), BW_ERR_TIMED_OUT);
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &after);
+    int64_t used_ms = (after.tv_sec - before.tv_sec) * 1000 + (after.tv_nsec - before.tv_nsec) / 1000000;
+    assert_in_range(used_ms, 0, 200); /* of processor time; one that looks again and again needs all of the 400 */
+    assert_ok(bw_consumer_resume(c, "still", 0));
+    assert_ok(bw_consumer_poll(c, 5000, &b));
+    bw_consumer_close(c);
+}
+
 /* The thread that polls changes: each time the descriptor goes on to show what comes (by a bell of the new thread's, at last by the watch). */
 static void *take_one(void *arg)
 {
@@ -470,6 +491,7 @@ int main(void)
         cmocka_unit_test(test_sleeping_consumer_is_woken_by_each_append),
         cmocka_unit_test(test_descriptor_is_readable_when_there_is_something),
         cmocka_unit_test(test_descriptor_rings_again_after_a_ring_that_came_too_late),
+        cmocka_unit_test(test_paused_consumer_sleeps_through_a_ring_that_came_before),
         cmocka_unit_test(test_descriptor_serves_threads_in_turn),
         cmocka_unit_test(test_many_partitions_are_all_read),
         cmocka_unit_test(test_durable_reader_never_passes_the_watermark),

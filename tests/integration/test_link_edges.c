@@ -123,7 +123,7 @@ static void test_link_to_a_peer_that_never_answers_stops_at_once(void **state)
     dig_tcp(&holes[1], false);
     dig_unix(&holes[2]);
     for (int i = 0; i < HOLES; i++) {
-        char name[8];
+        char name[16];
         snprintf(name, sizeof name, "hole%d", i);
         link_add(b.url, name, (const char *const[]){option("url", holes[i].url), "topics=t", NULL});
     }

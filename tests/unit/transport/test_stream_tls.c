@@ -119,6 +119,7 @@ static void test_tls_stranger_is_told_what_is_spoken_here(void **state)
     assert_int_equal(send(fd, "GET / HTTP/1.1\r\n\r\n", 18, MSG_NOSIGNAL), 18);
     assert_int_equal(recv(fd, alert, 7, MSG_WAITALL), 7);
     assert_int_equal(alert[0], 21);
+    assert_true(is_closed(fd, 5000));
     assert_int_equal(atomic_load(&x.strangers), 1);
     close(fd);
     stop(&x);
