@@ -23,8 +23,11 @@ P
 
 start_daemon "$origin" "$work/run.o"
 o topic create orders --partitions 2 -c segment.bytes=1048576 >/dev/null
-python3 -c '
-for i in range(20000): print(i % 50, "record", i, "x" * (i % 400))' | o produce orders >/dev/null
+records() { python3 -c '
+import sys
+for i in range(int(sys.argv[1])): print(i % 50, "record", i, "x" * (i % 400))' "$1"; }
+records 14000 | o produce orders -p 0 >/dev/null # three segments: what rots below is sealed
+records 6000 | o produce orders -p 1 >/dev/null
 stop_daemon TERM
 cp -a "$origin" "$mirror"
 start_both
@@ -42,6 +45,7 @@ fails "unknown topic" 3 'the mirror' "$busway" -b "ipc://$work/run.m/bus.sock" l
 # Bytes rot in a sealed segment of the mirror, one in a batch's records, one in a batch's head.
 stop_mirror
 segments=("$mirror"/orders-0/*.log)
+[ ${#segments[@]} -ge 3 ] && ok "what rots is sealed" || bad "what rots is sealed" "${segments[*]}"
 flip "${segments[0]}" 300000
 flip "${segments[1]}" 16
 start_daemon "$mirror" "$work/run.m"; mirror_pid=$daemon_pid
