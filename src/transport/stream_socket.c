@@ -413,7 +413,10 @@ bool bw_socket_begin(bw_stream *s, int fd, const bw_stream_peer *peer)
     if (s->tls) {
         bw_stream_listener_add(l, s);
         taken = !bw_stream_listener_is_stopping(l);
-        if (!taken) { bw_stream_release(s); }
+        if (!taken) {
+            bw_shake_end(s);
+            bw_stream_release(s);
+        }
     } else {
         taken = bw_stream_listener_take(l, s, peer);
     }
