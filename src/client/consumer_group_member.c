@@ -120,6 +120,7 @@ static bw_err compare_lists(bw_cgroup *g, bw_answer *a, change *out)
 static void give_up(bw_cgroup *g, change *ch)
 {
     g->releasing = true;
+    g->beat.owned = false; /* one that is on its way said what we had before this: its answer does not end it */
     if (g->wants_auto_commit) bw_group_commit_positions(g, ch->revoked, ch->revoked_count, NULL);
     bw_group_tell(g, BW_REBALANCE_REVOKED, ch->revoked, ch->revoked_count);
     BW_KILL_POINT("member.revoked");

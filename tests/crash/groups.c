@@ -106,17 +106,18 @@ static void rebalanced(bw_consumer *c, bw_rebalance event, const bw_topic_partit
 static void process(member *m, int32_t part, int64_t offset)
 {
     seen *r = &m->s->seen[part][offset];
-    int64_t now = mono_ns();
+    int64_t now = mono_ns(), before = r->at;
+    uint32_t by = r->life;
     m->s->last[m->life] = now;
+    r->life = m->life;
+    r->at = now;
     if (r->count++ == 0) {
         m->s->processed++;
     } else {
         uint32_t n = m->s->again++;
         if (n >= TWICE) _exit(4);
-        m->s->twice[n] = (twice){r->at, now, offset, part, r->life, m->life}; /* judged in the end, when it is known who was killed */
+        m->s->twice[n] = (twice){before, now, offset, part, by, m->life}; /* judged in the end, when it is known who was killed */
     }
-    r->life = m->life;
-    r->at = now;
 }
 
 static void say(void *opaque, bw_log_level level, const char *message)
@@ -377,6 +378,7 @@ static void check_twice(shared *s)
 {
     for (int64_t i = 0; i < s->again; i++) {
         const twice *t = &s->twice[i];
+        if (!t->before || !t->now) continue; /* killed while it wrote this */
         if ((s->killed[t->by] && s->last[t->by] <= t->now) || daemon_died_between(s, t->before, t->now)) continue;
         violation(s, "record %d/%lld was processed by life %u and %lld us later by %u (at %lld); neither it nor the daemon was killed", t->part,
                   (long long)t->offset, t->by, (long long)(t->now - t->before) / 1000, t->again, (long long)t->now / 1000);
